@@ -1,0 +1,62 @@
+# Two commands for a newcomer: `make up` and `make test`. They need Python 3.11, make and git, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check format constraints clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+# --- set-up: each stamp is one finished installation, redone when what it was made from changes -------------------
+
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Versions and hashes are checked for everything that comes from outside; our own code is then linked as it is.
+$(VENV)/.installed: constraints.txt pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r constraints.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: constraints-dev.txt $(VENV)/.installed
+	$(PIP) --require-hashes -r constraints-dev.txt
+	@touch $@
+
+# --- running -------------------------------------------------------------------------------------------------------
+
+up: $(VENV)/.installed ## everything on this machine, ready to chat (WARMWIRE_PORT=9000 make up for another port)
+	@exec $(BIN)/warmwire up
+
+test: $(VENV)/.installed-dev ## every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev ## linters, types, import rules and generated documentation
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy .
+	$(BIN)/lint-imports
+	$(BIN)/python -m warmwire.compose.reference --check docs/reference
+
+# --- upkeep --------------------------------------------------------------------------------------------------------
+
+format: $(VENV)/.installed-dev ## the house format, and the reference pages from the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/python -m warmwire.compose.reference docs/reference
+
+# Refreshes every version; the index that you use must be the public one, its name is not recorded.
+COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-config
+
+constraints: $(VENV)/.installed-dev ## newest versions and their hashes into constraints*.txt
+	CUSTOM_COMPILE_COMMAND="make constraints" $(COMPILE) --extra all --all-build-deps --output-file constraints.txt pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make constraints" $(COMPILE) --extra dev --extra claude --constraint constraints.txt \
+		--output-file constraints-dev.txt pyproject.toml
+
+clean: ## everything that was built or cached, the virtual environment too
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

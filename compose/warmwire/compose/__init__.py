@@ -1,0 +1,1 @@
+"""Putting the roles together on one machine: the `warmwire` command."""

@@ -1,0 +1,56 @@
+"""What all tests share: a real nats-server, and the rule for missing system packages."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from warmwire.compose.nats_server import NatsServer
+
+# One unit for every deadline in the tests: a slow machine sets it higher, no test needs an edit.
+SECONDS = float(os.environ.get("WARMWIRE_TEST_SECONDS", "1"))
+
+
+def require(present: object, what: str) -> None:
+    """Skip loudly on a laptop that lacks `what`; fail in CI, where nothing may be missing."""
+    if present:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI lacks {what}: .ci/run must install it", pytrace=False)
+    pytest.skip(f"this machine has no {what}")
+
+
+def wait_for(condition: Callable[[], object], what: str, deadline: float = 10) -> None:
+    """Wait, in a thread of its own or before any loop runs, until `condition` holds."""
+    end = time.monotonic() + deadline * SECONDS
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {deadline * SECONDS} s: {what}")
+        time.sleep(0.01)
+
+
+@contextmanager
+def started_nats_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A nats-server of the test's own, for tests that stop or kill it; yields its URL and its process."""
+    server = NatsServer(folder)
+    process = subprocess.Popen(server.prepare(), stdin=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: server.url(process.pid) or process.poll() is not None, "nats-server listens")
+        url = server.url(process.pid)
+        assert url is not None, server.cause()
+        yield url, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real nats-server with JetStream; one for all tests, so each takes a prefix of its own."""
+    folder = tmp_path_factory.mktemp("nats")
+    with started_nats_server(folder) as (url, _):
+        yield url
