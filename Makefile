@@ -53,9 +53,10 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-config
 
 constraints: $(VENV)/.installed-dev ## newest versions and their hashes into constraints*.txt
-	CUSTOM_COMPILE_COMMAND="make constraints" $(COMPILE) --extra all --all-build-deps --output-file constraints.txt pyproject.toml
-	CUSTOM_COMPILE_COMMAND="make constraints" $(COMPILE) --extra dev --extra claude --constraint constraints.txt \
-		--output-file constraints-dev.txt pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make constraints" $(COMPILE) --all-build-deps --extra all \
+		--output-file constraints.txt pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make constraints" $(COMPILE) --extra worker --extra edge --extra compose --extra dev \
+		--extra claude --constraint constraints.txt --output-file constraints-dev.txt pyproject.toml
 
 clean: ## everything that was built or cached, the virtual environment too
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
