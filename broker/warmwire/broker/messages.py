@@ -1,0 +1,205 @@
+"""What travels besides events: user messages, records, requests to an owner, heartbeats.
+
+All frozen, all versioned by ``v`` where they are stored, all tolerant of fields that a newer version adds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from warmwire.broker.errors import BadInput
+
+Content = str | tuple[dict[str, Any], ...]
+"""A user message's content: text, or Messages API content blocks."""
+
+RECORDED_TEXT_LIMIT = 256 * 1024
+"""Bytes of answer text that a turn record keeps."""
+
+
+class Message(BaseModel):
+    """Base of all that is stored or sent as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def encode(self) -> bytes:
+        """Compact JSON; absent values left out."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class TurnOptions(Message):
+    """How one turn is to be run."""
+
+    model: str | None = None
+    profile: str | None = None
+    system_prompt: str | None = None
+    on_worker_loss: Literal["retry", "fail"] = "retry"
+    double_texting: Literal["enqueue", "interrupt", "reject"] = "enqueue"
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+
+
+class UserMessage(Message):
+    """One user message in the work queue. Its session is its subject's, its turn id its ``Nats-Msg-Id``."""
+
+    v: Literal[1] = 1
+    turn: str = Field(min_length=1, max_length=64)
+    content: Content
+    options: TurnOptions = TurnOptions()
+    sent_ms: int
+
+    @property
+    def digest(self) -> str:
+        """Names the body: the same ``Idempotency-Key`` with another digest is a mistake."""
+        body = self.model_dump_json(include={"content", "options"}).encode()
+        return hashlib.sha256(body).hexdigest()[:32]
+
+
+class OwnerRecord(Message):
+    """Who owns a session. ``worker`` is absent once it was released.
+
+    The nonce makes each claim's bytes its own: a worker whose acknowledgement was lost finds its claim by it.
+    """
+
+    v: Literal[1] = 1
+    worker: str | None = None
+    nonce: str
+
+
+class Started(Message):
+    """A turn that was given to a CLI, for the ``attempt``-th time."""
+
+    v: Literal[1] = 1
+    state: Literal["started"] = "started"
+    attempt: int
+    epoch: int
+    worker: str
+    digest: str
+
+
+class Finished(Message):
+    """A turn that has ended: its terminal envelope, byte for byte, and its text."""
+
+    v: Literal[1] = 1
+    state: Literal["finished"] = "finished"
+    attempt: int
+    epoch: int
+    digest: str
+    envelope: str
+    text: str
+    truncated: bool = False
+
+
+TurnRecord = Started | Finished
+_turn_records: TypeAdapter[TurnRecord] = TypeAdapter(Annotated[TurnRecord, Field(discriminator="state")])
+
+
+class Replay(Message):
+    """Asks the owner for all that came after a position; without one, only where it stands.
+
+    With ``turn`` and sequence 0: for that turn from its beginning.
+    """
+
+    op: Literal["replay"] = "replay"
+    turn: str | None = None
+    epoch: int | None = None
+    seq: int | None = None
+
+
+class Interrupt(Message):
+    """Asks the owner to stop a turn; without a turn, the one that runs."""
+
+    op: Literal["interrupt"] = "interrupt"
+    turn: str | None = None
+
+
+class Close(Message):
+    """Asks the owner to stop the session's process and let it go."""
+
+    op: Literal["close"] = "close"
+
+
+Control = Replay | Interrupt | Close
+_controls: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="op")])
+
+
+class OwnerView(Message):
+    """The owner's answer to ``Replay``: where it stands, and what was asked for.
+
+    ``events`` are envelopes in order, without a hole, from just after the asked position up to ``(epoch, seq)``; absent
+    when the owner no longer has all of them. ``snapshot`` is an event, present when ``events`` is not and a turn is open.
+    """
+
+    epoch: int
+    seq: int
+    turn: str | None = None
+    events: tuple[str, ...] | None = None
+    snapshot: str | None = None
+
+
+class InterruptReply(Message):
+    """What an interrupt met. ``turn`` is the one that it stops."""
+
+    turn: str | None = None
+
+
+class Forward(Message):
+    """A user message on its way from the worker that pulled it to the owner, with what is needed to ack it."""
+
+    data: str
+    headers: dict[str, str] = {}
+    ack: str
+    sequence: int
+    deliveries: int
+
+
+class ForwardReply(Message):
+    """``mine``: the owner has taken the message and its acknowledgement upon itself."""
+
+    mine: bool
+
+
+class Heartbeat(Message):
+    """A worker lives. ``free`` is how many more turns it could run now."""
+
+    worker: str
+    version: str
+    free: int
+    running: int
+    sessions: int
+    draining: bool = False
+
+
+M = TypeVar("M", bound=Message)
+
+
+def _parse(what: str, adapter: TypeAdapter[Any], data: bytes) -> Any:
+    try:
+        return adapter.validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{what}.{where}" if where else what, first["msg"]) from None
+
+
+def decode(model: type[M], data: bytes) -> M:
+    """Read one message.
+
+    Raises:
+        BadInput: naming the field; the input itself is not repeated, it may hold secrets.
+    """
+    parsed: M = _parse(model.__name__, TypeAdapter(model), data)
+    return parsed
+
+
+def decode_turn_record(data: bytes) -> TurnRecord:
+    """Read a turn record. Raises BadInput."""
+    parsed: TurnRecord = _parse("TurnRecord", _turn_records, data)
+    return parsed
+
+
+def decode_control(data: bytes) -> Control:
+    """Read a request to an owner. Raises BadInput."""
+    parsed: Control = _parse("Control", _controls, data)
+    return parsed

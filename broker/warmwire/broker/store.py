@@ -1,0 +1,231 @@
+"""What survives: the queue of user messages, owners, turn records, transcripts. Every write is acknowledged.
+
+Error codes of JetStream: https://github.com/nats-io/nats-server/blob/main/server/errors.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from nats.js.api import PubAck, RawStreamMsg
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
+
+from warmwire.broker.bus import Bus, translated
+from warmwire.broker.errors import Conflict, Contended, QueueFull, StoreFull, Unavailable
+from warmwire.broker.messages import OwnerRecord, TurnRecord, UserMessage, decode, decode_turn_record
+from warmwire.broker.names import SessionKey, Subjects
+from warmwire.broker.streams import QUEUED_PER_SESSION
+
+TURN_KEPT = 24 * 3600
+"""Seconds that a turn record is kept."""
+TOMBSTONE_KEPT = 3600
+"""Seconds that the record of a released session is kept."""
+INTERRUPT_KEPT = 3600
+"""Seconds that an interrupt waits for its turn."""
+
+_WRONG_LAST = 10071
+_IN_PROCESS = 10164
+_SUBJECT_FULL = {10077}
+_STREAM_FULL = {10047, 10048, 10122}
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """JetStream has the user message. ``duplicate``: it already had one with that turn id."""
+
+    sequence: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """An owner record and its stream sequence, which is the epoch while the record names a worker."""
+
+    record: OwnerRecord
+    sequence: int
+
+
+class Store:
+    """Reads and writes the records. Reads go to the stream's leader: they see every acknowledged write."""
+
+    def __init__(self, bus: Bus, subjects: Subjects) -> None:
+        self._bus = bus
+        self._subjects = subjects
+
+    # -- the queue
+
+    async def submit(self, key: SessionKey, message: UserMessage, headers: dict[str, str]) -> Accepted:
+        """Accept a user message: from here on it is not lost.
+
+        Raises:
+            QueueFull: the session has ``QUEUED_PER_SESSION`` messages waiting or running.
+            StoreFull: the whole queue is full.
+            Unavailable: not known whether it was accepted; repeat with the same turn id.
+        """
+        subject = self._subjects.requests(key)
+        try:
+            ack = await self._put(
+                subject, message.encode(), {**headers, "Nats-Msg-Id": f"{key}.{message.turn}"}
+            )
+        except _Refused as error:
+            if error.code in _SUBJECT_FULL:
+                raise QueueFull(key.session, QUEUED_PER_SESSION) from error
+            if error.code in _STREAM_FULL:
+                raise StoreFull("the queue of user messages is full") from error
+            raise Unavailable(str(error)) from error
+        return Accepted(ack.seq, bool(ack.duplicate))
+
+    async def head(self, key: SessionKey) -> int | None:
+        """The stream sequence of the session's first message that is not yet acked; None without one."""
+        found = await self._get(self._subjects.request_stream, self._subjects.requests(key), first=True)
+        return found.seq if found else None
+
+    # -- owners
+
+    async def owner(self, key: SessionKey) -> Owned | None:
+        """The session's owner record; None if there never was one, or it was released long ago."""
+        found = await self._get(self._subjects.state_stream, self._subjects.owner(key))
+        return Owned(decode(OwnerRecord, found.data or b""), found.seq or 0) if found else None
+
+    async def claim(self, key: SessionKey, record: OwnerRecord, expected: int) -> int:
+        """Write the owner record if its sequence is still ``expected`` (0: none); returns the epoch.
+
+        Raises:
+            Conflict: somebody else was faster.
+            Contended: try again.
+        """
+        subject = self._subjects.owner(key)
+        try:
+            ack = await self._put(subject, record.encode(), _expecting(expected))
+        except Unavailable:
+            found = await self.owner(key)  # was it the answer that was lost?
+            if found is not None and found.record == record:
+                return found.sequence
+            raise
+        except _Refused as error:
+            raise _cas_error(error, subject) from error
+        return ack.seq
+
+    async def release(self, key: SessionKey, epoch: int, nonce: str) -> None:
+        """Give the session up: a tombstone, if the epoch still stands. Raises as ``claim``."""
+        subject = self._subjects.owner(key)
+        try:
+            await self._put(subject, OwnerRecord(nonce=nonce).encode(), _expecting(epoch), TOMBSTONE_KEPT)
+        except _Refused as error:
+            raise _cas_error(error, subject) from error
+
+    # -- turns
+
+    async def turn(self, key: SessionKey, turn: str) -> TurnRecord | None:
+        """The turn's record; None if it was never started, or longer than ``TURN_KEPT`` ago."""
+        found = await self._get(self._subjects.state_stream, self._subjects.turn(key, turn))
+        return decode_turn_record(found.data or b"") if found else None
+
+    async def put_turn(self, key: SessionKey, turn: str, record: TurnRecord) -> None:
+        """Write the turn's record, fenced by the owner record of the epoch that it names.
+
+        Raises:
+            Conflict: the session has another owner.
+            Contended: try again.
+        """
+        subject = self._subjects.turn(key, turn)
+        fence = {
+            "Nats-Expected-Last-Subject-Sequence": str(record.epoch),
+            "Nats-Expected-Last-Subject-Sequence-Subject": self._subjects.owner(key),
+        }
+        try:
+            await self._put(subject, record.encode(), fence, TURN_KEPT)
+        except _Refused as error:
+            raise _cas_error(error, subject) from error
+
+    async def ask_interrupt(self, key: SessionKey, turn: str) -> None:
+        """Leave an interrupt for a turn that nobody owns yet."""
+        try:
+            await self._put(self._subjects.interrupt(key, turn), b"{}", {}, INTERRUPT_KEPT)
+        except _Refused as error:
+            raise Unavailable(str(error)) from error
+
+    async def interrupt_asked(self, key: SessionKey, turn: str) -> bool:
+        """Whether somebody left one."""
+        return await self._get(self._subjects.state_stream, self._subjects.interrupt(key, turn)) is not None
+
+    # -- transcripts
+
+    async def append_transcript(self, key: SessionKey, entries: bytes, last: int) -> int:
+        """Append to the session's transcript if its last sequence is still ``last``; returns the new one.
+
+        Raises:
+            Conflict: another owner has appended.
+            Contended: try again.
+        """
+        subject = self._subjects.transcript(key)
+        try:
+            return (await self._put(subject, entries, _expecting(last))).seq
+        except _Refused as error:
+            raise _cas_error(error, subject) from error
+
+    async def transcript(self, key: SessionKey) -> tuple[list[bytes], int]:
+        """All appends in order, and the last sequence (0 without any)."""
+        subject, parts, last = self._subjects.transcript(key), [], 0
+        while True:
+            found = await self._get(self._subjects.log_stream, subject, first=True, start=last + 1)
+            if found is None:
+                return parts, last
+            parts.append(found.data or b"")
+            last = found.seq or 0
+
+    # -- JetStream
+
+    async def _put(
+        self, subject: str, data: bytes, headers: dict[str, str], ttl: float | None = None
+    ) -> PubAck:
+        async with _refusals():
+            return await self._bus.js.publish(subject, data, headers=dict(headers) or None, msg_ttl=ttl)
+
+    async def _get(
+        self, stream: str, subject: str, *, first: bool = False, start: int = 1
+    ) -> RawStreamMsg | None:
+        async with translated():
+            try:
+                if first:
+                    return await self._bus.js.get_msg(stream, seq=start, subject=subject, next=True)
+                return await self._bus.js.get_last_msg(stream, subject)
+            except NotFoundError:
+                return None
+            except NoStreamResponseError as error:
+                raise Unavailable("no leader for the stream at the moment") from error
+            except APIError as error:
+                raise Unavailable(f"JetStream: {error.description}") from error
+
+
+class _Refused(Exception):
+    """JetStream said no; ``code`` says why."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@asynccontextmanager
+async def _refusals() -> AsyncIterator[None]:
+    async with translated():
+        try:
+            yield
+        except NoStreamResponseError as error:
+            raise Unavailable("no leader for the stream at the moment") from error
+        except APIError as error:
+            raise _Refused(error.err_code or 0, error.description or "refused") from error
+
+
+def _expecting(sequence: int) -> dict[str, str]:
+    return {"Nats-Expected-Last-Subject-Sequence": str(sequence)}
+
+
+def _cas_error(error: _Refused, subject: str) -> Exception:
+    if error.code == _WRONG_LAST:
+        return Conflict(subject)
+    if error.code == _IN_PROCESS:
+        return Contended(f"an earlier write to {subject} is not settled")
+    return Unavailable(str(error))

@@ -1,0 +1,150 @@
+"""The streams and the consumer, created idempotently: whoever comes first makes them, the rest check them."""
+
+from __future__ import annotations
+
+import nats.errors
+from nats.js import JetStreamContext, api
+from nats.js.errors import APIError, NotFoundError
+
+from warmwire.broker.bus import Bus, translated
+from warmwire.broker.errors import Misconfigured
+from warmwire.broker.names import Subjects
+
+QUEUED_PER_SESSION = 16
+"""User messages that one session may have waiting or running."""
+QUEUE_BYTES = 1024 * 1024 * 1024
+"""Bytes of user messages in the work queue, at most."""
+ACK_WAIT = 3.0
+"""Seconds after which a user message whose owner is silent is given to another worker."""
+ACK_PENDING = 100_000
+"""User messages that may be with workers at a time (the server's default of 1,000 would stop the pool)."""
+PULLS_WAITING = 8192
+"""Open pull requests, at most; each worker keeps a few."""
+DEDUPLICATION = 120.0
+"""Seconds in which a repeated ``Nats-Msg-Id`` is noticed by the server; turn records notice it for longer."""
+CONSUMER = "workers"
+"""The one durable consumer that all workers pull from."""
+
+_ALREADY_EXISTS = {10058, 10148}
+_NO_CLUSTER = 10074
+
+
+def wanted_streams(subjects: Subjects, replicas: int, now_ms: int) -> tuple[api.StreamConfig, ...]:
+    """How the three streams must be. ``first_seq`` makes epochs grow even over a lost and re-made stream."""
+    prefix = subjects.prefix
+    return (
+        api.StreamConfig(
+            name=subjects.request_stream,
+            subjects=[f"{prefix}.req.*.*"],
+            retention=api.RetentionPolicy.WORK_QUEUE,
+            storage=api.StorageType.FILE,
+            discard=api.DiscardPolicy.NEW,
+            discard_new_per_subject=True,
+            max_msgs_per_subject=QUEUED_PER_SESSION,
+            max_bytes=QUEUE_BYTES,
+            duplicate_window=DEDUPLICATION,
+            num_replicas=replicas,
+        ),
+        api.StreamConfig(
+            name=subjects.state_stream,
+            subjects=[
+                f"{prefix}.own.*.*",
+                f"{prefix}.turn.*.*.*",
+                f"{prefix}.int.*.*.*",
+                f"{prefix}.ses.*.*",
+            ],
+            storage=api.StorageType.FILE,
+            max_msgs_per_subject=1,
+            allow_msg_ttl=True,
+            first_seq=now_ms,
+            num_replicas=replicas,
+        ),
+        api.StreamConfig(
+            name=subjects.log_stream,
+            subjects=[f"{prefix}.log.*.*"],
+            storage=api.StorageType.FILE,
+            num_replicas=replicas,
+        ),
+    )
+
+
+def wanted_consumer(subjects: Subjects) -> api.ConsumerConfig:
+    """How the workers' consumer must be."""
+    return api.ConsumerConfig(
+        durable_name=CONSUMER,
+        ack_policy=api.AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT,
+        max_deliver=-1,
+        max_ack_pending=ACK_PENDING,
+        max_waiting=PULLS_WAITING,
+        filter_subject=f"{subjects.prefix}.req.*.*",
+    )
+
+
+async def ensure(bus: Bus, subjects: Subjects, replicas: int, now_ms: int) -> None:
+    """Make what is missing and check what is there.
+
+    Raises:
+        Misconfigured: the server cannot give it, or a stream of that name is different; the text says what to do.
+        Unavailable: no answer.
+    """
+    for config in wanted_streams(subjects, replicas, now_ms):
+        async with translated():
+            await _ensure_stream(bus.js, config)
+    async with translated():
+        await _ensure_consumer(bus.js, subjects)
+
+
+async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None:
+    try:
+        found = await _find_or_add(js, wanted)
+    except nats.errors.NoRespondersError as error:
+        raise Misconfigured("the NATS server has no JetStream: start it with -js") from error
+    except APIError as error:
+        raise Misconfigured(_refusal(wanted, error)) from error
+    differing = [
+        name
+        for name in (
+            "subjects",
+            "retention",
+            "discard",
+            "max_msgs_per_subject",
+            "allow_msg_ttl",
+            "num_replicas",
+        )
+        if (getattr(found, name) or None) != (getattr(wanted, name) or None)
+    ]
+    if differing:
+        raise Misconfigured(
+            f"stream {wanted.name} exists with another {', '.join(differing)}: "
+            "edit it with the nats tool, remove it, or set another --prefix"
+        )
+
+
+async def _find_or_add(js: JetStreamContext, wanted: api.StreamConfig) -> api.StreamConfig:
+    name = str(wanted.name)
+    try:
+        return (await js.stream_info(name)).config
+    except NotFoundError:
+        try:
+            return (await js.add_stream(wanted)).config
+        except APIError as error:
+            if error.err_code not in _ALREADY_EXISTS:
+                raise
+            return (await js.stream_info(name)).config  # another role was faster
+
+
+def _refusal(wanted: api.StreamConfig, error: APIError) -> str:
+    if error.err_code == _NO_CLUSTER:
+        return f"the NATS server cannot keep {wanted.num_replicas} copies: it is no cluster; set --replicas 1"
+    return f"the NATS server refuses stream {wanted.name}: {error.description}"
+
+
+async def _ensure_consumer(js: JetStreamContext, subjects: Subjects) -> None:
+    wanted = wanted_consumer(subjects)
+    try:
+        found = (await js.add_consumer(subjects.request_stream, wanted)).config
+    except APIError as error:
+        raise Misconfigured(f"the NATS server refuses consumer {CONSUMER}: {error.description}") from error
+    if found.ack_wait != wanted.ack_wait or found.max_ack_pending != wanted.max_ack_pending:
+        raise Misconfigured(f"consumer {CONSUMER} of {subjects.request_stream} is different: remove it")
