@@ -1,0 +1,1 @@
+"""The pool: sessions pinned to warm CLI processes."""

@@ -1,0 +1,514 @@
+"""The `claude` dialect: what the CLI is told on stdin and what the lines of its stdout mean.
+
+Pure: values in, values out. The dialect is mostly undocumented; what is relied on here holds for Claude Code
+2.1.330 and tests/worker/test_claude_contract.py checks it against the real CLI.
+
+`parse` never raises: what it cannot read becomes a `BadLine`, what does not matter an `Ignored`. A
+`stream_event` line is the hot path (one per delta): one decode, and the event inside is handed on as the
+bytes it came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from warmwire.worker.errors import ErrorCode
+from warmwire.worker.lines import HEAD, LineTooLong
+
+# --- stdin -----------------------------------------------------------------------------------------------
+
+
+def user_line(content: str | Sequence[Any], uuid: str) -> bytes:
+    """One user message. `uuid` is its id in the CLI, which silently drops an id it has seen before."""
+    return _line(
+        {
+            "type": "user",
+            "message": {"role": "user", "content": content},
+            "parent_tool_use_id": None,
+            "session_id": "",
+            "uuid": uuid,
+            # Verbatim: without it the CLI reads the file named in "@/etc/passwd" and executes "/clear".
+            "client_composed": True,
+        }
+    )
+
+
+def interrupt_line(request_id: str) -> bytes:
+    """Stop the running turn; messages still queued in the CLI are cancelled with it."""
+    return _control(request_id, {"subtype": "interrupt", "cancel_queued": True})
+
+
+def initialize_line(request_id: str) -> bytes:
+    """Answered as soon as the CLI is up: the one sign of readiness that it gives before its first message."""
+    return _control(request_id, {"subtype": "initialize"})
+
+
+def refuse_line(request_id: str, reason: str) -> bytes:
+    """Answer a `ControlRequest`: left without an answer it would hang the turn."""
+    answer = {"subtype": "error", "request_id": request_id, "error": reason}
+    return _line({"type": "control_response", "response": answer})
+
+
+def _control(request_id: str, request: Mapping[str, Any]) -> bytes:
+    return _line({"type": "control_request", "request_id": request_id, "request": request})
+
+
+def _line(message: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(message) + b"\n"
+
+
+# --- stdout: what a line can mean ------------------------------------------------------------------------
+
+
+class _Value(msgspec.Struct, frozen=True):
+    """A frozen value; a msgspec struct because it is made several times faster than a dataclass."""
+
+
+class StreamEvent(_Value, frozen=True):
+    """An event of the Messages API, byte for byte; `parent_tool_use_id` is set on those of a sub-agent."""
+
+    event: bytes
+    type: str
+    parent_tool_use_id: str | None = None
+
+
+class Init(_Value, frozen=True):
+    """A turn begins. It comes with each turn, after the user message: not a sign of readiness."""
+
+    session_id: str
+    model: str
+    version: str
+
+
+class Lifecycle(_Value, frozen=True):
+    """What became of the user message with this uuid: queued, started, completed, cancelled."""
+
+    message_uuid: str
+    state: str
+
+
+class Retry(_Value, frozen=True):
+    """The API call failed and is repeated: partial text of this message is void."""
+
+    attempt: int
+    max_attempts: int
+    delay_ms: float
+    status: int | None
+    error: str
+
+
+class ToolUse(_Value, frozen=True):
+    """A tool that the model asks for; `input` is JSON."""
+
+    id: str
+    name: str
+    input: bytes
+
+
+class ToolResult(_Value, frozen=True):
+    """What a tool gave back; `content` is JSON, a string or a list of blocks."""
+
+    tool_use_id: str
+    is_error: bool
+    content: bytes
+
+
+class Assistant(_Value, frozen=True):
+    """A finished block of an answer. It repeats the deltas, or is all there is where nothing was streamed.
+
+    `synthetic`: written by the CLI itself in place of an answer (an API error, say); no model said it.
+    """
+
+    message_id: str
+    text: str
+    tools: tuple[ToolUse, ...] = ()
+    synthetic: bool = False
+    parent_tool_use_id: str | None = None
+
+
+class ToolResults(_Value, frozen=True):
+    """Tools have finished."""
+
+    results: tuple[ToolResult, ...]
+    parent_tool_use_id: str | None = None
+
+
+class Mirror(_Value, frozen=True):
+    """New entries of the transcript, each as it came. Written one per line they resume the session."""
+
+    file: str
+    entries: tuple[bytes, ...]
+
+
+class Usage(_Value, frozen=True):
+    """Tokens of one turn."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+
+
+class Result(_Value, frozen=True):
+    """The end of a turn; the transcript on disk and the mirror are complete when it comes."""
+
+    ending: Literal["completed", "interrupted", "failed"]
+    error: ErrorCode | None  # set exactly when failed
+    detail: str  # what the CLI says about the failure, for people
+    text: str  # the last message's text
+    stop_reason: str | None
+    usage: Usage
+    cost_usd: float  # of this turn
+    duration_ms: float
+    ttft_ms: float | None
+    api_status: int | None
+    session_id: str
+    message_uuids: tuple[str, ...]  # the user messages that it answers
+
+
+class ControlReply(_Value, frozen=True):
+    """The answer to a control request of ours; `response` is JSON (b"" without one)."""
+
+    request_id: str
+    ok: bool
+    error: str = ""
+    response: bytes = b""
+
+
+class ControlRequest(_Value, frozen=True):
+    """The CLI asks (may it use this tool?) and waits for the answer; `request` is JSON."""
+
+    request_id: str
+    subtype: str
+    request: bytes
+
+
+class Ignored(_Value, frozen=True):
+    """A line of no importance; `type` is its type, with its subtype after a slash."""
+
+    type: str
+
+
+class BadLine(_Value, frozen=True):
+    """A line that cannot be understood; `head` is its beginning."""
+
+    code: ErrorCode
+    reason: str
+    head: bytes
+
+
+Line = (
+    StreamEvent
+    | Init
+    | Lifecycle
+    | Retry
+    | Assistant
+    | ToolResults
+    | Mirror
+    | Result
+    | ControlReply
+    | ControlRequest
+    | Ignored
+    | BadLine
+)
+
+
+# --- stdout: reading -------------------------------------------------------------------------------------
+
+_STREAM_PREFIX = b'{"type":"stream_event"'
+_TYPE_PREFIX = b'{"type":"'
+_TYPE_START = len(_TYPE_PREFIX)
+# RecursionError is what a line nested a thousand deep raises, UnicodeDecodeError what is not UTF-8.
+_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
+def parse(line: bytes) -> Line:
+    """What one line of stdout means."""
+    try:
+        if line.startswith(_STREAM_PREFIX):
+            return _stream_event(line)
+        head = _HEAD.decode(line)
+        read = _READERS.get(head.type)
+        return read(line) if read else Ignored(head.type)
+    except _UNREADABLE as error:
+        code = ErrorCode.LINE_TOO_LONG if isinstance(line, LineTooLong) else ErrorCode.BAD_LINE
+        return BadLine(code, str(error), bytes(line[:HEAD]))
+
+
+class _Wire(msgspec.Struct):
+    """The fields of a line that are used here; all others are skipped unread."""
+
+
+class _StreamWire(_Wire):
+    event: msgspec.Raw
+    parent_tool_use_id: str | None = None
+
+
+class _TypeWire(_Wire):
+    type: str
+
+
+class _SystemWire(_Wire):
+    subtype: str = ""
+    session_id: str = ""
+    model: str = ""
+    claude_code_version: str = ""
+    attempt: int = 0
+    max_retries: int = 0
+    retry_delay_ms: float = 0
+    error_status: int | None = None
+    error: Any = None
+
+
+class _LifecycleWire(_Wire):
+    command_uuid: str = ""
+    state: str = ""
+
+
+class _BlockWire(_Wire):
+    type: str
+    text: str = ""
+    id: str = ""
+    name: str = ""
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+    tool_use_id: str = ""
+    is_error: bool | None = None
+    content: msgspec.Raw = msgspec.Raw(b'""')
+
+
+class _MessageWire(_Wire):
+    content: str | list[_BlockWire]
+    id: str = ""
+    model: str = ""
+
+
+class _SpokenWire(_Wire):
+    message: _MessageWire
+    parent_tool_use_id: str | None = None
+
+
+class _MirrorWire(_Wire):
+    file: str = msgspec.field(name="filePath", default="")
+    entries: list[msgspec.Raw] = []
+
+
+class _ModelUsageWire(msgspec.Struct, rename="camel"):
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cost: float = msgspec.field(name="costUSD", default=0.0)
+
+
+class _ResultWire(_Wire):
+    subtype: str = ""
+    is_error: bool = False
+    terminal_reason: str | None = None
+    api_error_status: int | None = None
+    errors: list[Any] = []
+    result: str | None = None
+    stop_reason: str | None = None
+    usage: Usage = Usage()
+    # The sums since the last result. `usage` is only the last API call's and all zeros after an interrupt;
+    # `total_cost_usd` and `duration_api_ms` count from the start of the process.
+    model_usage_since_last_result: dict[str, _ModelUsageWire] = {}
+    duration_ms: float = 0
+    ttft_stream_ms: float | None = None
+    session_id: str = ""
+    user_message_uuids: list[str] = []
+
+
+class _AnswerWire(_Wire):
+    request_id: str
+    subtype: str = ""
+    error: Any = ""
+    response: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _ReplyWire(_Wire):
+    response: _AnswerWire
+
+
+class _RequestWire(_Wire):
+    request_id: str
+    request: msgspec.Raw
+
+
+class _SubtypeWire(_Wire):
+    subtype: str = ""
+
+
+_HEAD = msgspec.json.Decoder(_TypeWire)
+_STREAM = msgspec.json.Decoder(_StreamWire)
+_SYSTEM = msgspec.json.Decoder(_SystemWire)
+_LIFECYCLE = msgspec.json.Decoder(_LifecycleWire)
+_SPOKEN = msgspec.json.Decoder(_SpokenWire)
+_MIRROR = msgspec.json.Decoder(_MirrorWire)
+_RESULT = msgspec.json.Decoder(_ResultWire)
+_REPLY = msgspec.json.Decoder(_ReplyWire)
+_REQUEST = msgspec.json.Decoder(_RequestWire)
+_SUBTYPE = msgspec.json.Decoder(_SubtypeWire)
+
+
+def _stream_event(line: bytes) -> StreamEvent:
+    wire = _STREAM.decode(line)
+    event = bytes(wire.event)
+    return StreamEvent(event, _event_type(event), wire.parent_tool_use_id)
+
+
+def _event_type(event: bytes) -> str:
+    if not event.isascii():
+        event.decode()  # what leaves here is published as it is, so it must be UTF-8
+    if event.startswith(_TYPE_PREFIX):
+        return event[_TYPE_START : event.index(b'"', _TYPE_START)].decode()
+    return _HEAD.decode(event).type
+
+
+def _system(line: bytes) -> Line:
+    wire = _SYSTEM.decode(line)
+    if wire.subtype == "init":
+        return Init(wire.session_id, wire.model, wire.claude_code_version)
+    if wire.subtype == "api_retry":
+        error = wire.error if isinstance(wire.error, str) else ""
+        return Retry(wire.attempt, wire.max_retries, wire.retry_delay_ms, wire.error_status, error)
+    return Ignored(f"system/{wire.subtype}")
+
+
+def _lifecycle(line: bytes) -> Lifecycle:
+    wire = _LIFECYCLE.decode(line)
+    return Lifecycle(wire.command_uuid, wire.state)
+
+
+def _assistant(line: bytes) -> Assistant:
+    wire = _SPOKEN.decode(line)
+    blocks = _blocks(wire.message)
+    return Assistant(
+        message_id=wire.message.id,
+        text="".join(block.text for block in blocks if block.type == "text"),
+        tools=tuple(ToolUse(b.id, b.name, bytes(b.input)) for b in blocks if b.type == "tool_use"),
+        synthetic=wire.message.model == "<synthetic>",
+        parent_tool_use_id=wire.parent_tool_use_id,
+    )
+
+
+def _user(line: bytes) -> Line:
+    wire = _SPOKEN.decode(line)
+    found = (block for block in _blocks(wire.message) if block.type == "tool_result")
+    results = tuple(ToolResult(b.tool_use_id, bool(b.is_error), bytes(b.content)) for b in found)
+    return ToolResults(results, wire.parent_tool_use_id) if results else Ignored("user")
+
+
+def _blocks(message: _MessageWire) -> list[_BlockWire]:
+    content = message.content
+    return [_BlockWire("text", content)] if isinstance(content, str) else content
+
+
+def _mirror(line: bytes) -> Mirror:
+    wire = _MIRROR.decode(line)
+    return Mirror(wire.file, tuple(bytes(entry) for entry in wire.entries))
+
+
+def _reply(line: bytes) -> ControlReply:
+    wire = _REPLY.decode(line).response
+    error = wire.error if isinstance(wire.error, str) else ""
+    return ControlReply(wire.request_id, wire.subtype == "success", error, bytes(wire.response))
+
+
+def _request(line: bytes) -> ControlRequest:
+    wire = _REQUEST.decode(line)
+    request = bytes(wire.request)
+    return ControlRequest(wire.request_id, _SUBTYPE.decode(request).subtype, request)
+
+
+def _result(line: bytes) -> Result:
+    wire = _RESULT.decode(line)
+    ending, error = classify(wire)
+    spent = wire.model_usage_since_last_result.values()
+    return Result(
+        ending=ending,
+        error=error,
+        detail=_detail(wire) if error else "",
+        text="" if error else wire.result or "",
+        stop_reason=wire.stop_reason,
+        usage=_total(spent) if spent else wire.usage,
+        cost_usd=sum(model.cost for model in spent),
+        duration_ms=wire.duration_ms,
+        ttft_ms=wire.ttft_stream_ms,
+        api_status=wire.api_error_status,
+        session_id=wire.session_id,
+        message_uuids=tuple(wire.user_message_uuids),
+    )
+
+
+def _total(models: Any) -> Usage:
+    return Usage(
+        input_tokens=sum(model.input_tokens for model in models),
+        output_tokens=sum(model.output_tokens for model in models),
+        cache_creation_input_tokens=sum(model.cache_creation_input_tokens for model in models),
+        cache_read_input_tokens=sum(model.cache_read_input_tokens for model in models),
+    )
+
+
+_READERS: Mapping[str, Callable[[bytes], Line]] = {
+    "stream_event": _stream_event,
+    "system": _system,
+    "command_lifecycle": _lifecycle,
+    "assistant": _assistant,
+    "user": _user,
+    "transcript_mirror": _mirror,
+    "result": _result,
+    "control_response": _reply,
+    "control_request": _request,
+}
+
+
+# --- how a turn ended ------------------------------------------------------------------------------------
+
+Ending = Literal["completed", "interrupted", "failed"]
+
+BY_STATUS = {
+    400: ErrorCode.INVALID_REQUEST,
+    401: ErrorCode.AUTH_FAILED,
+    403: ErrorCode.AUTH_FAILED,
+    404: ErrorCode.MODEL_NOT_FOUND,
+    413: ErrorCode.PROMPT_TOO_LONG,
+    429: ErrorCode.RATE_LIMITED,
+    529: ErrorCode.OVERLOADED,
+}
+BY_SUBTYPE = {
+    "error_max_turns": ErrorCode.MAX_TURNS,
+    "error_max_budget_usd": ErrorCode.BUDGET_EXCEEDED,
+}
+
+
+def classify(wire: _ResultWire) -> tuple[Ending, ErrorCode | None]:
+    """How the turn ended.
+
+    terminal_reason is asked first, because the other fields mislead: an interrupt has `is_error` and an API
+    failure is a "success".
+
+    aborted_…              interrupted, whatever the rest says
+    api_error              failed, by the status of the API's answer
+    else with is_error     failed, by the subtype
+    else                   completed
+    """
+    reason = wire.terminal_reason or ""
+    if reason.startswith("aborted"):
+        return "interrupted", None
+    if not wire.is_error:
+        return "completed", None
+    if wire.subtype in BY_SUBTYPE:
+        return "failed", BY_SUBTYPE[wire.subtype]
+    if "prompt is too long" in (wire.result or "").lower():
+        return "failed", ErrorCode.PROMPT_TOO_LONG
+    if wire.api_error_status is not None:
+        return "failed", BY_STATUS.get(wire.api_error_status, ErrorCode.API_ERROR)
+    return "failed", ErrorCode.API_ERROR if reason == "api_error" else ErrorCode.CLI_FAILED
+
+
+def _detail(wire: _ResultWire) -> str:
+    said = [wire.result or "", *(error for error in wire.errors if isinstance(error, str))]
+    return "; ".join(text for text in said if text)

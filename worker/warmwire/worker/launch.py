@@ -1,0 +1,98 @@
+"""How a CLI is started: argv, environment, folders. Pure but for `find_claude`, which looks at the disk."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
+
+# A chat without tools: request bodies of 2 KB instead of 49 KB, and nothing of the machine's settings.
+FLAGS = (
+    "--print",
+    "--input-format=stream-json",
+    "--output-format=stream-json",
+    "--include-partial-messages",
+    "--verbose",
+    "--session-mirror",
+    "--tools=",
+    "--setting-sources=",
+    "--strict-mcp-config",
+    "--disable-slash-commands",
+)
+
+# All that a CLI sees of the worker's environment. Its credential and address pass, other secrets do not.
+PASSED = ("PATH", "LANG", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY")
+PASSED_PREFIX = "WARMWIRE_EMULATOR_"
+
+# The CLI's default of 10 keeps a viewer waiting for over a minute before it hears of an error; 2 rides out a
+# dropped connection and answers within about two seconds. Longer patience is the queue's business.
+MAX_RETRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything a process shell needs to start one CLI."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+    folders: tuple[Path, ...]  # to be there, for the owner only, before the start
+
+
+def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by name
+    command: Sequence[str],
+    *,
+    folder: Path,
+    session: str,
+    environment: Mapping[str, str],
+    model: str | None = None,
+    system_prompt: str | None = None,
+    resume: Path | None = None,
+) -> Launch:
+    """Start `command` for one session, which has `folder` to itself.
+
+    `session` is the CLI's own session id (a UUID), new for each new conversation; with `resume`, the absolute
+    path of a transcript, the id is the transcript's and `session` is not said again. `environment` is the
+    worker's.
+    """
+    home, work = folder / "home", folder / "work"
+    config = home / ".claude"
+    chosen = [f"--system-prompt={DEFAULT_SYSTEM_PROMPT if system_prompt is None else system_prompt}"]
+    if model is not None:
+        chosen.append(f"--model={model}")
+    chosen.append(f"--session-id={session}" if resume is None else f"--resume={resume}")
+    return Launch(
+        argv=(*command, *FLAGS, *chosen),
+        env=_scrubbed(environment, home, config),
+        cwd=work,
+        folders=(folder, home, config, work),
+    )
+
+
+def _scrubbed(environment: Mapping[str, str], home: Path, config: Path) -> dict[str, str]:
+    passed = {k: v for k, v in environment.items() if k in PASSED or k.startswith(PASSED_PREFIX)}
+    return {
+        "LANG": "C.UTF-8",
+        **passed,
+        "HOME": str(home),
+        "CLAUDE_CONFIG_DIR": str(config),
+        "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_MAX_RETRIES": str(MAX_RETRIES),
+    }
+
+
+def find_claude(path: str | None = None) -> Path | None:
+    """`claude` on PATH (or on `path`), else the one bundled with claude-agent-sdk, else None."""
+    if found := shutil.which("claude", path=path):
+        return Path(found)
+    package = importlib.util.find_spec("claude_agent_sdk")
+    for folder in package.submodule_search_locations or () if package else ():
+        bundled = Path(folder) / "_bundled" / "claude"
+        if bundled.is_file():
+            return bundled
+    return None

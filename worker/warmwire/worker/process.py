@@ -1,0 +1,263 @@
+"""The shell around one CLI process: starts it, carries bytes both ways, ends it; not knowing what they mean.
+
+Why each precaution is here:
+
+* an own session and process group: a signal for the worker's group (Ctrl-C in a terminal) must not reach the
+  CLI, which would drop its turn without a result;
+* the parent's death signal, set by `setpriv` before the exec: a CLI whose worker was killed would otherwise
+  finish its turn, and the work would be done twice. If the worker dies in the instant before that signal is
+  set, the CLI finds its stdin at end of file and leaves by itself;
+* stdout and stderr are always drained: the CLI buffers without bound what nobody reads;
+* a kill reaches the whole tree: each tool of the CLI runs in a session of its own and would outlive it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import structlog
+
+from warmwire.worker.errors import CliGone, CliMissing, CliStalled, CliStartFailed
+from warmwire.worker.launch import Launch
+from warmwire.worker.lines import Lines
+
+STDERR_KEPT = 16 * 1024  # bytes: the last of what the CLI said on stderr
+STDIN_BUFFER = 16 * 1024 * 1024  # bytes written but not yet read by the CLI; more means that it is stuck
+LAST_WORDS = (
+    0.5  # seconds after the exit for output that is still in the pipes, if a grandchild holds them open
+)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a CLI ended: the exit code (negative: the signal) and the last of its stderr.
+
+    The code alone says little: the CLI exits 1 after a plain interrupt.
+    """
+
+    returncode: int
+    stderr: str
+
+
+OnLines = Callable[[list[bytes]], None]  # the whole lines of one read of stdout; at least one
+OnExit = Callable[[Exit], None]  # once, after the last line
+
+
+class CliProcess:
+    """One running CLI. `start` makes it; its two callbacks hear all that happens to it."""
+
+    def __init__(self, transport: asyncio.SubprocessTransport, protocol: _Pipes) -> None:
+        self.pid = transport.get_pid()
+        self._transport = transport
+        self._protocol = protocol
+        self._stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
+
+    @classmethod
+    async def start(cls, launch: Launch, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
+        """Raises CliMissing or CliStartFailed."""
+        argv = _dying_with_parent(_resolved(launch))
+        loop = asyncio.get_running_loop()
+        try:
+            for folder in launch.folders:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            transport, protocol = await loop.subprocess_exec(
+                lambda: _Pipes(loop, on_lines, on_exit),
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=dict(launch.env),
+                cwd=launch.cwd,
+                start_new_session=True,
+                close_fds=True,
+            )
+        except OSError as error:
+            raise CliStartFailed(f"the CLI {launch.argv[0]!r} could not be started: {error}") from error
+        return cls(transport, protocol)
+
+    @property
+    def running(self) -> bool:
+        return self._transport.get_returncode() is None
+
+    def write(self, line: bytes) -> None:
+        """Hand one line to the CLI's stdin. Raises CliGone, or CliStalled when it has stopped reading."""
+        if not self.running or self._stdin.is_closing():
+            raise CliGone(f"the CLI process {self.pid} has ended")
+        if self._stdin.get_write_buffer_size() > STDIN_BUFFER:
+            raise CliStalled(f"the CLI process {self.pid} does not read its input")
+        self._stdin.write(line)
+
+    def close_stdin(self) -> None:
+        """Ask the CLI to leave once its running turn is done."""
+        self._stdin.close()
+
+    def freeze(self) -> None:
+        """Stop it in its tracks, tools included; `thaw` lets it go on."""
+        _signal_all(descendants([self.pid]) | {self.pid}, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        _signal_all(descendants([self.pid]) | {self.pid}, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End the process and everything it has started, now."""
+        if self.running:
+            kill_trees([self.pid])
+
+    async def wait(self) -> Exit:
+        return await asyncio.shield(self._protocol.exit)
+
+    async def stop(self, *, grace: float = 5.0, term: float = 2.0) -> Exit:
+        """End it politely: end of input; after `grace` seconds SIGTERM; after `term` more a kill of the tree.
+
+        SIGTERM alone would come at the price of the running turn, so the end of input comes first.
+        """
+        self.close_stdin()
+        if await self._ended_within(grace):
+            return self._protocol.exit.result()
+        _signal_all([self.pid], signal.SIGTERM)
+        if not await self._ended_within(term):
+            self.kill()
+        return await self.wait()
+
+    async def _ended_within(self, seconds: float) -> bool:
+        done, _ = await asyncio.wait([self._protocol.exit], timeout=seconds)
+        return bool(done)
+
+
+class _Pipes(asyncio.SubprocessProtocol):
+    """Callbacks instead of streams: a delta costs one call, no task and no await."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_lines: OnLines, on_exit: OnExit) -> None:
+        self.exit: asyncio.Future[Exit] = loop.create_future()
+        self._loop = loop
+        self._on_lines = on_lines
+        self._on_exit = on_exit
+        self._framer = Lines()
+        self._stderr = bytearray()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._stdout_open = True
+        self._exited = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if self.exit.done():
+            return  # a grandchild that outlived the CLI; what it says belongs to nobody
+        if fd == 1:
+            if lines := self._framer.feed(data):
+                self._on_lines(lines)
+        else:
+            self._stderr += data
+            del self._stderr[:-STDERR_KEPT]
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        if fd == 1:
+            self._stdout_open = False
+            self._finish_if_done()
+
+    def process_exited(self) -> None:
+        self._exited = True
+        self._finish_if_done()
+        self._loop.call_later(LAST_WORDS, self._finish)
+
+    def _finish_if_done(self) -> None:
+        if self._exited and not self._stdout_open:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.exit.done() or self._transport is None:
+            return
+        code = self._transport.get_returncode()
+        ended = Exit(-1 if code is None else code, self._stderr.decode(errors="replace"))
+        _signal_group(self._transport.get_pid(), signal.SIGKILL)  # what it left behind in its own group
+        self._transport.close()
+        self.exit.set_result(ended)
+        self._on_exit(ended)
+
+
+# --- start -----------------------------------------------------------------------------------------------
+
+
+def _resolved(launch: Launch) -> tuple[str, ...]:
+    """The argv, its command as an absolute path: behind `setpriv` a missing one would be a mere exit code."""
+    command = launch.argv[0]
+    found = shutil.which(command, path=launch.env.get("PATH"))
+    if found is None:
+        there = Path(command).exists()
+        raise CliMissing(f"the CLI {command!r} " + ("may not be executed" if there else "is not installed"))
+    return (found, *launch.argv[1:])
+
+
+def _dying_with_parent(argv: tuple[str, ...]) -> tuple[str, ...]:
+    setpriv = _setpriv()
+    return (setpriv, "--pdeathsig", "KILL", "--", *argv) if setpriv else argv
+
+
+@functools.cache
+def _setpriv() -> str | None:
+    """Looked for, and missed, once."""
+    found = shutil.which("setpriv") if sys.platform == "linux" else None
+    if found is None:
+        log.warning(
+            "setpriv_missing", consequence="a CLI may outlive a worker that is killed, until its turn ends"
+        )
+    return found
+
+
+# --- end -------------------------------------------------------------------------------------------------
+
+
+def kill_trees(pids: Collection[int]) -> None:
+    """Kill these processes and all their descendants; one walk over /proc for all of them.
+
+    The roots are stopped first, so that they start nothing new during the walk.
+    """
+    _signal_all(pids, signal.SIGSTOP)
+    _signal_all(descendants(pids) | set(pids), signal.SIGKILL)
+
+
+def descendants(roots: Iterable[int]) -> set[int]:
+    """All processes below `roots`, in whatever session or group (empty where there is no /proc)."""
+    children: dict[int, list[int]] = {}
+    for pid, parent in _parents():
+        children.setdefault(parent, []).append(pid)
+    found: set[int] = set()
+    pending = [child for root in roots for child in children.get(root, ())]
+    while pending:
+        pid = pending.pop()
+        found.add(pid)
+        pending += children.get(pid, ())
+    return found
+
+
+def _parents() -> Iterable[tuple[int, int]]:
+    for entry in os.scandir("/proc") if Path("/proc/self/stat").exists() else ():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended during the walk
+                stat = Path(entry.path, "stat").read_bytes()
+                # The command name, in brackets, may hold anything; what follows the last bracket is fields.
+                yield int(entry.name), int(stat[stat.rindex(b")") + 2 :].split(maxsplit=2)[1])
+
+
+def _signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
