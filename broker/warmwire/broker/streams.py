@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import nats.errors
 from nats.js import JetStreamContext, api
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from warmwire.broker.bus import Bus, translated
-from warmwire.broker.errors import Misconfigured
+from warmwire.broker.errors import Misconfigured, Unavailable
 from warmwire.broker.names import Subjects
 
 QUEUED_PER_SESSION = 16
@@ -27,6 +26,22 @@ CONSUMER = "workers"
 
 _ALREADY_EXISTS = {10058, 10148}
 _NO_CLUSTER = 10074
+_NO_JETSTREAM = {None, 10039, 10076}  # nobody listens for JetStream requests; not for this account; switched off
+
+_CHECKED = (
+    "subjects",
+    "retention",
+    "storage",
+    "discard",
+    "discard_new_per_subject",
+    "max_msgs_per_subject",
+    "max_bytes",
+    "max_age",
+    "duplicate_window",
+    "allow_msg_ttl",
+    "num_replicas",
+)
+"""What of a stream must be as wanted."""
 
 
 def wanted_streams(subjects: Subjects, replicas: int, now_ms: int) -> tuple[api.StreamConfig, ...]:
@@ -42,6 +57,7 @@ def wanted_streams(subjects: Subjects, replicas: int, now_ms: int) -> tuple[api.
             discard_new_per_subject=True,
             max_msgs_per_subject=QUEUED_PER_SESSION,
             max_bytes=QUEUE_BYTES,
+            max_age=0,
             duplicate_window=DEDUPLICATION,
             num_replicas=replicas,
         ),
@@ -53,8 +69,13 @@ def wanted_streams(subjects: Subjects, replicas: int, now_ms: int) -> tuple[api.
                 f"{prefix}.int.*.*.*",
                 f"{prefix}.ses.*.*",
             ],
+            retention=api.RetentionPolicy.LIMITS,
             storage=api.StorageType.FILE,
+            discard=api.DiscardPolicy.OLD,
             max_msgs_per_subject=1,
+            max_bytes=-1,
+            max_age=0,
+            duplicate_window=DEDUPLICATION,
             allow_msg_ttl=True,
             first_seq=now_ms,
             num_replicas=replicas,
@@ -62,7 +83,13 @@ def wanted_streams(subjects: Subjects, replicas: int, now_ms: int) -> tuple[api.
         api.StreamConfig(
             name=subjects.log_stream,
             subjects=[f"{prefix}.log.*.*"],
+            retention=api.RetentionPolicy.LIMITS,
             storage=api.StorageType.FILE,
+            discard=api.DiscardPolicy.OLD,
+            max_msgs_per_subject=-1,
+            max_bytes=-1,
+            max_age=0,
+            duplicate_window=DEDUPLICATION,
             num_replicas=replicas,
         ),
     )
@@ -98,27 +125,19 @@ async def ensure(bus: Bus, subjects: Subjects, replicas: int, now_ms: int) -> No
 async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None:
     try:
         found = await _find_or_add(js, wanted)
-    except nats.errors.NoRespondersError as error:
-        raise Misconfigured("the NATS server has no JetStream: start it with -js") from error
     except APIError as error:
-        raise Misconfigured(_refusal(wanted, error)) from error
-    differing = [
-        name
-        for name in (
-            "subjects",
-            "retention",
-            "discard",
-            "max_msgs_per_subject",
-            "allow_msg_ttl",
-            "num_replicas",
-        )
-        if (getattr(found, name) or None) != (getattr(wanted, name) or None)
-    ]
+        raise _refusal(f"stream {wanted.name}", error, wanted.num_replicas) from error
+    differing = [name for name in _CHECKED if _differs(getattr(found, name), getattr(wanted, name))]
     if differing:
         raise Misconfigured(
             f"stream {wanted.name} exists with another {', '.join(differing)}: "
             "edit it with the nats tool, remove it, or set another --prefix"
         )
+
+
+def _differs(found: object, wanted: object) -> bool:
+    """nats-py leaves out what the server leaves out; there absent, zero and false are one."""
+    return (found or None) != (wanted or None)
 
 
 async def _find_or_add(js: JetStreamContext, wanted: api.StreamConfig) -> api.StreamConfig:
@@ -134,10 +153,16 @@ async def _find_or_add(js: JetStreamContext, wanted: api.StreamConfig) -> api.St
             return (await js.stream_info(name)).config  # another role was faster
 
 
-def _refusal(wanted: api.StreamConfig, error: APIError) -> str:
+def _refusal(what: str, error: APIError, replicas: int | None = None) -> Misconfigured | Unavailable:
     if error.err_code == _NO_CLUSTER:
-        return f"the NATS server cannot keep {wanted.num_replicas} copies: it is no cluster; set --replicas 1"
-    return f"the NATS server refuses stream {wanted.name}: {error.description}"
+        return Misconfigured(
+            f"the NATS server cannot keep {replicas} copies: it is no cluster; set --replicas 1"
+        )
+    if error.err_code in _NO_JETSTREAM:
+        return Misconfigured("the NATS server has no JetStream: start it with -js")
+    if isinstance(error, ServiceUnavailableError):
+        return Unavailable(f"JetStream is not ready for {what}: {error.description}")
+    return Misconfigured(f"the NATS server refuses {what}: {error.description}")
 
 
 async def _ensure_consumer(js: JetStreamContext, subjects: Subjects) -> None:
@@ -145,6 +170,6 @@ async def _ensure_consumer(js: JetStreamContext, subjects: Subjects) -> None:
     try:
         found = (await js.add_consumer(subjects.request_stream, wanted)).config
     except APIError as error:
-        raise Misconfigured(f"the NATS server refuses consumer {CONSUMER}: {error.description}") from error
+        raise _refusal(f"consumer {CONSUMER}", error) from error
     if found.ack_wait != wanted.ack_wait or found.max_ack_pending != wanted.max_ack_pending:
         raise Misconfigured(f"consumer {CONSUMER} of {subjects.request_stream} is different: remove it")
