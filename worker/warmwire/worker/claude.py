@@ -5,7 +5,7 @@ Pure: values in, values out. The dialect is mostly undocumented; what is relied 
 
 `parse` never raises: what it cannot read becomes a `BadLine`, what does not matter an `Ignored`. A
 `stream_event` line is the hot path (one per delta): one decode, and the event inside is handed on as the
-bytes it came in.
+bytes it came in. The module is long so that the whole dialect can be read in one place.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ def user_line(content: str | Sequence[Any], uuid: str) -> bytes:
 
 
 def interrupt_line(request_id: str) -> bytes:
-    """Stop the running turn; messages still queued in the CLI are cancelled with it."""
+    """Stop the running turn.
+
+    A message that the CLI has read but not yet begun is cancelled: its `Lifecycle` says so and no `Result`
+    follows. (Without `cancel_queued` an interrupt this early is lost now and then, and the turn runs.)
+    """
     return _control(request_id, {"subtype": "interrupt", "cancel_queued": True})
 
 
@@ -84,7 +88,10 @@ class Init(_Value, frozen=True):
 
 
 class Lifecycle(_Value, frozen=True):
-    """What became of the user message with this uuid: queued, started, completed, cancelled."""
+    """What became of the user message with this uuid: queued, started, completed, cancelled.
+
+    The last two come after the `Result`; only a message cancelled before it began has none.
+    """
 
     message_uuid: str
     state: str
@@ -152,10 +159,13 @@ class Usage(_Value, frozen=True):
     cache_read_input_tokens: int = 0
 
 
+Ending = Literal["completed", "interrupted", "failed"]
+
+
 class Result(_Value, frozen=True):
     """The end of a turn; the transcript on disk and the mirror are complete when it comes."""
 
-    ending: Literal["completed", "interrupted", "failed"]
+    ending: Ending
     error: ErrorCode | None  # set exactly when failed
     detail: str  # what the CLI says about the failure, for people
     text: str  # the last message's text
@@ -234,24 +244,29 @@ def parse(line: bytes) -> Line:
         read = _READERS.get(head.type)
         return read(line) if read else Ignored(head.type)
     except _UNREADABLE as error:
-        code = ErrorCode.LINE_TOO_LONG if isinstance(line, LineTooLong) else ErrorCode.BAD_LINE
-        return BadLine(code, str(error), bytes(line[:HEAD]))
+        return _unreadable(line, error)
 
 
-class _Wire(msgspec.Struct):
-    """The fields of a line that are used here; all others are skipped unread."""
+def _unreadable(line: bytes, error: Exception) -> Line:
+    if not line.strip():
+        return Ignored("")
+    code = ErrorCode.LINE_TOO_LONG if isinstance(line, LineTooLong) else ErrorCode.BAD_LINE
+    return BadLine(code, str(error), bytes(line[:HEAD]))
 
 
-class _StreamWire(_Wire):
+# Structs with the fields of a line that are used here; all others are skipped unread.
+
+
+class _StreamWire(msgspec.Struct):
     event: msgspec.Raw
     parent_tool_use_id: str | None = None
 
 
-class _TypeWire(_Wire):
+class _TypeWire(msgspec.Struct):
     type: str
 
 
-class _SystemWire(_Wire):
+class _SystemWire(msgspec.Struct):
     subtype: str = ""
     session_id: str = ""
     model: str = ""
@@ -263,12 +278,12 @@ class _SystemWire(_Wire):
     error: Any = None
 
 
-class _LifecycleWire(_Wire):
+class _LifecycleWire(msgspec.Struct):
     command_uuid: str = ""
     state: str = ""
 
 
-class _BlockWire(_Wire):
+class _BlockWire(msgspec.Struct):
     type: str
     text: str = ""
     id: str = ""
@@ -279,18 +294,18 @@ class _BlockWire(_Wire):
     content: msgspec.Raw = msgspec.Raw(b'""')
 
 
-class _MessageWire(_Wire):
+class _MessageWire(msgspec.Struct):
     content: str | list[_BlockWire]
     id: str = ""
     model: str = ""
 
 
-class _SpokenWire(_Wire):
+class _SpokenWire(msgspec.Struct):
     message: _MessageWire
     parent_tool_use_id: str | None = None
 
 
-class _MirrorWire(_Wire):
+class _MirrorWire(msgspec.Struct):
     file: str = msgspec.field(name="filePath", default="")
     entries: list[msgspec.Raw] = []
 
@@ -303,7 +318,7 @@ class _ModelUsageWire(msgspec.Struct, rename="camel"):
     cost: float = msgspec.field(name="costUSD", default=0.0)
 
 
-class _ResultWire(_Wire):
+class _ResultWire(msgspec.Struct):
     subtype: str = ""
     is_error: bool = False
     terminal_reason: str | None = None
@@ -312,7 +327,7 @@ class _ResultWire(_Wire):
     result: str | None = None
     stop_reason: str | None = None
     usage: Usage = Usage()
-    # The sums since the last result. `usage` is only the last API call's and all zeros after an interrupt;
+    # The sums since the last result, retries included. `usage` is all zeros after an interrupt;
     # `total_cost_usd` and `duration_api_ms` count from the start of the process.
     model_usage_since_last_result: dict[str, _ModelUsageWire] = {}
     duration_ms: float = 0
@@ -321,23 +336,23 @@ class _ResultWire(_Wire):
     user_message_uuids: list[str] = []
 
 
-class _AnswerWire(_Wire):
+class _AnswerWire(msgspec.Struct):
     request_id: str
     subtype: str = ""
     error: Any = ""
     response: msgspec.Raw = msgspec.Raw(b"")
 
 
-class _ReplyWire(_Wire):
+class _ReplyWire(msgspec.Struct):
     response: _AnswerWire
 
 
-class _RequestWire(_Wire):
+class _RequestWire(msgspec.Struct):
     request_id: str
     request: msgspec.Raw
 
 
-class _SubtypeWire(_Wire):
+class _SubtypeWire(msgspec.Struct):
     subtype: str = ""
 
 
@@ -425,13 +440,14 @@ def _request(line: bytes) -> ControlRequest:
 
 def _result(line: bytes) -> Result:
     wire = _RESULT.decode(line)
-    ending, error = classify(wire)
+    ending = _ending(wire)
+    failed = ending == "failed"
     spent = wire.model_usage_since_last_result.values()
     return Result(
         ending=ending,
-        error=error,
-        detail=_detail(wire) if error else "",
-        text="" if error else wire.result or "",
+        error=_failure(wire) if failed else None,
+        detail=_detail(wire) if failed else "",
+        text="" if failed else wire.result or "",
         stop_reason=wire.stop_reason,
         usage=_total(spent) if spent else wire.usage,
         cost_usd=sum(model.cost for model in spent),
@@ -467,8 +483,18 @@ _READERS: Mapping[str, Callable[[bytes], Line]] = {
 
 # --- how a turn ended ------------------------------------------------------------------------------------
 
-Ending = Literal["completed", "interrupted", "failed"]
-
+BY_REASON = {
+    "blocking_limit": ErrorCode.PROMPT_TOO_LONG,
+    "prompt_too_long": ErrorCode.PROMPT_TOO_LONG,
+    "rapid_refill_breaker": ErrorCode.PROMPT_TOO_LONG,
+    "image_error": ErrorCode.INVALID_REQUEST,
+    "max_turns": ErrorCode.MAX_TURNS,
+    "budget_exhausted": ErrorCode.BUDGET_EXCEEDED,
+}
+BY_SUBTYPE = {
+    "error_max_turns": ErrorCode.MAX_TURNS,
+    "error_max_budget_usd": ErrorCode.BUDGET_EXCEEDED,
+}
 BY_STATUS = {
     400: ErrorCode.INVALID_REQUEST,
     401: ErrorCode.AUTH_FAILED,
@@ -478,35 +504,26 @@ BY_STATUS = {
     429: ErrorCode.RATE_LIMITED,
     529: ErrorCode.OVERLOADED,
 }
-BY_SUBTYPE = {
-    "error_max_turns": ErrorCode.MAX_TURNS,
-    "error_max_budget_usd": ErrorCode.BUDGET_EXCEEDED,
-}
+# What the CLI answers by itself, without asking the API, when it has no credential at all.
+NOT_LOGGED_IN = "Not logged in"
 
 
-def classify(wire: _ResultWire) -> tuple[Ending, ErrorCode | None]:
-    """How the turn ended.
-
-    terminal_reason is asked first, because the other fields mislead: an interrupt has `is_error` and an API
-    failure is a "success".
-
-    aborted_…              interrupted, whatever the rest says
-    api_error              failed, by the status of the API's answer
-    else with is_error     failed, by the subtype
-    else                   completed
-    """
+def _failure(wire: _ResultWire) -> ErrorCode:
+    """What went wrong, by the first that says something: reason, subtype, the status that the API gave."""
     reason = wire.terminal_reason or ""
-    if reason.startswith("aborted"):
-        return "interrupted", None
-    if not wire.is_error:
-        return "completed", None
-    if wire.subtype in BY_SUBTYPE:
-        return "failed", BY_SUBTYPE[wire.subtype]
-    if "prompt is too long" in (wire.result or "").lower():
-        return "failed", ErrorCode.PROMPT_TOO_LONG
-    if wire.api_error_status is not None:
-        return "failed", BY_STATUS.get(wire.api_error_status, ErrorCode.API_ERROR)
-    return "failed", ErrorCode.API_ERROR if reason == "api_error" else ErrorCode.CLI_FAILED
+    known = BY_REASON.get(reason) or BY_SUBTYPE.get(wire.subtype) or BY_STATUS.get(wire.api_error_status or 0)
+    if known:
+        return known
+    if (wire.result or "").startswith(NOT_LOGGED_IN):
+        return ErrorCode.AUTH_FAILED
+    return ErrorCode.API_ERROR if reason in {"api_error", "model_error"} else ErrorCode.CLI_FAILED
+
+
+def _ending(wire: _ResultWire) -> Ending:
+    """The reason comes first, as the rest misleads: an interrupt is an error, an API error a "success"."""
+    if (wire.terminal_reason or "").startswith("aborted"):
+        return "interrupted"
+    return "failed" if wire.is_error else "completed"
 
 
 def _detail(wire: _ResultWire) -> str:

@@ -59,7 +59,7 @@ def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by 
     path of a transcript, the id is the transcript's and `session` is not said again. `environment` is the
     worker's.
     """
-    home, work = folder / "home", folder / "work"
+    home, work, scratch = folder / "home", folder / "work", folder / "tmp"
     config = home / ".claude"
     chosen = [f"--system-prompt={DEFAULT_SYSTEM_PROMPT if system_prompt is None else system_prompt}"]
     if model is not None:
@@ -67,19 +67,29 @@ def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by 
     chosen.append(f"--session-id={session}" if resume is None else f"--resume={resume}")
     return Launch(
         argv=(*command, *FLAGS, *chosen),
-        env=_scrubbed(environment, home, config),
+        env={
+            **_passed(environment),
+            "HOME": str(home),
+            "CLAUDE_CONFIG_DIR": str(config),
+            "TMPDIR": str(scratch),
+        },
         cwd=work,
-        folders=(folder, home, config, work),
+        folders=(folder, home, config, work, scratch),
     )
 
 
-def _scrubbed(environment: Mapping[str, str], home: Path, config: Path) -> dict[str, str]:
-    passed = {k: v for k, v in environment.items() if k in PASSED or k.startswith(PASSED_PREFIX)}
+def transcript_path(folder: Path, session: str) -> Path:
+    """Where to put a transcript to resume from.
+
+    The CLI goes on writing beside the file that it resumes, under the session's id: named like this, into it.
+    """
+    return folder / f"{session}.jsonl"
+
+
+def _passed(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         "LANG": "C.UTF-8",
-        **passed,
-        "HOME": str(home),
-        "CLAUDE_CONFIG_DIR": str(config),
+        **{k: v for k, v in environment.items() if k in PASSED or k.startswith(PASSED_PREFIX)},
         "DISABLE_AUTOUPDATER": "1",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "CLAUDE_CODE_MAX_RETRIES": str(MAX_RETRIES),

@@ -83,7 +83,7 @@ class CliProcess:
                 start_new_session=True,
                 close_fds=True,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
             raise CliStartFailed(f"the CLI {launch.argv[0]!r} could not be started: {error}") from error
         return cls(transport, protocol)
 
@@ -104,11 +104,13 @@ class CliProcess:
         self._stdin.close()
 
     def freeze(self) -> None:
-        """Stop it in its tracks, tools included; `thaw` lets it go on."""
-        _signal_all(descendants([self.pid]) | {self.pid}, signal.SIGSTOP)
+        """Stop it in its tracks until `thaw`. Its tools run on, but nobody hears of it."""
+        if self.running:
+            _signal_group(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        _signal_all(descendants([self.pid]) | {self.pid}, signal.SIGCONT)
+        if self.running:
+            _signal_group(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End the process and everything it has started, now."""
@@ -146,8 +148,8 @@ class _Pipes(asyncio.SubprocessProtocol):
         self._on_exit = on_exit
         self._framer = Lines()
         self._stderr = bytearray()
-        self._transport: asyncio.SubprocessTransport | None = None
-        self._stdout_open = True
+        self._transport: asyncio.SubprocessTransport
+        self._open = {1, 2}
         self._exited = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -157,31 +159,30 @@ class _Pipes(asyncio.SubprocessProtocol):
         if self.exit.done():
             return  # a grandchild that outlived the CLI; what it says belongs to nobody
         if fd == 1:
-            if lines := self._framer.feed(data):
+            lines = self._framer.feed(data)
+            if lines:
                 self._on_lines(lines)
         else:
             self._stderr += data
             del self._stderr[:-STDERR_KEPT]
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        if fd == 1:
-            self._stdout_open = False
-            self._finish_if_done()
+        self._open.discard(fd)
+        self._finish_if_drained()
 
     def process_exited(self) -> None:
         self._exited = True
-        self._finish_if_done()
+        self._finish_if_drained()
         self._loop.call_later(LAST_WORDS, self._finish)
 
-    def _finish_if_done(self) -> None:
-        if self._exited and not self._stdout_open:
+    def _finish_if_drained(self) -> None:
+        if self._exited and not self._open:
             self._finish()
 
     def _finish(self) -> None:
-        if self.exit.done() or self._transport is None:
+        if self.exit.done():
             return
-        code = self._transport.get_returncode()
-        ended = Exit(-1 if code is None else code, self._stderr.decode(errors="replace"))
+        ended = Exit(cast(int, self._transport.get_returncode()), self._stderr.decode(errors="replace"))
         _signal_group(self._transport.get_pid(), signal.SIGKILL)  # what it left behind in its own group
         self._transport.close()
         self.exit.set_result(ended)
@@ -210,11 +211,10 @@ def _dying_with_parent(argv: tuple[str, ...]) -> tuple[str, ...]:
 def _setpriv() -> str | None:
     """Looked for, and missed, once."""
     found = shutil.which("setpriv") if sys.platform == "linux" else None
-    if found is None:
-        log.warning(
-            "setpriv_missing", consequence="a CLI may outlive a worker that is killed, until its turn ends"
-        )
-    return found
+    if found is not None and Path(found).resolve().name != "busybox":  # busybox's has no --pdeathsig
+        return found
+    log.warning("setpriv_missing", consequence="a CLI outlives a worker that is killed until its turn ends")
+    return None
 
 
 # --- end -------------------------------------------------------------------------------------------------
