@@ -46,11 +46,12 @@ class TurnStarted(Event):
 
 
 class TurnReset(Event):
-    """Work is repeated: forget this turn's text so far."""
+    """Work is repeated: forget this turn's text from its ``message``-th message on (0: all of it)."""
 
     type: Literal["turn_reset"] = "turn_reset"
     attempt: int
     reason: str
+    message: int = 0
 
 
 class ToolStarted(Event):
@@ -94,6 +95,7 @@ class Usage(BaseModel):
 class TurnEnd(Event):
     """What the three endings share. Durations in ms, measured by the worker."""
 
+    type: str
     attempt: int
     usage: Usage = Usage()
     duration_ms: int

@@ -1,0 +1,400 @@
+"""A worker: pulls user messages, owns sessions, runs their CLIs.
+
+Start: connect, streams, hear heartbeats, pull, send heartbeats.
+Stop, in this order: pull no more (others take what comes), release idle sessions at once (others may claim
+them), let running turns end until the deadline, hand the rest back, then stop beating (from now on silence is
+death), send what waits, leave NATS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Coroutine
+from importlib.metadata import version
+from pathlib import Path
+from time import monotonic, time_ns
+from typing import Any
+
+import structlog
+import uvloop
+
+from warmwire.broker import heartbeat, streams, telemetry
+from warmwire.broker.bus import Bus, connect
+from warmwire.broker.errors import BadInput, Conflict, Contended, NoResponder, Unavailable, WarmwireError
+from warmwire.broker.liveness import Liveness
+from warmwire.broker.messages import Forward as ForwardMessage
+from warmwire.broker.messages import ForwardReply, Heartbeat, OwnerRecord, UserMessage, decode
+from warmwire.broker.names import SessionKey, Subjects
+from warmwire.broker.pull import Pulled, Puller
+from warmwire.broker.sender import Sender
+from warmwire.broker.store import Store
+from warmwire.worker.errors import CliMissing
+from warmwire.worker.host import IN_PROGRESS, Host, Lost, Services
+from warmwire.worker.launch import find_claude
+from warmwire.worker.ownership import Claim, place
+from warmwire.worker.pool import Limits, limits, to_park
+from warmwire.worker.settings import WorkerSettings
+from warmwire.worker.turn import Ended, Held
+
+log = structlog.get_logger(__name__)
+
+TICK = 0.5
+"""Seconds between two looks at the time."""
+IN_PROGRESS_EVERY = 1.0
+"""Seconds between two in-progress acks of a held message; a third of the queue's patience."""
+PLACE_AGAIN = 0.25
+"""Seconds after which an owner that did not answer is asked again."""
+FORWARD_WITHIN = 1.0
+"""Seconds that an owner may take to accept a forwarded message."""
+RELEASES_AT_ONCE = 32
+"""Sessions released at a time when draining."""
+
+
+class Worker:
+    """One worker process. ``start``, then ``stop``."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.id = f"w-{secrets.token_hex(8)}"
+        self._settings = settings
+        self._subjects = Subjects(settings.prefix)
+        self._command = cli_command(settings.cli)
+        self._limits = machine_limits(settings)
+        self._hosts: dict[SessionKey, Host] = {}
+        self._opening: dict[SessionKey, asyncio.Future[None]] = {}
+        self._placing: dict[int, Held] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    async def start(self) -> None:
+        """Come into service.
+
+        Raises:
+            WarmwireError: NATS or its streams are not as needed.
+        """
+        settings, subjects = self._settings, self._subjects
+        self._folder = claimed_folder(settings.data, self.id)
+        self._bus: Bus = await connect(settings.nats, self.id)
+        await streams.ensure(self._bus, subjects, settings.replicas, time_ns() // 1_000_000)
+        self._store = Store(self._bus, subjects)
+        self._liveness: Liveness = await heartbeat.listen(self._bus, subjects)
+        self._sender = Sender(self._bus, settings.send_window_ms / 1000)
+        self._sender.start()
+        self._services = Services(
+            self.id,
+            settings,
+            self._command,
+            self._folder.path,
+            self._bus,
+            self._store,
+            subjects,
+            self._sender,
+            self._ended,
+        )
+        self._puller = Puller(self._bus, subjects, self._room, self._pulled)
+        await self._puller.start()
+        self._begin(self._keep_time())
+        self._begin(self._keep_held())
+        self._beats = heartbeat.HeartbeatThread(settings.nats, subjects, self._beat)
+        self._beats.start()
+        log.info("worker ready", worker=self.id, cli=self._command[0], turns=self._limits.turns)
+
+    async def stop(self) -> None:
+        """Leave without losing anything; see the module's text for the order."""
+        self._draining = True
+        await self._puller.stop()
+        for host in self._hosts.values():
+            host.drain()
+        deadline = monotonic() + self._settings.drain_timeout
+        while self._hosts and monotonic() < deadline:
+            await self._release([host for host in self._hosts.values() if not host.active])
+            if self._hosts:
+                await asyncio.sleep(TICK / 5)
+        await self._release(list(self._hosts.values()))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._beats.stop()
+        await self._sender.stop()
+        await self._bus.close()
+        self._folder.remove()
+
+    # -- messages
+
+    def _room(self) -> int:
+        active = sum(host.active for host in self._hosts.values())
+        return self._limits.turns - active - len(self._placing)
+
+    def _pulled(self, pulled: Pulled) -> None:
+        self._begin(self._take(pulled))
+
+    async def _take(self, pulled: Pulled) -> None:
+        try:
+            key = self._subjects.session_of(pulled.subject)
+            message = decode(UserMessage, pulled.data)
+        except BadInput as error:
+            telemetry.alien.add(1)
+            log.warning("alien user message terminated", subject=pulled.subject, error=str(error))
+            await self._bus.publish(pulled.ack, b"+TERM")
+            return
+        held = Held(
+            message, pulled.sequence, pulled.ack, pulled.deliveries, pulled.headers.get("traceparent")
+        )
+        self._placing[held.sequence] = held
+        try:
+            await self._place(key, held, pulled)
+        finally:
+            self._placing.pop(held.sequence, None)
+
+    async def _place(self, key: SessionKey, held: Held, pulled: Pulled) -> None:
+        """Until somebody answers for the message: we, or the owner that it is forwarded to."""
+        while not self._draining:
+            try:
+                host = await self._host(key, pulled)
+                if host is None:
+                    return
+                if not host.closing:
+                    host.offer(held)
+                    return
+                await host.closed.wait()
+            except (Conflict, Contended, Unavailable, Lost) as error:
+                log.info(
+                    "placing the message again", session=str(key), error=str(error) or type(error).__name__
+                )
+                await asyncio.sleep(PLACE_AGAIN)
+        await self._bus.publish(pulled.ack, b"-NAK")
+
+    async def _host(self, key: SessionKey, pulled: Pulled) -> Host | None:
+        """The session's host here; None when its owner has taken the message."""
+        if key in self._opening:
+            await asyncio.shield(self._opening[key])
+        if key in self._hosts:
+            return self._hosts[key]
+        opening = self._opening[key] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._claim_or_forward(key, pulled)
+        finally:
+            del self._opening[key]
+            opening.set_result(None)
+
+    async def _claim_or_forward(self, key: SessionKey, pulled: Pulled) -> Host | None:
+        owned = await self._store.owner(key)
+        holder = owned.record.worker if owned else None
+        dead = holder is not None and self._liveness.dead(holder, monotonic())
+        decision = place(owned, self.id, owner_dead=dead)
+        if isinstance(decision, Claim):
+            return await self._claim(key, decision.expected, had_owner=holder is not None)
+        await self._forward(key, pulled)
+        return None
+
+    async def _claim(self, key: SessionKey, expected: int, *, had_owner: bool) -> Host:
+        nonce = secrets.token_hex(8)
+        epoch = await self._store.claim(key, OwnerRecord(worker=self.id, nonce=nonce), expected)
+        host = Host(self._services, key, epoch, nonce)
+        await host.open(had_owner=had_owner)
+        self._hosts[key] = host
+        return host
+
+    async def _forward(self, key: SessionKey, pulled: Pulled) -> None:
+        """Raises NoResponder or Unavailable: ask again, it is no proof of death."""
+        forward = ForwardMessage(
+            data=pulled.data.decode(),
+            headers=pulled.headers,
+            ack=pulled.ack,
+            sequence=pulled.sequence,
+            deliveries=pulled.deliveries,
+        )
+        answer = await self._bus.request(self._subjects.forwards(key), forward.encode(), FORWARD_WITHIN)
+        try:
+            taken = decode(ForwardReply, answer).mine
+        except BadInput as error:
+            raise Unavailable(f"the owner answered nonsense: {error}") from error
+        if not taken:
+            raise NoResponder("the owner is leaving")
+
+    # -- keeping
+
+    async def _keep_held(self) -> None:
+        while True:
+            await asyncio.sleep(IN_PROGRESS_EVERY)
+            held = [*self._placing.values(), *(held for host in self._hosts.values() for held in host.held())]
+            try:
+                for message in held:
+                    await self._bus.publish(message.ack, IN_PROGRESS)
+            except Unavailable as error:
+                log.warning("held messages not confirmed; they may be redelivered", error=str(error))
+
+    async def _keep_time(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            now = monotonic()
+            for key, host in tuple(self._hosts.items()):
+                if host.closed.is_set():
+                    del self._hosts[key]
+                else:
+                    host.tick(now)
+            idle = {
+                key: host.idle_since for key, host in self._hosts.items() if host.idle and not host.closing
+            }
+            surplus = to_park(idle, len(self._hosts), self._limits.sessions)
+            await self._release([self._hosts[key] for key in surplus])
+
+    async def _release(self, hosts: list[Host]) -> None:
+        gate = asyncio.Semaphore(RELEASES_AT_ONCE)
+
+        async def release(host: Host) -> None:
+            async with gate:
+                if not host.closed.is_set():
+                    await host.close()
+                self._hosts.pop(host.key, None)
+
+        await asyncio.gather(*(release(host) for host in hosts))
+
+    def _ended(self, key: SessionKey, ended: Ended) -> None:
+        end = ended.end
+        telemetry.turns.add(1, {"ending": end.type.removeprefix("turn_")})
+        if end.ttft_ms is not None:
+            telemetry.ttft.record(end.ttft_ms / 1000, {"stage": "worker"})
+        log.info(
+            "turn ended",
+            session=str(key),
+            turn=end.turn,
+            ending=end.type,
+            ms=end.duration_ms,
+            ttft_ms=end.ttft_ms,
+        )
+        self._puller.more_room()
+
+    def _beat(self) -> Heartbeat:
+        hosts = tuple(self._hosts.values())
+        running = sum(host.active for host in hosts)
+        return Heartbeat(
+            worker=self.id,
+            version=version("warmwire"),
+            free=max(0, self._limits.turns - running),
+            running=running,
+            sessions=len(hosts),
+            draining=self._draining,
+        )
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def cli_command(cli: str) -> tuple[str, ...]:
+    """What ``--cli`` means.
+
+    Raises:
+        CliMissing: there is no such program; the text says what to do.
+    """
+    if cli == "emulator":
+        emulator = Path(__file__).with_name("emulator.py")
+        return (sys.executable, "-I", "-S", "-E", str(emulator))
+    if cli == "claude":
+        found = find_claude()
+        if found is None:
+            raise CliMissing("no claude CLI found: put it on PATH, or pip install 'warmwire[claude]'")
+        return (str(found),)
+    try:
+        words = tuple(shlex.split(cli))
+    except ValueError as error:
+        raise BadInput("cli", f"cannot be split into words: {error}") from error
+    if not words or shutil.which(words[0]) is None:
+        raise CliMissing(f"--cli: there is no program {words[0] if words else ''!r}")
+    return words
+
+
+def machine_limits(settings: WorkerSettings) -> Limits:
+    """The limits for this machine."""
+    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024)
+    emulated = settings.cli == "emulator"
+    return limits(
+        settings.max_turns_at_once,
+        settings.max_sessions,
+        emulated=emulated,
+        cores=os.cpu_count() or 1,
+        memory_mb=memory_mb,
+    )
+
+
+class ClaimedFolder:
+    """A worker's own folder, locked while it lives; what killed workers left behind is removed."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(mode=0o700, parents=True)
+        self.path = path
+        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def remove(self) -> None:
+        """The worker leaves."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def claimed_folder(data: Path, worker: str) -> ClaimedFolder:
+    """Make the worker's folder and remove those of workers that are no more.
+
+    Raises:
+        BadInput: the data folder cannot be written.
+    """
+    home = data.absolute() / "workers"
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = ClaimedFolder(home / worker)
+    except OSError as error:
+        raise BadInput("data", f"{data} cannot be written: {error.strerror}") from error
+    for other in home.iterdir():
+        if other.name != worker and _abandoned(other):
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def _abandoned(folder: Path) -> bool:
+    try:
+        with (folder / "lock").open("rb+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return False  # being made at this moment
+    return True
+
+
+async def _run(settings: WorkerSettings) -> int:
+    worker = Worker(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)  # the second signal forces; the CLIs die with us
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await worker.start()
+    await stop.wait()
+    log.info("worker drains", worker=worker.id)
+    await worker.stop()
+    return 0
+
+
+def main(settings: WorkerSettings) -> int:
+    """Run a worker until SIGTERM; returns the exit code."""
+    try:
+        return uvloop.run(_run(settings))
+    except (BadInput, CliMissing) as error:
+        print(f"warmwire worker: {error}", file=sys.stderr)
+        return 2
+    except WarmwireError as error:
+        print(f"warmwire worker: {error}", file=sys.stderr)
+        return 1

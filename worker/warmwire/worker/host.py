@@ -1,0 +1,407 @@
+"""The I/O around one session: carries out what ``session`` decides and tells it what came of it.
+
+Commands that are answered run in tasks of their own, one at a time per session; deltas take no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, TypeVar
+
+import structlog
+from nats.aio.subscription import Subscription
+
+from warmwire.broker import telemetry
+from warmwire.broker.bus import Arrived, Bus
+from warmwire.broker.errors import BadInput, Conflict, Contended, Unavailable
+from warmwire.broker.messages import (
+    Close,
+    Control,
+    Forward,
+    ForwardReply,
+    Interrupt,
+    InterruptReply,
+    Replay,
+    UserMessage,
+    decode,
+    decode_control,
+)
+from warmwire.broker.names import SessionKey, Subjects
+from warmwire.broker.sender import Sender
+from warmwire.broker.store import Store
+from warmwire.worker import claude, transcript
+from warmwire.worker.errors import CliError, ErrorCode
+from warmwire.worker.launch import launch
+from warmwire.worker.process import CliProcess, Exit
+from warmwire.worker.session import Session, Stage
+from warmwire.worker.settings import WorkerSettings
+from warmwire.worker.turn import (
+    Ack,
+    AppendTranscript,
+    Command,
+    Ended,
+    FindHead,
+    Give,
+    Held,
+    KillCli,
+    NeedCli,
+    Publish,
+    PutRecord,
+    ReadRecord,
+)
+
+log = structlog.get_logger(__name__)
+
+ACK = b"+ACK"
+NAK = b"-NAK"
+IN_PROGRESS = b"+WPI"
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+"""Seconds between two tries of a write that must succeed; doubled from the first to the longest."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every session of a worker uses."""
+
+    worker: str
+    settings: WorkerSettings
+    command: tuple[str, ...]
+    folder: Path
+    bus: Bus
+    store: Store
+    subjects: Subjects
+    sender: Sender
+    ended: Callable[[SessionKey, Ended], None]
+
+
+class Lost(Exception):
+    """The session has another owner."""
+
+
+class Host:
+    """One session that this worker owns. ``open`` it, ``offer`` messages, ``close`` it."""
+
+    def __init__(self, services: Services, key: SessionKey, epoch: int, nonce: str) -> None:
+        self.key = key
+        self.closing = False
+        self.closed = asyncio.Event()
+        self._services = services
+        self._nonce = nonce
+        self._session = Session(key, services.worker, epoch, monotonic(), services.settings.stall_timeout)
+        self._events_subject = services.subjects.events(key)
+        self._folder = services.folder / key.tenant / key.session
+        self._subscriptions: list[Subscription] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stored: list[bytes] = []
+        self._last = 0
+        self._cli: CliProcess | None = None
+        self._cli_model: str | None = None
+        self._cli_heard = False
+
+    # -- life
+
+    async def open(self, *, had_owner: bool) -> None:
+        """Listen for what is addressed to the owner, and take over the transcript. Raises Lost."""
+        subjects, bus = self._services.subjects, self._services.bus
+        self._subscriptions = [
+            await bus.subscribe(subjects.control(self.key), self._asked),
+            await bus.subscribe(subjects.forwards(self.key), self._forwarded),
+        ]
+        self._stored, self._last = await self._surely(lambda: self._services.store.transcript(self.key))
+        if had_owner:
+            await self._append(transcript.epoch_entry(self._session.epoch))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is going on or waiting."""
+        return self._session.stage is Stage.IDLE and not self._session.waiting
+
+    @property
+    def active(self) -> bool:
+        """Whether a turn is at hand."""
+        return self._session.stage is not Stage.IDLE
+
+    @property
+    def idle_since(self) -> float:
+        """When the last turn finished (monotonic seconds)."""
+        return self._session.idle_since
+
+    def held(self) -> Iterator[Held]:
+        """The messages that this host answers for."""
+        if self._session.turn is not None:
+            yield self._session.turn.held
+        yield from self._session.waiting.values()
+
+    def offer(self, held: Held) -> None:
+        """A message of this session."""
+        self._run(self._session.offer(held))
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        self._run(self._session.tick(now))
+
+    def drain(self) -> None:
+        """Begin no further turn."""
+        self._session.draining = True
+
+    async def close(self) -> None:
+        """Give the session up: what is unfinished goes back to the queue, the record names nobody."""
+        self.closing = True
+        self.drain()
+        unfinished = list(self.held())
+        await self._stop_work()
+        try:
+            await self._services.store.release(self.key, self._session.epoch, self._nonce)
+        except (Conflict, Contended, Unavailable) as error:
+            log.warning(
+                "session not released; another worker waits until this one is silent", error=str(error)
+            )
+        for held in unfinished:
+            await self._tell(held.ack, NAK)
+        await self._end_cli()
+        self.closed.set()
+
+    async def abandon(self) -> None:
+        """Somebody else owns the session: stop at once, answer for nothing."""
+        self.closing = True
+        if self._cli is not None:
+            self._cli.kill()
+        await self._stop_work()
+        await self._end_cli()
+        self.closed.set()
+
+    async def _stop_work(self) -> None:
+        for subscription in self._subscriptions:
+            if self._services.bus.connected:
+                await subscription.unsubscribe()
+        mine = asyncio.current_task()
+        others = [task for task in self._tasks if task is not mine]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _end_cli(self) -> None:
+        cli, self._cli = self._cli, None
+        if cli is not None:
+            await (cli.stop() if not self.active else self._killed(cli))
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _killed(self, cli: CliProcess) -> Exit:
+        cli.kill()
+        return await cli.wait()
+
+    # -- carrying out commands
+
+    def _run(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case Publish():
+                    self._services.sender.send(self._events_subject, command.data, at_once=command.at_once)
+                case Give():
+                    self._give(command.line)
+                case KillCli():
+                    self._kill_cli()
+                case Ended():
+                    self._services.ended(self.key, command)
+                case _:
+                    self._begin(self._answer(command))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, command: Command) -> None:
+        try:
+            self._run(await self._carry_out(command))
+        except Lost:
+            log.warning("session lost to another worker", session=str(self.key))
+            await self.abandon()
+
+    async def _carry_out(self, command: Command) -> list[Command]:
+        store, session = self._services.store, self._session
+        match command:
+            case FindHead():
+                head = await self._surely(lambda: store.head(self.key))
+                return session.head(head, monotonic())
+            case ReadRecord(turn):
+                record, interrupted = await asyncio.gather(
+                    self._surely(lambda: store.turn(self.key, turn)),
+                    self._surely(lambda: store.interrupt_asked(self.key, turn)),
+                )
+                return session.record(record, interrupted, monotonic())
+            case PutRecord(turn, record):
+                await self._surely(lambda: store.put_turn(self.key, turn, record))
+                return session.stored(monotonic())
+            case AppendTranscript(entries):
+                for part in transcript.appends(entries):
+                    await self._append(part)
+                return session.appended()
+            case NeedCli():
+                return await self._need_cli(command)
+            case Ack(held):
+                await self._ack(held)
+                return session.acked(monotonic())
+        raise AssertionError(f"no way to carry out {command}")
+
+    async def _surely(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Repeat until it is done. Raises Lost when the session has another owner by then."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await work()
+            except (Unavailable, Contended) as error:
+                log.warning("will be tried again", session=str(self.key), error=str(error))
+            except Conflict:
+                await self._check_ownership()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _check_ownership(self) -> None:
+        """Only a record that names somebody else means that the session is lost."""
+        owned = await self._services.store.owner(self.key)
+        if owned is None or owned.sequence != self._session.epoch:
+            raise Lost
+
+    async def _append(self, entries: bytes) -> None:
+        self._last = await self._surely(
+            lambda: self._services.store.append_transcript(self.key, entries, self._last)
+        )
+        self._stored.append(entries)
+
+    async def _ack(self, held: Held) -> None:
+        """Wait until the server has taken it: the next message is the head only then."""
+
+        async def ack() -> None:
+            await self._services.bus.request(held.ack, ACK, within=5)
+
+        await self._surely(ack)
+
+    async def _tell(self, subject: str, data: bytes) -> None:
+        try:
+            await self._services.bus.publish(subject, data)
+        except Unavailable as error:
+            log.warning("not told; the server will find out by itself", error=str(error))
+
+    # -- the CLI
+
+    async def _need_cli(self, need: NeedCli) -> list[Command]:
+        if self._cli is not None and self._cli.running and need.model in (None, self._cli_model):
+            return self._session.cli_ready(monotonic())
+        await self._end_cli()
+        try:
+            await self._start_cli(need)
+        except CliError as error:
+            log.error("no CLI", session=str(self.key), error=str(error))  # noqa: TRY400 - its text says it all
+            return self._session.cli_failed(error.code, monotonic())
+        return self._session.cli_ready(monotonic())
+
+    async def _start_cli(self, need: NeedCli) -> None:
+        conversation = str(uuid.uuid4())
+        past = transcript.conversation(self._stored)
+        resume = self._folder / "resume" / f"{conversation}.jsonl" if past else None
+        if resume is not None:
+            await asyncio.to_thread(_write_private, resume, past)
+        plan = launch(
+            self._services.command,
+            folder=self._folder,
+            session=conversation,
+            environment=os.environ,
+            model=need.model,
+            system_prompt=need.system_prompt,
+            resume=resume,
+        )
+        self._cli_model = need.model
+        self._cli_heard = False
+        self._cli = await CliProcess.start(plan, self._lines, self._exited)
+
+    def _lines(self, lines: list[bytes]) -> None:
+        self._cli_heard = True
+        now = monotonic()
+        for line in lines:
+            self._run(self._session.line(claude.parse(line), now))
+
+    def _exited(self, exit_: Exit) -> None:
+        if self._cli is None or self._cli.running or self.closing:
+            return
+        self._cli = None
+        code = ErrorCode.CLI_CRASHED if self._cli_heard else ErrorCode.CLI_START_FAILED
+        log.info("CLI ended", session=str(self.key), code=exit_.returncode, stderr=exit_.stderr[-500:])
+        self._run(self._session.cli_failed(code, monotonic()))
+
+    def _give(self, line: bytes) -> None:
+        try:
+            if self._cli is not None:
+                self._cli.write(line)
+        except CliError as error:
+            self._kill_cli()
+            code = error.code if self._cli_heard else ErrorCode.CLI_START_FAILED
+            self._run(self._session.cli_failed(code, monotonic()))
+
+    def _kill_cli(self) -> None:
+        cli, self._cli = self._cli, None
+        if cli is not None:
+            cli.kill()
+
+    # -- what others ask
+
+    def _asked(self, message: Arrived) -> None:
+        try:
+            request = decode_control(message.data)
+        except BadInput as error:
+            telemetry.alien.add(1)
+            log.warning("alien request dropped", subject=message.subject, error=str(error))
+            return
+        self._begin(self._reply(message.reply, request))
+
+    async def _reply(self, reply: str, request: Control) -> None:
+        answer = self._act_on(request)
+        await self._services.sender.flush()  # what has happened before is told before
+        if reply:
+            await self._tell(reply, answer)
+
+    def _act_on(self, request: Control) -> bytes:
+        match request:
+            case Replay():
+                return self._session.view(request).encode()
+            case Interrupt(turn=turn):
+                stopped, commands = self._session.interrupt(turn, monotonic())
+                self._run(commands)
+                return InterruptReply(turn=stopped).encode()
+            case Close():
+                self._begin(self.close())
+                return b"{}"
+
+    def _forwarded(self, message: Arrived) -> None:
+        try:
+            forward = decode(Forward, message.data)
+            held = Held(
+                decode(UserMessage, forward.data.encode()),
+                forward.sequence,
+                forward.ack,
+                forward.deliveries,
+                forward.headers.get("traceparent"),
+            )
+        except BadInput as error:
+            telemetry.alien.add(1)
+            log.warning("alien forward dropped", subject=message.subject, error=str(error))
+            return
+        if not self.closing:
+            self.offer(held)
+        self._begin(self._tell(message.reply, ForwardReply(mine=not self.closing).encode()))
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)

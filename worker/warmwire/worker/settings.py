@@ -1,0 +1,40 @@
+"""The worker's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+
+from warmwire.broker.settings import BrokerSettings
+
+
+class WorkerSettings(BrokerSettings):
+    """Read from ``WARMWIRE_*`` environment variables; flags come from the same fields."""
+
+    cli: str = Field(
+        "emulator",
+        description="The CLI to run: 'emulator' (a stand-in without a model), 'claude', or a command line "
+        "that speaks the same dialect.",
+    )
+    data: Path = Field(Path("warmwire-data"), description="Folder for the sessions' home folders.")
+    max_turns_at_once: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=AliasChoices("WARMWIRE_MAX_TURNS", "max_turns_at_once"),
+        description="Turns that run at once. Default: 300 with the emulator, by cores and memory otherwise.",
+    )
+    max_sessions: int | None = Field(
+        None, ge=1, description="Sessions with a warm process. Default: as many as half the memory holds."
+    )
+    drain_timeout: float = Field(
+        30.0,
+        ge=0,
+        description="Seconds that running turns may go on after SIGTERM before they are handed over.",
+    )
+    stall_timeout: float = Field(
+        300.0, gt=0, description="Seconds of silence of a CLI within a turn after which it is stopped."
+    )
+    send_window_ms: float = Field(
+        2.0, ge=0, le=100, description="Milliseconds that a delta may wait for others to share its way."
+    )

@@ -1,0 +1,131 @@
+"""A turn in its owner's hands, and the commands that move it on, from ``session`` to ``host``. Pure."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+from warmwire.broker.envelope import EnvelopeWriter
+from warmwire.broker.events import TurnEnd
+from warmwire.broker.messages import TurnRecord, UserMessage
+from warmwire.worker.turnlog import TurnLog
+
+_UUIDS = uuid.UUID("d5f3f2a4-6c0e-5f7e-8b7a-0d2f6a1c9e11")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A user message that this worker answers for: it keeps it from being redelivered, and acks it."""
+
+    message: UserMessage
+    sequence: int
+    ack: str
+    deliveries: int
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FindHead:
+    """Which message is the head of the session's queue? Answer with ``head``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRecord:
+    """What is known about the turn? Answer with ``record``."""
+
+    turn: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutRecord:
+    """Store the turn's record, fenced. Answer with ``stored``."""
+
+    turn: str
+    record: TurnRecord
+
+
+@dataclass(frozen=True, slots=True)
+class AppendTranscript:
+    """Store new transcript entries. Answer with ``appended``."""
+
+    entries: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NeedCli:
+    """See to it that a CLI process with the conversation so far is there. Answer with ``cli_ready``."""
+
+    model: str | None
+    system_prompt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Give:
+    """Write a line to the CLI."""
+
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KillCli:
+    """End the CLI process now; its exit is not reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send an event."""
+
+    data: bytes
+    at_once: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Acknowledge the message: its turn has ended. Answer with ``acked``."""
+
+    held: Held
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A turn has ended; for those who count."""
+
+    held: Held
+    end: TurnEnd
+
+
+Command = (
+    FindHead | ReadRecord | PutRecord | AppendTranscript | NeedCli | Give | KillCli | Publish | Ack | Ended
+)
+
+
+@dataclass(slots=True)
+class Turn:
+    """The turn at hand. Times are monotonic seconds."""
+
+    held: Held
+    attempt: int
+    begun: float
+    log: TurnLog
+    writer: EnvelopeWriter
+    record_stored: bool = False
+    cli_ready: bool = False
+    given: bool = False
+    interrupted_at: float | None = None
+    first_delta: float | None = None
+    model: str | None = None
+    messages: int = 0
+    message_open: bool = False
+    streamed: set[str] = field(default_factory=set)
+    mirrored: list[bytes] = field(default_factory=list)
+    end: TurnEnd | None = None
+
+    @property
+    def id(self) -> str:
+        """The turn id."""
+        return self.held.message.turn
+
+    @property
+    def cli_uuid(self) -> str:
+        """The message's id in the CLI: the same for the same attempt, so that the CLI drops a repetition."""
+        return str(uuid.uuid5(_UUIDS, f"{self.id}/{self.attempt}"))
