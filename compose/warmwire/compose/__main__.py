@@ -1,0 +1,5 @@
+"""`python -m warmwire.compose` is `warmwire`."""
+
+from .cli import main
+
+main()

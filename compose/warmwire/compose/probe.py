@@ -1,0 +1,88 @@
+"""Looks from outside at what `warmwire up` depends on: the CLI, a NATS server that is not ours, the edges."""
+
+import asyncio
+import json
+import re
+import shlex
+import shutil
+import time
+
+from warmwire.broker.bus import connect
+from warmwire.broker.errors import WarmwireError
+from warmwire.broker.names import Subjects
+from warmwire.broker.settings import BrokerSettings
+from warmwire.broker.streams import ensure
+from warmwire.worker.launch import find_claude
+
+from .address import Address
+from .errors import MissingProgram, StartError, UsageError
+from .options import load
+
+ANSWER_WITHIN = 1.0  # seconds; the edges are on this machine
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to ask where an edge listens everywhere
+
+
+def check_cli(cli: str) -> None:
+    """The worker would fail each turn; here it is one clear line before anything starts."""
+    if cli == "emulator":
+        return
+    if cli == "claude":
+        if find_claude() is None:
+            raise MissingProgram("claude", 'pip install "warmwire[claude]", or put Claude Code on PATH')
+        return
+    words = _split(cli)
+    if shutil.which(words[0]) is None:
+        raise MissingProgram(words[0], "--cli takes emulator, claude, or a command that can be run here")
+
+
+async def check_nats(url: str) -> None:
+    """Whether that NATS server answers within seconds and gives the streams that every role needs."""
+    broker = load(BrokerSettings, {"nats": url})
+    try:
+        bus = await connect(url, "warmwire up")
+        try:
+            await ensure(bus, Subjects(broker.prefix), broker.replicas, now_ms=time.time_ns() // 1_000_000)
+        finally:
+            await bus.close()
+    except WarmwireError as error:
+        raise StartError(str(error)) from error
+
+
+def without_password(url: str) -> str:
+    """A NATS URL as it may be shown."""
+    return ",".join(re.sub(r"^([^@]*://)?[^@]*@", r"\1…@", part) for part in url.split(","))
+
+
+async def missing(address: Address) -> str | None:
+    """What is missing before a message would be answered; None when nothing is."""
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN):
+            status, body = await _get(address, "/readyz")
+    except (OSError, TimeoutError, ValueError, IndexError) as error:
+        return f"the edge does not answer ({str(error) or type(error).__name__})"
+    return None if status == 200 else _reason(body) or f"/readyz answers {status}"
+
+
+async def _get(address: Address, path: str) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection(ANYWHERE.get(address.ip, address.ip), address.port)
+    try:
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {address.host}\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        return int(head.split(b" ", 2)[1]), body
+    finally:
+        writer.close()
+
+
+def _reason(body: bytes) -> str:
+    """The `detail` of a problem document, else the text as it is."""
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return " ".join(body.decode(errors="replace").split())[:200]
+
+
+def _split(cli: str) -> list[str]:
+    try:
+        return shlex.split(cli) or [cli]
+    except ValueError as error:
+        raise UsageError(f"--cli (WARMWIRE_CLI) {cli!r}: {error}") from error

@@ -1,0 +1,161 @@
+"""`warmwire up`: every role on one machine, started in order, kept alive, stopped in order.
+
+What is taken first is released last: data folder, HTTP address, NATS, workers, edges.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import structlog
+
+from .address import Address, held
+from .child import Child, say
+from .data import locked
+from .errors import StartError
+from .nats_server import CHOOSE_A_PORT, NatsServer
+from .probe import check_cli, check_nats, missing, without_password
+from .settings import UpSettings
+
+POLL = 0.03  # seconds between two looks at something that is about to be ready
+# -P: a file in the user's folder must not be taken for one of our modules
+ROLES = {role: [sys.executable, "-P", "-m", f"warmwire.{role}"] for role in ("worker", "edge")}
+FORCED = 1  # exit code after a second signal: something may not have been finished
+
+
+async def up(settings: UpSettings, roles: Mapping[str, list[str]] = ROLES) -> int:
+    """Run until a signal; the exit code says whether all ended in order. `roles` are the commands to run."""
+    _log_to_stderr()
+    check_cli(settings.cli)
+    with locked(settings.data), held(settings.host, settings.port) as address:
+        if settings.nats is not None:
+            await check_nats(settings.nats)
+        return await Supervisor(settings, address, roles).run()
+
+
+def _log_to_stderr() -> None:
+    """What libraries of ours log in this process; it says the rest itself. stdout is for the ready line."""
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+    )
+
+
+class Supervisor:
+    """Starts and keeps the processes; `run` is its whole life."""
+
+    def __init__(self, settings: UpSettings, address: Address, roles: Mapping[str, list[str]]) -> None:
+        self._settings = settings
+        self._address = address
+        self._roles = roles
+        self._over: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._forced = False
+        self._nats: list[Child] = []
+        self._workers: list[Child] = []
+        self._edges: list[Child] = []
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            await self._unless_over(self._start())
+            code = await self._over
+        finally:
+            await self._stop()
+        return FORCED if self._forced else code
+
+    async def _start(self) -> None:
+        url = self._settings.nats or await self._start_nats()
+        say(f"NATS at {without_password(url)}")
+        environment = self._environment(url)
+        self._workers = self._launch("worker", self._settings.workers, environment)
+        self._edges = self._launch("edge", self._settings.edges, environment)
+        await self._wait_until_ready()
+        for child in self._all:
+            child.settled = True
+        print(f"ready {self._address.url}", flush=True)
+
+    async def _start_nats(self) -> str:
+        server = NatsServer(self._settings.data.absolute() / "nats")
+        port = CHOOSE_A_PORT
+        # After its first start it keeps its port: the other processes know its URL.
+        child = Child("nats-server", lambda: server.prepare(port), os.environ, self._end_with)
+        self._nats = [child]
+        child.launch()
+        while child.pid is None or (url := server.url(child.pid)) is None:
+            if child.history.deaths:
+                raise StartError(f"nats-server ended at its start: {server.cause()}")
+            await asyncio.sleep(POLL)
+        port = int(url.rsplit(":", 1)[1])
+        return url
+
+    def _launch(self, role: str, count: int, environment: dict[str, str]) -> list[Child]:
+        command = self._roles[role]
+        names = [f"{role}-{number}" for number in range(1, count + 1)]
+        children = [Child(name, lambda: command, environment, self._end_with) for name in names]
+        for child in children:
+            child.launch()
+        return children
+
+    def _environment(self, nats: str) -> dict[str, str]:
+        """What the roles read their settings from; variables that are not ours to set pass through."""
+        return {
+            **os.environ,
+            "WARMWIRE_NATS": nats,
+            "WARMWIRE_CLI": self._settings.cli,
+            "WARMWIRE_DATA": str(self._settings.data.absolute()),
+            "WARMWIRE_HOST": self._address.ip,
+            "WARMWIRE_PORT": str(self._address.port),
+        }
+
+    async def _wait_until_ready(self) -> None:
+        lacking: str | None = "nothing has started"
+        try:
+            async with asyncio.timeout(self._settings.start_timeout):
+                while (lacking := await missing(self._address)) is not None:  # noqa: ASYNC110 - other processes
+                    await asyncio.sleep(POLL)
+        except TimeoutError:
+            waited = f"not ready within {self._settings.start_timeout:g} s"
+            raise StartError(f"{waited}: {lacking}") from None
+
+    async def _unless_over(self, work: Coroutine[None, None, None]) -> None:
+        """Do the work, but drop it when a signal or a child's end comes first."""
+        task = asyncio.create_task(work)
+        either: set[asyncio.Future[Any]] = {task, self._over}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        elif not self._over.done():
+            task.result()
+
+    async def _stop(self) -> None:
+        """Each step waits for the one before it."""
+        await self._stop_all(self._edges)  # no new messages come in; running answers reach their viewers
+        await self._stop_all(self._workers)  # what still runs is finished or handed back to the queue
+        await self._stop_all(self._nats)  # last: the two above needed it to say good-bye
+
+    async def _stop_all(self, children: list[Child]) -> None:
+        await asyncio.gather(*(child.stop(self._settings.stop_timeout) for child in children))
+
+    def _on_signal(self) -> None:
+        if not self._over.done():
+            say("stopping; once more to force")
+            self._over.set_result(0)
+            return
+        self._forced = True
+        for child in self._all:
+            child.kill()
+
+    def _end_with(self, code: int) -> None:
+        if not self._over.done():
+            self._over.set_result(code)
+
+    @property
+    def _all(self) -> list[Child]:
+        return [*self._nats, *self._workers, *self._edges]
