@@ -261,6 +261,12 @@ class Worker:
         telemetry.turns.add(1, {"ending": end.type.removeprefix("turn_")})
         if end.ttft_ms is not None:
             telemetry.ttft.record(end.ttft_ms / 1000, {"stage": "worker"})
+        attributes: dict[str, str | int] = {
+            "warmwire.turn": end.turn,
+            "warmwire.ending": end.type,
+            "warmwire.attempt": end.attempt,
+        }
+        telemetry.record_turn(ended.held.traceparent, end.duration_ms, attributes)
         log.info(
             "turn ended",
             session=str(key),
@@ -390,6 +396,7 @@ async def _run(settings: WorkerSettings) -> int:
 
 def main(settings: WorkerSettings) -> int:
     """Run a worker until SIGTERM; returns the exit code."""
+    telemetry.configure("warmwire-worker")
     try:
         return uvloop.run(_run(settings))
     except (BadInput, CliMissing) as error:

@@ -1,0 +1,77 @@
+"""The reference pages list what the code has."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from warmwire.broker import events, telemetry
+from warmwire.broker.names import SessionKey, Subjects
+from warmwire.worker.errors import ErrorCode
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+
+
+def page(name: str) -> str:
+    return (REFERENCE / name).read_text()
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_every_error_code_is_listed_with_whether_a_retry_helps(code: ErrorCode) -> None:
+    helps = "yes" if code.retryable else "no"
+    assert f"| `{code.value}` | {helps} |" in page("errors.md")
+
+
+def subjects() -> list[str]:
+    made = Subjects("ww")
+    key = SessionKey("tenant", "session")
+    session = [made.requests, made.owner, made.about, made.transcript, made.events]
+    session += [made.control, made.forwards, made.watchers]
+    of_turn = [made.turn(key, "turn"), made.interrupt(key, "turn")]
+    of_worker = [made.heartbeat("worker"), made.worker_control("worker")]
+    return [subject(key) for subject in session] + of_turn + of_worker
+
+
+@pytest.mark.parametrize("subject", subjects())
+def test_every_subject_is_listed(subject: str) -> None:
+    placeholders = {"tenant": "<tenant>", "session": "<session>", "turn": "<turn>", "worker": "<worker>"}
+    first, kind, *rest = subject.split(".")
+    listed = ".".join([first, kind, *(placeholders.get(part, part) for part in rest)])
+    assert f"| `{listed}` |" in page("subjects.md")
+
+
+@pytest.mark.parametrize("stream", ["request_stream", "state_stream", "log_stream"])
+def test_every_stream_is_listed(stream: str) -> None:
+    assert getattr(Subjects("ww"), stream) in page("subjects.md")
+
+
+def test_no_subject_is_built_that_this_test_does_not_know() -> None:
+    built = {name for name, member in vars(Subjects).items() if inspect.isfunction(member) and name[0] != "_"}
+    known = {"requests", "owner", "turn", "interrupt", "about", "transcript", "events", "control", "forwards"}
+    assert known | {"watchers", "heartbeat", "worker_control", "session_of"} == built
+
+
+@pytest.mark.parametrize(
+    "event",
+    [made for _, made in inspect.getmembers(events, inspect.isclass) if issubclass(made, events.Event)],
+)
+def test_every_event_of_ours_is_listed(event: type[events.Event]) -> None:
+    name = event.model_fields["type"].default if "type" in event.model_fields else None
+    if isinstance(name, str):
+        assert f"`{name}`" in page("events.md")
+    else:
+        assert event in (events.Event, events.TurnEnd)
+
+
+@pytest.mark.parametrize("instrument", [telemetry.ttft, telemetry.turns, telemetry.alien])
+def test_every_metric_is_listed(instrument: object) -> None:
+    name = getattr(instrument, "name", None) or getattr(instrument, "_name")  # noqa: B009 - the proxy hides it
+    assert f"`{name}`" in page("metrics.md")
+
+
+def test_no_instrument_is_made_that_this_test_does_not_know() -> None:
+    public = {name: member for name, member in vars(telemetry).items() if not name.startswith("_")}
+    made = {name for name, member in public.items() if hasattr(member, "_name")}
+    assert {"ttft", "turns", "alien"} == made
