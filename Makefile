@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make up` and `make test`. They need Python 3.11, make and git, nothing else.
-PYTHON ?= python3
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 .PHONY: help up test check format constraints clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 # --- set-up: each stamp is one finished installation, redone when what it was made from changes -------------------
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
 # Versions and hashes are checked for everything that comes from outside; our own code is then linked as it is.
@@ -39,14 +40,14 @@ check: $(VENV)/.installed-dev ## linters, types, import rules and generated docu
 	$(BIN)/ruff format --check
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
-	$(BIN)/python -m warmwire.compose.reference --check docs/reference
+	$(BIN)/python docs/generate.py --check
 
 # --- upkeep --------------------------------------------------------------------------------------------------------
 
 format: $(VENV)/.installed-dev ## the house format, and the reference pages from the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/python -m warmwire.compose.reference docs/reference
+	$(BIN)/python docs/generate.py
 
 # Refreshes every version; the index that you use must be the public one, its name is not recorded.
 COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
