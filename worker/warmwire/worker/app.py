@@ -172,7 +172,7 @@ class Worker:
 
     async def _host(self, key: SessionKey, pulled: Pulled) -> Host | None:
         """The session's host here; None when its owner has taken the message."""
-        if key in self._opening:
+        while key in self._opening:
             await asyncio.shield(self._opening[key])
         if key in self._hosts:
             return self._hosts[key]
@@ -197,7 +197,11 @@ class Worker:
         nonce = secrets.token_hex(8)
         epoch = await self._store.claim(key, OwnerRecord(worker=self.id, nonce=nonce), expected)
         host = Host(self._services, key, epoch, nonce)
-        await host.open(had_owner=had_owner)
+        try:
+            await host.open(had_owner=had_owner)
+        except (Lost, Unavailable):
+            await host.abandon()
+            raise
         self._hosts[key] = host
         return host
 
@@ -243,7 +247,7 @@ class Worker:
                 key: host.idle_since for key, host in self._hosts.items() if host.idle and not host.closing
             }
             surplus = to_park(idle, len(self._hosts), self._limits.sessions)
-            await self._release([self._hosts[key] for key in surplus])
+            self._begin(self._release([self._hosts[key] for key in surplus]))
 
     async def _release(self, hosts: list[Host]) -> None:
         gate = asyncio.Semaphore(RELEASES_AT_ONCE)

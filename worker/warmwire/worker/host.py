@@ -105,7 +105,7 @@ class Host:
         self._stored: list[bytes] = []
         self._last = 0
         self._cli: CliProcess | None = None
-        self._cli_model: str | None = None
+        self._model: str | None = None
         self._cli_heard = False
 
     # -- life
@@ -159,6 +159,8 @@ class Host:
         self.closing = True
         self.drain()
         unfinished = list(self.held())
+        if self.active:
+            self._kill_cli()  # before anybody else may begin the turn again
         await self._stop_work()
         try:
             await self._services.store.release(self.key, self._session.epoch, self._nonce)
@@ -174,8 +176,7 @@ class Host:
     async def abandon(self) -> None:
         """Somebody else owns the session: stop at once, answer for nothing."""
         self.closing = True
-        if self._cli is not None:
-            self._cli.kill()
+        self._kill_cli()
         await self._stop_work()
         await self._end_cli()
         self.closed.set()
@@ -193,12 +194,8 @@ class Host:
     async def _end_cli(self) -> None:
         cli, self._cli = self._cli, None
         if cli is not None:
-            await (cli.stop() if not self.active else self._killed(cli))
+            await cli.stop()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
-
-    async def _killed(self, cli: CliProcess) -> Exit:
-        cli.kill()
-        return await cli.wait()
 
     # -- carrying out commands
 
@@ -296,17 +293,19 @@ class Host:
     # -- the CLI
 
     async def _need_cli(self, need: NeedCli) -> list[Command]:
-        if self._cli is not None and self._cli.running and need.model in (None, self._cli_model):
+        model = need.model or self._model
+        if self._cli is not None and self._cli.running and model == self._model:
             return self._session.cli_ready(monotonic())
         await self._end_cli()
+        self._model = model
         try:
-            await self._start_cli(need)
+            await self._start_cli(need.system_prompt)
         except CliError as error:
             log.error("no CLI", session=str(self.key), error=str(error))  # noqa: TRY400 - its text says it all
             return self._session.cli_failed(error.code, monotonic())
         return self._session.cli_ready(monotonic())
 
-    async def _start_cli(self, need: NeedCli) -> None:
+    async def _start_cli(self, system_prompt: str | None) -> None:
         conversation = str(uuid.uuid4())
         past = transcript.conversation(self._stored)
         resume = self._folder / "resume" / f"{conversation}.jsonl" if past else None
@@ -317,11 +316,10 @@ class Host:
             folder=self._folder,
             session=conversation,
             environment=os.environ,
-            model=need.model,
-            system_prompt=need.system_prompt,
+            model=self._model,
+            system_prompt=system_prompt,
             resume=resume,
         )
-        self._cli_model = need.model
         self._cli_heard = False
         self._cli = await CliProcess.start(plan, self._lines, self._exited)
 

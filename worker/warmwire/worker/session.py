@@ -441,7 +441,7 @@ class Session:
         if question.epoch is None or question.seq is None:
             return None
         after = Position(question.epoch, question.seq)
-        if after == (self.epoch, self.seq):
+        if after == (self.epoch, self.seq) or (question.seq == 0 and self._yet_to_begin(question.turn)):
             return ()
         if log is None:
             return None
@@ -450,6 +450,10 @@ class Session:
         if after.epoch == self.epoch:
             return log.since(after.seq)
         return log.since(0) if after.epoch < self.epoch else None
+
+    def _yet_to_begin(self, turn: str | None) -> bool:
+        at_hand = [self.turn.held] if self.turn is not None and not self.turn.given else []
+        return any(held.message.turn == turn for held in [*at_hand, *self.waiting.values()])
 
     def _ttft(self, turn: Turn) -> int | None:
         return None if turn.first_delta is None else _ms(turn.first_delta - turn.begun)
