@@ -214,7 +214,7 @@ def test_a_running_nats_is_used_instead_of_the_embedded_one(start: Start, nats_s
 
 
 def test_a_missing_cli_is_one_line(start: Start) -> None:
-    fails_at_once(start(WARMWIRE_CLI="no-such-cli --flag"), "no-such-cli not found: .*")
+    fails_at_once(start(WARMWIRE_CLI="no-such-cli --flag"), "--cli: .*'no-such-cli'", code=2)
 
 
 def test_a_missing_claude_is_one_line_that_says_how_to_get_it(start: Start, tmp_path: Path) -> None:
@@ -222,4 +222,4 @@ def test_a_missing_claude_is_one_line_that_says_how_to_get_it(start: Start, tmp_
     blocked.mkdir(parents=True)
     (blocked / "__init__.py").touch()
     environment = {"PATH": str(tmp_path), "PYTHONPATH": str(blocked.parent), "WARMWIRE_CLI": "claude"}
-    fails_at_once(start(**environment), r'claude not found: pip install "warmwire\[claude\]", .*')
+    fails_at_once(start(**environment), r"no claude CLI found: .* pip install 'warmwire\[claude\]'", code=2)

@@ -3,19 +3,18 @@
 import asyncio
 import json
 import re
-import shlex
-import shutil
 import time
 
 from warmwire.broker.bus import connect
-from warmwire.broker.errors import WarmwireError
+from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.names import Subjects
 from warmwire.broker.settings import BrokerSettings
 from warmwire.broker.streams import ensure
-from warmwire.worker.launch import find_claude
+from warmwire.worker.app import cli_command
+from warmwire.worker.errors import CliMissing
 
 from .address import Address
-from .errors import MissingProgram, StartError, UsageError
+from .errors import StartError, UsageError
 from .options import load
 
 ANSWER_WITHIN = 1.0  # seconds; the edges are on this machine
@@ -23,16 +22,11 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to ask whe
 
 
 def check_cli(cli: str) -> None:
-    """The worker would fail each turn; here it is one clear line before anything starts."""
-    if cli == "emulator":
-        return
-    if cli == "claude":
-        if find_claude() is None:
-            raise MissingProgram("claude", 'pip install "warmwire[claude]", or put Claude Code on PATH')
-        return
-    words = _split(cli)
-    if shutil.which(words[0]) is None:
-        raise MissingProgram(words[0], "--cli takes emulator, claude, or a command that can be run here")
+    """Every worker would end at its start; here it is one clear line before anything starts."""
+    try:
+        cli_command(cli)
+    except (CliMissing, BadInput) as error:
+        raise UsageError(str(error)) from error
 
 
 async def check_nats(url: str) -> None:
@@ -79,10 +73,3 @@ def _reason(body: bytes) -> str:
         return str(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError):
         return " ".join(body.decode(errors="replace").split())[:200]
-
-
-def _split(cli: str) -> list[str]:
-    try:
-        return shlex.split(cli) or [cli]
-    except ValueError as error:
-        raise UsageError(f"--cli (WARMWIRE_CLI) {cli!r}: {error}") from error
