@@ -33,7 +33,8 @@ def _section(name: str, role: Role) -> str:
 
 
 def _row(setting: Setting) -> str:
-    cells = [f"`{setting.flag}`", f"`{setting.variable}`", f"`{setting.default}`", setting.help]
+    default = f"`{setting.default}`" if setting.default else ""
+    cells = [f"`{setting.flag}`", f"`{setting.variable}`", default, setting.help]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -28,8 +28,8 @@ def test_a_field_gives_its_flag_variable_and_default() -> None:
     assert [
         ("--port", "WARMWIRE_PORT", "N", "8080"),
         ("--max-turns-at-once", "WARMWIRE_MAX_TURNS", "N", "300"),
-        ("--quiet-after", "WARMWIRE_QUIET", "SECONDS", "1.5"),
-        ("--data", "WARMWIRE_DATA", "PATH", "none"),
+        ("--quiet-after", "WARMWIRE_QUIET", "N", "1.5"),
+        ("--data", "WARMWIRE_DATA", "PATH", ""),
         ("--colour", "WARMWIRE_COLOUR", "red|blue", "red"),
         ("--brief", "WARMWIRE_BRIEF", "VALUE", "False"),
     ] == told

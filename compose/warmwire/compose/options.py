@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsError
 
 from .errors import UsageError
 
-METAVARS = {int: "N", float: "SECONDS", Path: "PATH", str: "TEXT"}
+METAVARS = {int: "N", float: "N", Path: "PATH", str: "TEXT"}
 
 S = TypeVar("S", bound=BaseSettings)
 Command = Callable[..., Any]
@@ -31,13 +31,14 @@ class Setting:
     flag: str
     variable: str
     help: str
-    default: str
+    default: str  # empty when there is none
     metavar: str
     is_switch: bool
 
     def option(self) -> click.Option:
         flag = f"{self.flag}/--no-{self.flag[2:]}" if self.is_switch else self.flag
-        help_ = f"{self.help}  [{self.variable}; default: {self.default}]"
+        default = f"; default: {self.default}" if self.default else ""
+        help_ = f"{self.help}  [{self.variable}{default}]"
         metavar = None if self.is_switch else self.metavar
         return click.Option([self.name, flag], default=None, help=help_, metavar=metavar)
 
@@ -68,7 +69,7 @@ def _setting(name: str, field: FieldInfo, prefix: str) -> Setting:
         flag=str(extra.get("flag", "--" + name.replace("_", "-"))),
         variable=(_aliases(field) or [f"{prefix}{name}".upper()])[0],
         help=field.description or "",
-        default="none" if default is None else str(default),
+        default="" if default is None else str(default),
         metavar=str(extra.get("metavar") or _choices(type_) or METAVARS.get(type_, "VALUE")),
         is_switch=type_ is bool,
     )
