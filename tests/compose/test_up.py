@@ -20,6 +20,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at proces
 
 WITH_STAND_INS = (sys.executable, str(Path(__file__).parent / "stand_ins" / "up.py"))
 
+ROLES = ["nats-server", "worker.py", "edge.py"]  # a part of each one's command line
+
 Start = Callable[..., Running]
 
 
@@ -47,6 +49,10 @@ def port_of(url: str) -> int:
 def is_open(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def environment_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def nats_url(up: Running) -> str:
@@ -108,7 +114,7 @@ def test_a_role_that_does_not_end_in_time_is_killed(start: Start) -> None:
     assert "worker-1 did not end within 0.2 s and is killed" in up.stderr
 
 
-@pytest.mark.parametrize("part", ["worker.py", "edge.py", "nats-server"])
+@pytest.mark.parametrize("part", ROLES)
 def test_a_dead_child_is_started_again_and_said_so(ready: Running, part: str) -> None:
     before = ready.child(part)
     os.kill(before, signal.SIGKILL)
@@ -211,6 +217,18 @@ def test_a_running_nats_is_used_instead_of_the_embedded_one(start: Start, nats_s
     up.wait_until_ready()
     assert nats_server == nats_url(up)
     assert not [command for command in up.below().values() if "nats-server" in command]
+
+
+def test_a_setting_of_a_role_that_cannot_work_is_one_line(start: Start) -> None:
+    expected = r"--max-turns-at-once \(WARMWIRE_MAX_TURNS\) 'many': .*"
+    fails_at_once(start(WARMWIRE_MAX_TURNS="many"), expected, code=2)
+
+
+def test_only_workers_see_the_credential(start: Start) -> None:
+    up = start(ANTHROPIC_API_KEY="a-secret")
+    up.wait_until_ready()
+    see_it = {part: b"a-secret" in environment_of(up.child(part)) for part in ROLES}
+    assert {"nats-server": False, "worker.py": True, "edge.py": False} == see_it
 
 
 def test_a_missing_cli_is_one_line(start: Start) -> None:

@@ -17,7 +17,10 @@ NOT_STARTED = 126  # what a shell answers for a command that is there and cannot
 
 def say(text: str) -> None:
     """One line for the person at the terminal; stdout is kept for the `ready` line."""
-    print(f"warmwire: {text}", file=sys.stderr, flush=True)
+    with suppress(
+        OSError
+    ):  # a terminal that was closed: there is nobody to tell, and all the same we must stop
+        print(f"warmwire: {text}", file=sys.stderr, flush=True)
 
 
 class Child:

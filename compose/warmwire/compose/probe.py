@@ -10,8 +10,10 @@ from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.names import Subjects
 from warmwire.broker.settings import BrokerSettings
 from warmwire.broker.streams import ensure
+from warmwire.edge.settings import EdgeSettings
 from warmwire.worker.app import cli_command
 from warmwire.worker.errors import CliMissing
+from warmwire.worker.settings import WorkerSettings
 
 from .address import Address
 from .errors import StartError, UsageError
@@ -21,8 +23,10 @@ ANSWER_WITHIN = 1.0  # seconds; the edges are on this machine
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to ask where an edge listens everywhere
 
 
-def check_cli(cli: str) -> None:
-    """Every worker would end at its start; here it is one clear line before anything starts."""
+def check_settings(cli: str) -> None:
+    """What would end every worker or edge at its start is one clear line before anything starts."""
+    load(WorkerSettings, {})
+    load(EdgeSettings, {})
     try:
         cli_command(cli)
     except (CliMissing, BadInput) as error:

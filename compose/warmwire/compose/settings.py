@@ -45,6 +45,12 @@ class UpSettings(BaseSettings):
         45, gt=0, description="Seconds that each role gets to end in order; then it is killed."
     )
 
+    @field_validator("data")
+    @classmethod
+    def _data_is_somewhere(cls, value: Path) -> Path:
+        """Absolute: it is handed to other processes. A shell leaves the ~ in `--data=~/folder` to us."""
+        return value.expanduser().absolute()
+
     @field_validator("nats")
     @classmethod
     def _must_be_nats_urls(cls, value: str | None) -> str | None:

@@ -18,7 +18,7 @@ from .child import Child, say
 from .data import locked
 from .errors import StartError
 from .nats_server import CHOOSE_A_PORT, NatsServer
-from .probe import check_cli, check_nats, missing, without_password
+from .probe import check_nats, check_settings, missing, without_password
 from .settings import UpSettings
 
 POLL = 0.03  # seconds between two looks at something that is about to be ready
@@ -30,11 +30,16 @@ FORCED = 1  # exit code after a second signal: something may not have been finis
 async def up(settings: UpSettings, roles: Mapping[str, list[str]] = ROLES) -> int:
     """Run until a signal; the exit code says whether all ended in order. `roles` are the commands to run."""
     _log_to_stderr()
-    check_cli(settings.cli)
+    check_settings(settings.cli)
     with locked(settings.data), held(settings.host, settings.port) as address:
         if settings.nats is not None:
             await check_nats(settings.nats)
         return await Supervisor(settings, address, roles).run()
+
+
+def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
+    """Only workers call the API; what faces the network has no business with the key."""
+    return {name: value for name, value in environment.items() if not name.startswith("ANTHROPIC_")}
 
 
 def _log_to_stderr() -> None:
@@ -74,17 +79,19 @@ class Supervisor:
         say(f"NATS at {without_password(url)}")
         environment = self._environment(url)
         self._workers = self._launch("worker", self._settings.workers, environment)
-        self._edges = self._launch("edge", self._settings.edges, environment)
+        self._edges = self._launch("edge", self._settings.edges, without_credentials(environment))
         await self._wait_until_ready()
         for child in self._all:
             child.settled = True
         print(f"ready {self._address.url}", flush=True)
 
     async def _start_nats(self) -> str:
-        server = NatsServer(self._settings.data.absolute() / "nats")
+        server = NatsServer(self._settings.data / "nats")
         port = CHOOSE_A_PORT
         # After its first start it keeps its port: the other processes know its URL.
-        child = Child("nats-server", lambda: server.prepare(port), os.environ, self._end_with)
+        child = Child(
+            "nats-server", lambda: server.prepare(port), without_credentials(os.environ), self._end_with
+        )
         self._nats = [child]
         child.launch()
         while child.pid is None or (url := server.url(child.pid)) is None:
@@ -94,7 +101,7 @@ class Supervisor:
         port = int(url.rsplit(":", 1)[1])
         return url
 
-    def _launch(self, role: str, count: int, environment: dict[str, str]) -> list[Child]:
+    def _launch(self, role: str, count: int, environment: Mapping[str, str]) -> list[Child]:
         command = self._roles[role]
         names = [f"{role}-{number}" for number in range(1, count + 1)]
         children = [Child(name, lambda: command, environment, self._end_with) for name in names]
@@ -108,7 +115,7 @@ class Supervisor:
             **os.environ,
             "WARMWIRE_NATS": nats,
             "WARMWIRE_CLI": self._settings.cli,
-            "WARMWIRE_DATA": str(self._settings.data.absolute()),
+            "WARMWIRE_DATA": str(self._settings.data),
             "WARMWIRE_HOST": self._address.ip,
             "WARMWIRE_PORT": str(self._address.port),
         }
@@ -145,8 +152,8 @@ class Supervisor:
 
     def _on_signal(self) -> None:
         if not self._over.done():
-            say("stopping; once more to force")
             self._over.set_result(0)
+            say("stopping; once more to force")
             return
         self._forced = True
         for child in self._all:
