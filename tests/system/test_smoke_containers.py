@@ -1,6 +1,8 @@
 """The broker against a NATS in a container, whose image is made here from nothing."""
 
+import os
 import shutil
+import socket
 import time
 from asyncio import Queue, timeout
 from collections.abc import Iterator
@@ -8,7 +10,6 @@ from pathlib import Path
 
 import docker
 import pytest
-from docker.errors import DockerException
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
@@ -30,14 +31,11 @@ DOCKERFILE = 'FROM scratch\nCOPY nats-server /nats-server\nENTRYPOINT ["/nats-se
 
 
 def engine_runs() -> bool:
-    try:
-        client = docker.from_env()
-        try:
-            return bool(client.ping())
-        finally:
-            client.close()
-    except DockerException:
-        return False
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not host.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as sock:  # the client library leaks one when nobody answers
+        return sock.connect_ex(host.removeprefix("unix://")) == 0
 
 
 @pytest.fixture(scope="module")
