@@ -1,0 +1,1 @@
+"""The edge: HTTP in front of NATS. Server-sent events, the chat page."""

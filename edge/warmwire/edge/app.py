@@ -1,0 +1,181 @@
+"""One edge process: bind, connect, serve, and leave in order.
+
+Leaving, on SIGTERM or SIGINT; a second signal ends the process at once:
+
+1. ``/readyz`` says no: a balancer sends nobody new.
+2. The port is closed; other edges on it take the new connections.
+3. Streams go on for ``drain_timeout`` seconds, as most turns end in that time.
+4. What is left is finished where it stands; its viewers come back elsewhere with their cursor.
+5. The connection to NATS closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from time import monotonic
+
+import structlog
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from warmwire.broker.errors import BadInput, Misconfigured, WarmwireError
+
+from . import assets, routes
+from .edge import Edge
+from .errors import AddressError
+from .settings import EdgeSettings
+from .stream import CUT
+from .tracing import Traced
+
+log = structlog.get_logger(__name__)
+
+SOCKET_BUFFER = 128 * 1024
+"""Bytes that the kernel may hold per connection; left to itself it takes megabytes for who does not read."""
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+KEEP_CONNECTION = 75
+"""Seconds that an idle connection is kept: longer than the 60 after which most balancers let go of theirs."""
+LAST_WRITES = 2
+"""Seconds that responses get to be written after their end."""
+
+
+def build(edge: Edge) -> FastAPI:
+    """The application, around an edge."""
+    app = FastAPI(
+        title="warmwire",
+        version=version("warmwire"),
+        description="Chat over server-sent events: every delta the moment it is made.",
+        docs_url=None,  # it would load its scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.include_router(routes.router(edge))
+    app.include_router(assets.router())
+    routes.answer_problems(app)
+    app.add_middleware(Traced)
+    return app
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, with a way to cut a connection: closing would wait for a viewer that does not read."""
+
+    def on_message_begin(self) -> None:
+        """Give each request the extension."""
+        super().on_message_begin()
+        self.scope["extensions"] = {CUT: {"close": self.transport.abort}}
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which leaves signals to ``serve``: it would end by the signal instead of exit code 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+
+async def serve(settings: EdgeSettings, listening: socket.socket) -> int:
+    """Serve until a signal; returns the exit code."""
+    edge = await Edge.started(settings)
+    server = Server(_config(build(edge), settings))
+    leave = asyncio.Event()
+
+    def on_signal() -> None:
+        if leave.is_set():
+            os._exit(1)
+        leave.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    serving = asyncio.create_task(server.serve([listening]))
+    leaving = asyncio.create_task(leave.wait())
+    log.info("edge ready", host=settings.host, port=listening.getsockname()[1])
+    await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    edge.draining = True
+    server.should_exit = True
+    await _let_streams_end(edge, settings.drain_timeout)
+    await serving
+    await edge.stop()
+    log.info("edge has left")
+    return 0
+
+
+async def _let_streams_end(edge: Edge, within: float) -> None:
+    deadline = monotonic() + within
+    while edge.viewers and monotonic() < deadline:  # noqa: ASYNC110 - once in a process's life
+        await asyncio.sleep(0.05)
+    edge.end_streams()
+
+
+def _config(app: FastAPI, settings: EdgeSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_CONNECTION,
+        timeout_graceful_shutdown=round(settings.drain_timeout + LAST_WRITES),
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The address, shared with other edges on it.
+
+    Raises:
+        AddressError: in use by something else, not ours to take, or not of this machine.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listening.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER
+            )  # inherited by connections
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise AddressError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return listening
+
+
+def main(settings: EdgeSettings) -> int:
+    """Run an edge until a signal; returns the exit code."""
+    _log_to_stderr()
+    try:
+        with bind(settings.host, settings.port) as listening:
+            return uvloop.run(serve(settings, listening))
+    except (BadInput, Misconfigured) as error:
+        print(f"warmwire edge: {error}", file=sys.stderr)
+        return 2  # to try again with the same settings changes nothing
+    except WarmwireError as error:
+        print(f"warmwire edge: {error}", file=sys.stderr)
+        return 1
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )

@@ -1,0 +1,134 @@
+"""From an HTTP request to a checked chat request, before anything is published."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from time import time
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema
+from starlette.requests import Request as HttpRequest
+
+from warmwire.broker.messages import TurnOptions
+from warmwire.broker.names import DEFAULT_TENANT, NAME_LIMIT, SessionKey
+from warmwire.producer.request import Request, prepare
+
+from .errors import Kind, Problem
+
+ROOM = 64 * 1024
+"""Bytes of a body beside the message."""
+ESCAPED = 3
+"""Times that JSON may lengthen text that people write: é has two bytes in UTF-8 and six as an escape."""
+
+Message = Annotated[
+    Any,  # judged by `prepare`, which says what is wrong better than a union can
+    WithJsonSchema(
+        {
+            "description": "Text, or Messages API content blocks.",
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "required": ["type"],
+                        "properties": {"type": {"type": "string"}},
+                    },
+                },
+            ],
+        }
+    ),
+]
+SessionId = Annotated[
+    str,  # judged by `SessionKey`
+    WithJsonSchema({"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{NAME_LIMIT}}}$"}),
+]
+
+
+class ChatRequest(BaseModel):
+    """The body of ``POST /v1/chat/stream``."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        json_schema_extra={"examples": [{"session_id": "s1", "message": "Hello"}]},
+    )
+
+    message: Message
+    session_id: SessionId | None = None
+    model: str | None = None
+    profile: str | None = None
+    system_prompt: str | None = None
+    on_worker_loss: Literal["retry", "fail"] = "retry"
+    double_texting: Literal["enqueue", "interrupt", "reject"] = "enqueue"
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+
+    def prepared(self, limit: int, idempotency_key: str | None = None) -> Request:
+        """The user message to publish; ``limit`` is in bytes. Raises BadInput."""
+        if idempotency_key is not None and self.session_id is None:
+            raise Problem(Kind.INVALID_FIELD, "session_id: is needed with an Idempotency-Key", "session_id")
+        session = str(uuid.uuid4()) if self.session_id is None else self.session_id
+        return prepare(
+            SessionKey(DEFAULT_TENANT, session),
+            self.message,
+            TurnOptions(**self.model_dump(exclude={"message", "session_id"})),
+            now_ms=round(time() * 1000),
+            limit=limit,
+            idempotency_key=idempotency_key,
+        )
+
+
+async def from_body(http: HttpRequest, limit: int) -> ChatRequest:
+    """The chat request in a body; ``limit`` is that of the message in bytes. Raises Problem."""
+    media_type = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(Kind.WRONG_MEDIA_TYPE, f"content-type is {media_type or 'absent'}", "content-type")
+    body = await _read(http, limit)
+    return _validated(lambda: ChatRequest.model_validate_json(body))
+
+
+def from_query(query: Mapping[str, str]) -> ChatRequest:
+    """The chat request in a URL. Raises Problem."""
+    request = _validated(lambda: ChatRequest.model_validate(dict(query)))
+    if request.session_id is None:
+        raise Problem(Kind.INVALID_FIELD, "session_id: is needed, so that a reconnect finds it", "session_id")
+    return request
+
+
+async def _read(http: HttpRequest, limit: int) -> bytearray:
+    """The body, never more of it than may be needed, whatever length was announced."""
+    most = limit * ESCAPED + ROOM
+    announced = http.headers.get("content-length", "0")
+    if not announced.isdecimal() or int(announced) > most:
+        raise _too_large(limit)
+    body = bytearray()
+    async for chunk in http.stream():
+        if len(body) + len(chunk) > most:
+            raise _too_large(limit)
+        body += chunk
+    return body
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(Kind.MESSAGE_TOO_LARGE, f"message: {limit} bytes are allowed", "message", limit)
+
+
+def _validated(validate: Any) -> ChatRequest:
+    try:
+        request: ChatRequest = validate()
+    except ValidationError as error:
+        raise _problem(error) from None
+    return request
+
+
+def _problem(error: ValidationError) -> Problem:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return Problem(Kind.NOT_JSON, first["msg"])
+    field = ".".join(str(part) for part in first["loc"]) or None
+    kind = Kind.UNKNOWN_FIELD if first["type"] == "extra_forbidden" else Kind.INVALID_FIELD
+    text = "is not known" if kind is Kind.UNKNOWN_FIELD else first["msg"][0].lower() + first["msg"][1:]
+    return Problem(kind, f"{field or 'body'}: {text}", field)

@@ -1,0 +1,109 @@
+"""What an HTTP client is told when something is wrong: problem documents (RFC 9457).
+
+EdgeError
+├── Problem(kind, detail, field, limit)   answered as application/problem+json
+└── AddressError                          the address cannot be listened on; start-up ends
+
+https://www.rfc-editor.org/rfc/rfc9457
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from warmwire.broker.errors import BadInput, QueueFull, StoreFull, Unavailable, WarmwireError
+from warmwire.broker.names import NAME_LIMIT
+from warmwire.producer.errors import KeyReused, MessageTooLarge, SessionBusy
+from warmwire.producer.request import KEY_LIMIT
+
+LIMITS = {"session_id": NAME_LIMIT, "Idempotency-Key": KEY_LIMIT}
+"""Characters in a field, at most; a problem names it."""
+
+
+class Kind(StrEnum):
+    """code, status, what it means, seconds after which another try makes sense (0: it does not)."""
+
+    status: int
+    what: str
+    retry_after: int
+
+    def __new__(cls, code: str, status: int, what: str, retry_after: int = 0) -> Self:
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.status = status
+        member.what = what
+        member.retry_after = retry_after
+        return member
+
+    NOT_JSON = "not_json", 400, "The body is not JSON"
+    NOT_FOUND = "not_found", 404, "There is nothing here"
+    METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The method is not allowed here"
+    SESSION_BUSY = "session_busy", 409, "The session is busy with another turn", 1
+    MESSAGE_TOO_LARGE = "message_too_large", 413, "The message is too large"
+    WRONG_MEDIA_TYPE = "wrong_media_type", 415, "The body must be application/json"
+    INVALID_FIELD = "invalid_field", 422, "A field is not acceptable"
+    UNKNOWN_FIELD = "unknown_field", 422, "A field is not known"
+    KEY_REUSED = "key_reused", 422, "The Idempotency-Key stands for another message"
+    QUEUE_FULL = "queue_full", 429, "The session has too many messages waiting", 2
+    INTERNAL = "internal", 500, "The edge failed; this is a bug"
+    NOT_READY = "not_ready", 503, "Not ready", 1
+    STORE_FULL = "store_full", 503, "Too many messages are waiting", 5
+    UNAVAILABLE = "unavailable", 503, "The message queue does not answer", 2
+
+
+class EdgeError(WarmwireError):
+    """The root: everything an edge raises on purpose."""
+
+
+class AddressError(EdgeError):
+    """The HTTP address cannot be had."""
+
+
+class Problem(EdgeError):
+    """An answer that is an error. ``field`` and ``limit`` name what is wrong and what would be right."""
+
+    def __init__(self, kind: Kind, detail: str, field: str | None = None, limit: int | None = None) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.field = field
+        self.limit = limit
+
+    def document(self) -> dict[str, str | int]:
+        """The body of the answer."""
+        kind = self.kind
+        whole: dict[str, str | int | None] = {
+            "type": f"urn:warmwire:problem:{kind}",
+            "title": kind.what,
+            "status": kind.status,
+            "detail": self.detail,
+            "field": self.field,
+            "limit": self.limit,
+        }
+        return {name: value for name, value in whole.items() if value is not None}
+
+
+_KINDS = {
+    SessionBusy: Kind.SESSION_BUSY,
+    StoreFull: Kind.STORE_FULL,
+    Unavailable: Kind.UNAVAILABLE,
+}
+
+
+def problem_of(error: WarmwireError) -> Problem:
+    """What a client is told of an error from below."""
+    match error:
+        case Problem():
+            return error
+        case MessageTooLarge(field=field, limit=limit):
+            return Problem(Kind.MESSAGE_TOO_LARGE, f"message: {error.problem}", field, limit)
+        case KeyReused():
+            return Problem(Kind.KEY_REUSED, "the same key came with another message", "Idempotency-Key")
+        case BadInput():
+            field = "Idempotency-Key" if error.field == "idempotency_key" else error.field
+            return Problem(Kind.INVALID_FIELD, f"{field}: {error.problem}", field, LIMITS.get(field))
+        case QueueFull(limit=limit):
+            return Problem(Kind.QUEUE_FULL, str(error), limit=limit)
+    kind = next((kind for type_, kind in _KINDS.items() if isinstance(error, type_)), None)
+    return Problem(kind, str(error)) if kind else Problem(Kind.INTERNAL, "see the edge's log")

@@ -1,0 +1,90 @@
+"""Events as a caller meets them, and the text that they add up to. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from warmwire.broker.envelope import Cursor, Envelope
+from warmwire.broker.events import TERMINAL, Gap
+from warmwire.broker.reader import Item, Lost
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened. ``raw`` is its JSON; ``cursor`` resumes just after it."""
+
+    type: str
+    raw: bytes
+    cursor: str | None = None
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The parsed event."""
+        parsed: dict[str, Any] = msgspec.json.decode(self.raw)
+        return parsed
+
+    @property
+    def text(self) -> str | None:
+        """The text that this event adds to the answer, if it adds any."""
+        if self.type != "content_block_delta" or b'"text_delta"' not in self.raw:
+            return None
+        delta = self.data.get("delta", {})
+        return str(delta["text"]) if delta.get("type") == "text_delta" else None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it ends its turn."""
+        return self.type in TERMINAL
+
+
+def event_of(item: Item, turn: str) -> Event:
+    """What a follower of ``turn`` is told."""
+    if isinstance(item, Envelope):
+        return Event(item.type, item.event, str(item.cursor))
+    if isinstance(item, Lost):
+        until = str(Cursor(turn, *item.until))
+        return Event("gap", gap_of(item, turn), until)
+    return Event("snapshot", item.event, str(Cursor(item.turn, *item.at)))
+
+
+def gap_of(item: Lost, turn: str) -> bytes:
+    """The event that says what is lost."""
+    return Gap(turn=turn, after=str(Cursor(turn, *item.after)), until=str(Cursor(turn, *item.until))).encode()
+
+
+class Answer:
+    """The text of one turn as it grows: of all its messages (a tool loop has several) and blocks."""
+
+    def __init__(self) -> None:
+        self._message = -1
+        self._blocks: dict[tuple[int, int], str] = {}
+
+    @property
+    def text(self) -> str:
+        """What there is so far."""
+        return "".join(self._blocks[name] for name in sorted(self._blocks))
+
+    def add(self, event: Event) -> None:
+        """Take one event into account."""
+        if event.type == "message_start":
+            self._message += 1
+        elif event.type == "turn_reset":
+            self._forget_from(int(event.data.get("message", 0)))
+        elif event.type == "snapshot":
+            self._replace(event.data)
+        elif text := event.text:
+            name = (self._message, int(event.data.get("index", 0)))
+            self._blocks[name] = self._blocks.get(name, "") + text
+
+    def _forget_from(self, message: int) -> None:
+        self._blocks = {name: text for name, text in self._blocks.items() if name[0] < message}
+        self._message = message - 1
+
+    def _replace(self, snapshot: dict[str, Any]) -> None:
+        blocks = snapshot.get("blocks", [])
+        self._blocks = {(b["message"], b["index"]): b["text"] for b in blocks if b["kind"] == "text"}
+        self._message = max((b["message"] for b in blocks), default=self._message)

@@ -1,0 +1,140 @@
+"""The client library for services: ``Producer`` publishes user messages and gives back their turns."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Generator
+from time import time
+from types import TracebackType
+from typing import Any, Literal, Self
+from weakref import WeakSet
+
+from warmwire.broker import bus as nats
+from warmwire.broker.bus import Bus
+from warmwire.broker.envelope import Cursor
+from warmwire.broker.messages import TurnOptions
+from warmwire.broker.names import DEFAULT_TENANT, SessionKey, Subjects
+
+from .request import Given, prepare
+from .settings import ProducerSettings
+from .submit import Sessions
+from .turn import Turn
+
+
+class Producer:
+    """Publishes user messages. Made by ``connect``."""
+
+    def __init__(self, bus: Bus, settings: ProducerSettings) -> None:
+        self._bus = bus
+        self._settings = settings
+        self._sessions = Sessions(bus, Subjects(settings.prefix))
+        self._turns: WeakSet[Turn] = WeakSet()
+        self._sessions.start()
+
+    @classmethod
+    def connect(cls, url: str | None = None, prefix: str | None = None) -> Connecting:
+        """Connect to NATS: ``await Producer.connect()``, or ``async with Producer.connect() as producer``.
+
+        Without arguments ``WARMWIRE_NATS`` and ``WARMWIRE_PREFIX`` say where.
+
+        Raises (when awaited):
+            Unavailable: no NATS server answers there.
+            BadInput: not a NATS URL, or not a prefix.
+        """
+        given = {"nats": url, "prefix": prefix}
+        return Connecting(cls, {name: value for name, value in given.items() if value is not None})
+
+    async def send(  # noqa: PLR0913 - the options of a turn are named arguments, for whoever reads the call
+        self,
+        message: Given,
+        *,
+        session_id: str | None = None,
+        tenant: str = DEFAULT_TENANT,
+        model: str | None = None,
+        profile: str | None = None,
+        system_prompt: str | None = None,
+        on_worker_loss: Literal["retry", "fail"] = "retry",
+        double_texting: Literal["enqueue", "interrupt", "reject"] = "enqueue",
+        idempotency_key: str | None = None,
+    ) -> Turn:
+        """Publish a user message; returns once it is accepted. Without a session a new one begins.
+
+        Raises:
+            BadInput: naming the field; nothing was published.
+            SessionBusy: ``double_texting="reject"`` and the session is busy.
+            QueueFull: too many messages of that session are waiting.
+            StoreFull: too many messages are waiting in all.
+            Unavailable: perhaps accepted; sending again is safe with an ``idempotency_key``.
+        """
+        options = TurnOptions(
+            model=model,
+            profile=profile,
+            system_prompt=system_prompt,
+            on_worker_loss=on_worker_loss,
+            double_texting=double_texting,
+        )
+        request = prepare(
+            SessionKey(tenant, str(uuid.uuid4()) if session_id is None else session_id),
+            message,
+            options,
+            now_ms=round(time() * 1000),
+            limit=self._settings.max_message_bytes,
+            idempotency_key=idempotency_key,
+        )
+        turn = await Turn.submit(self._sessions, request, self._settings.turn_buffer_bytes)
+        self._turns.add(turn)
+        return turn
+
+    async def resume(self, session_id: str, cursor: str, *, tenant: str = DEFAULT_TENANT) -> Turn:
+        """Follow a turn again, from the cursor of the last event that was seen. Never submits.
+
+        Raises:
+            BadInput: not a cursor.
+            Unavailable: the session's owner does not answer.
+        """
+        key, at = SessionKey(tenant, session_id), Cursor.parse(cursor)
+        turn = await Turn.resumed(self._sessions, key, at, self._settings.turn_buffer_bytes)
+        self._turns.add(turn)
+        return turn
+
+    async def close(self) -> None:
+        """Follow nothing any more (iterations end) and disconnect."""
+        for turn in tuple(self._turns):
+            turn.close()
+        await self._sessions.stop()
+        await self._bus.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class Connecting:
+    """A connection in the making: await it, or enter it with ``async with``."""
+
+    def __init__(self, cls: type[Producer], given: dict[str, Any]) -> None:
+        self._cls = cls
+        self._given = given
+        self._producer: Producer | None = None
+
+    def __await__(self) -> Generator[Any, None, Producer]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> Producer:
+        self._producer = await self._connect()
+        return self._producer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._producer is not None:
+            await self._producer.close()
+
+    async def _connect(self) -> Producer:
+        settings = ProducerSettings(**self._given)
+        Subjects(settings.prefix)  # refused before there is a connection to close again
+        return self._cls(await nats.connect(settings.nats, "producer"), settings)

@@ -1,0 +1,103 @@
+"""From what a caller gave to a user message that may be published. Pure: time is an argument."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from warmwire.broker.errors import BadInput
+from warmwire.broker.messages import Content, TurnOptions, UserMessage
+from warmwire.broker.names import SessionKey, new_turn_id, turn_id_for
+
+from .errors import MessageTooLarge
+
+KEY_LIMIT = 255
+"""Characters in an idempotency key, at most."""
+
+Given = str | Sequence[Mapping[str, Any]]
+"""A message as a caller gives it: text, or Messages API content blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A user message, checked. ``keyed``: by an idempotency key, so it may be a repetition."""
+
+    key: SessionKey
+    message: UserMessage
+    keyed: bool
+
+    @property
+    def turn(self) -> str:
+        """The turn that the message begins."""
+        return self.message.turn
+
+
+def prepare(
+    key: SessionKey,
+    given: Given,
+    options: TurnOptions,
+    *,
+    now_ms: int,
+    limit: int,
+    idempotency_key: str | None = None,
+) -> Request:
+    """Check a message and give it its turn id; ``limit`` is in bytes.
+
+    Raises:
+        BadInput: naming the field.
+        MessageTooLarge: naming the limit.
+    """
+    content = checked(given, limit)
+    if idempotency_key is None:
+        turn = new_turn_id(now_ms)
+    else:
+        turn = turn_id_for(key.tenant, key.session, _checked_key(idempotency_key))
+    message = UserMessage(turn=turn, content=content, options=options, sent_ms=now_ms)
+    return Request(key, message, keyed=idempotency_key is not None)
+
+
+def checked(given: object, limit: int) -> Content:
+    """The message's content, if it may be sent. Raises as ``prepare``."""
+    if isinstance(given, str):
+        content: Content = given
+        empty = not given.strip()
+    else:
+        content = _blocks(given)
+        empty = all(_is_empty(block) for block in content)
+    size = _size(content)
+    if empty:
+        raise BadInput("message", "must not be empty")
+    if size > limit:
+        raise MessageTooLarge(size, limit)
+    return content
+
+
+def _blocks(given: object) -> tuple[dict[str, Any], ...]:
+    problem = 'must be text, or a list of content blocks: objects with a "type"'
+    if not isinstance(given, Sequence) or isinstance(given, bytes | bytearray):
+        raise BadInput("message", problem)
+    if not all(isinstance(block, Mapping) and isinstance(block.get("type"), str) for block in given):
+        raise BadInput("message", problem)
+    return tuple(dict(block) for block in given)
+
+
+def _is_empty(block: dict[str, Any]) -> bool:
+    return block["type"] == "text" and not str(block.get("text", "")).strip()
+
+
+def _size(content: Content) -> int:
+    try:
+        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise BadInput("message", "holds half of a surrogate pair, which is not text") from None
+    except (TypeError, ValueError) as error:
+        raise BadInput("message", f"cannot be written as JSON: {error}") from None
+
+
+def _checked_key(key: str) -> str:
+    if 1 <= len(key) <= KEY_LIMIT and key.isascii() and key.isprintable():
+        return key
+    raise BadInput("idempotency_key", f"must be 1 to {KEY_LIMIT} printable ASCII characters")

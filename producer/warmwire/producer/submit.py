@@ -1,0 +1,184 @@
+"""Submitting user messages and following their turns, by callback: what ``Turn`` and the edge stand on."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+import structlog
+from opentelemetry.trace import SpanKind
+
+from warmwire.broker.bus import Bus
+from warmwire.broker.envelope import Cursor
+from warmwire.broker.errors import BadInput, NoResponder, Unavailable
+from warmwire.broker.feed import Feeds, Follower, Listener
+from warmwire.broker.messages import Interrupt, InterruptReply, OwnerView, Replay, decode
+from warmwire.broker.names import SessionKey, Subjects
+from warmwire.broker.store import Accepted, Store
+from warmwire.broker.telemetry import inject, tracer
+
+from .errors import KeyReused, SessionBusy
+from .request import Request
+from .resume import Follow, Found, Tell, judge
+
+log = structlog.get_logger(__name__)
+
+ACCEPT_WITHIN = 10.0
+"""Seconds in which an acceptance is tried again; an election of the stream's leader takes about 5."""
+FIRST_PAUSE = 0.1
+"""Seconds before the second try; each further pause is twice as long."""
+OWNER_WITHIN = 1.0
+"""Seconds that an owner may take to answer."""
+
+
+class Followed:
+    """A turn that is being followed. ``stop`` it, also after its end."""
+
+    def __init__(self, feeds: Feeds, key: SessionKey, follower: Follower) -> None:
+        self.key = key
+        self.turn = follower.turn
+        self._feeds = feeds
+        self._follower = follower
+        self._stopped = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the sink has been given the terminal event, or had it already."""
+        return self._follower.ended
+
+    def stop(self) -> None:
+        """Give the sink nothing more and let the session's feed go."""
+        if not self._stopped:
+            self._stopped = True
+            self._follower.stop()
+            self._feeds.release(self.key)
+
+
+class Sessions:
+    """All sessions that this process writes to or watches, over one connection."""
+
+    def __init__(self, bus: Bus, subjects: Subjects) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._store = Store(bus, subjects)
+        self._feeds = Feeds(bus, self._store, subjects)
+
+    def start(self) -> None:
+        """Begin to watch the time."""
+        self._feeds.start()
+
+    async def stop(self) -> None:
+        """Close every feed."""
+        await self._feeds.stop()
+
+    async def submit(self, request: Request, sink: Listener) -> Followed:
+        """Publish a user message and follow its turn; the sink may be called before this returns.
+
+        A repetition (same idempotency key) publishes nothing new and follows the turn from its beginning.
+
+        Raises:
+            SessionBusy: asked to reject and the session is busy.
+            KeyReused: the idempotency key stands for another message.
+            QueueFull, StoreFull: not accepted.
+            Unavailable: perhaps accepted; a repetition with the same idempotency key is safe.
+        """
+        if request.message.options.double_texting == "reject" and await self._store.head(request.key):
+            raise SessionBusy(request.key.session)
+        if request.keyed:
+            return await self._submit_keyed(request, sink)
+        follower = Follower(await self._feeds.acquire(request.key), self._store, request.turn, sink)
+        followed = Followed(self._feeds, request.key, follower)
+        try:
+            follower.begin()
+            await self._accept(request)
+        except BaseException:
+            followed.stop()
+            raise
+        return followed
+
+    async def judge(self, key: SessionKey, cursor: Cursor | None) -> Tell | Follow:
+        """What a viewer with that cursor (None: it could not be read) is to be told. Raises Unavailable."""
+        queued = await self._store.head(key) is not None
+        view = await self._ask_owner(key)
+        record = await self._store.turn(key, cursor.turn) if cursor else None
+        return judge(cursor, Found(queued, view, record))
+
+    async def follow(self, key: SessionKey, plan: Follow, sink: Listener) -> Followed:
+        """Follow a turn; never submits. What was missed has been given to the sink when this returns.
+
+        Raises:
+            Unavailable: the session's owner does not answer.
+        """
+        for item in plan.first:
+            sink(item)
+        follower = Follower(await self._feeds.acquire(key), self._store, plan.cursor.turn, sink)
+        followed = Followed(self._feeds, key, follower)
+        try:
+            await follower.resume(plan.cursor)
+        except BaseException:
+            followed.stop()
+            raise
+        return followed
+
+    async def running(self, key: SessionKey, digest: str) -> str | None:
+        """The turn that the owner is running, if it is for the message of that digest. Raises Unavailable."""
+        view = await self._ask_owner(key)
+        if view is None or view.turn is None:
+            return None
+        record = await self._store.turn(key, view.turn)
+        return view.turn if record is not None and record.digest == digest else None
+
+    async def interrupt(self, key: SessionKey, turn: str) -> None:
+        """Stop a turn: now if it runs, else as soon as it would begin. Raises Unavailable."""
+        try:
+            request = Interrupt(turn=turn).encode()
+            answer = await self._bus.request(self._subjects.control(key), request, OWNER_WITHIN)
+            if decode(InterruptReply, answer).turn == turn:
+                return
+        except NoResponder:
+            log.debug("nobody owns the session yet; the interrupt waits for its turn", turn=turn)
+        await self._store.ask_interrupt(key, turn)
+
+    # -- submitting
+
+    async def _submit_keyed(self, request: Request, sink: Listener) -> Followed:
+        record = await self._store.turn(request.key, request.turn)
+        if record is None:
+            await self._accept(request)
+        elif record.digest != request.message.digest:
+            raise KeyReused
+        # A first submission may have happened elsewhere: whatever it has brought so far comes first.
+        return await self.follow(request.key, Follow(Cursor(request.turn, 0, 0)), sink)
+
+    async def _accept(self, request: Request) -> Accepted:
+        attributes = {
+            "messaging.system": "nats",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": f"{self._subjects.prefix}.req",
+            "messaging.message.id": request.turn,
+            "gen_ai.conversation.id": request.key.session,
+        }
+        name = f"send {self._subjects.prefix}.req"
+        with tracer().start_as_current_span(name, kind=SpanKind.PRODUCER, attributes=attributes):
+            headers = inject()
+            until, pause = monotonic() + ACCEPT_WITHIN, FIRST_PAUSE
+            while True:
+                try:
+                    return await self._store.submit(request.key, request.message, headers)
+                except Unavailable as error:
+                    if monotonic() + pause > until:
+                        raise
+                    log.warning("not accepted yet, trying again", turn=request.turn, error=str(error))
+                await asyncio.sleep(pause)  # the same turn id again: accepted once, whatever was lost
+                pause *= 2
+
+    # -- asking
+
+    async def _ask_owner(self, key: SessionKey) -> OwnerView | None:
+        try:
+            answer = await self._bus.request(self._subjects.control(key), Replay().encode(), OWNER_WITHIN)
+            return decode(OwnerView, answer)
+        except NoResponder:
+            return None
+        except BadInput as error:
+            raise Unavailable(f"the owner answered nonsense: {error}") from error
