@@ -96,6 +96,7 @@ class Viewer:
         """An event; yields what is wrong with it."""
         repeated = list(self._repeated(line, event))
         yield from repeated or self._placed(line, event)
+        self.place, self.skipped_to = max(self.place or (0, 0), (event.epoch, event.seq)), None
         self.places |= {(event.epoch, seq): line for seq in range(event.first or event.seq, event.seq + 1)}
         self.started.add(event.turn)
         if not self.ends[event.turn]:
@@ -143,7 +144,6 @@ class Viewer:
 
     def _placed(self, line: int, event: h.Seen) -> Iterator[Violation]:
         first, here, skipped = (event.epoch, event.first or event.seq), self.place, self.skipped_to
-        self.place, self.skipped_to = max(here or (0, 0), (event.epoch, event.seq)), None
         if here is not None and first[0] < here[0]:
             if event.type not in TERMINAL:
                 what = f"{self.name} at epoch {here[0]} was given {event.type} of epoch {first[0]}"
