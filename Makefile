@@ -15,16 +15,18 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 # Versions and hashes are checked for everything that comes from outside; our own code is then linked as it is.
 $(VENV)/.installed: constraints.txt pyproject.toml | $(BIN)/python
-	$(PIP) --require-hashes -r constraints.txt
-	$(PIP) --no-deps --no-build-isolation --editable .
+	@echo "installing into $(VENV) ..." >&2
+	@$(PIP) --require-hashes -r constraints.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: constraints-dev.txt $(VENV)/.installed
-	$(PIP) --require-hashes -r constraints-dev.txt
+	@echo "installing what tests and checks need, the real CLI too (365 MB) ..." >&2
+	@$(PIP) --require-hashes -r constraints-dev.txt
 	@touch $@
 
 # --- running -------------------------------------------------------------------------------------------------------
