@@ -6,11 +6,13 @@ accepts and then says nothing) are what a web framework takes care to prevent.
 As a library:
 
     async with MessagesApi(Behaviour(text="Hello", rate=20)) as api:
-        ...                                   # ANTHROPIC_BASE_URL=api.url
-        api.behaviour = Behaviour(error=429)  # from the next request on
+        ...                                      # give the CLI ANTHROPIC_BASE_URL=api.url
+        api.behaviour = Behaviour(error=429)     # from the next request on
         api.once.append(Behaviour(cut_after=3))  # for one request only
 
-As a process: `python -m tests.standin.messages_api --port 8090 --rate 20`.
+As a process: `python -m tests.standin.messages_api --port 8090 --rate 20`; it prints `ready http://…`.
+
+The message `recall` is answered with the user's earlier messages, one per line, as the request holds them.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from queue import SimpleQueue
 from typing import Any, Self
 
 ERRORS = {
@@ -36,7 +40,6 @@ ERRORS = {
     500: "api_error",
     529: "overloaded_error",
 }
-REASONS = {200: "OK", **{status: name.replace("_", " ").title() for status, name in ERRORS.items()}}
 DEFAULT_TEXT = "Hello! This is the stand-in Messages API; it answers every message with the same few words."
 # What the CLI itself writes into user messages; a person never typed it.
 ADDED_BY_CLI = re.compile(r"<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
@@ -48,16 +51,19 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What the API does with a request to /v1/messages."""
+    """What the API does with a request for a message. The fields are the flags of the command, too."""
 
-    text: str = DEFAULT_TEXT
-    deltas: int = 0  # pieces the text is cut into; 0: one per word
-    rate: float = 0.0  # deltas per second; 0: as fast as they can be written
-    ttft: float = 0.0  # seconds before message_start
-    error: int = 0  # HTTP status answered instead of a message
-    cut_after: int = -1  # drop the connection after so many deltas; -1: never
-    hang_after: int = -1  # say nothing more after so many deltas (0: not even headers); -1: never
-    tool: Json | None = None  # a tool_use block {name, input} asked for, until its result comes back
+    text: str = field(default=DEFAULT_TEXT, metadata={"help": "what it answers"})
+    deltas: int = field(default=0, metadata={"help": "pieces the text is cut into; 0: one per word"})
+    rate: float = field(default=0.0, metadata={"help": "deltas per second; 0: no pause between them"})
+    ttft: float = field(default=0.0, metadata={"help": "seconds before it begins to answer"})
+    error: int = field(
+        default=0, metadata={"help": f"HTTP status answered instead: {', '.join(map(str, ERRORS))}"}
+    )
+    complaint: str = field(default="", metadata={"help": "the words of that error"})
+    cut_after: int = field(default=-1, metadata={"help": "deltas after which the connection is dropped"})
+    hang_after: int = field(default=-1, metadata={"help": "deltas after which it falls silent for good"})
+    tool: str = field(default="", metadata={"help": "a Bash command that it asks for before it answers"})
 
 
 @dataclass(frozen=True)
@@ -72,176 +78,197 @@ class Request:
 
 @dataclass
 class MessagesApi:
-    """The server: `behaviour` holds for every request, `once` for the next ones, one each."""
+    """The server. `behaviour` holds for every request, `once` for the next ones, one each."""
 
     behaviour: Behaviour = field(default_factory=Behaviour)
     host: str = "127.0.0.1"
     port: int = 0
     once: deque[Behaviour] = field(default_factory=deque)
     requests: list[Request] = field(default_factory=list)
+    _clients: set[_Client] = field(default_factory=set)
 
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
 
     @property
-    def messages(self) -> list[Request]:
-        """The requests that asked for a message (the CLI makes others beside them)."""
-        return [r for r in self.requests if r.path == "/v1/messages"]
+    def asked(self) -> list[Json]:
+        """The bodies of the requests for a message; the CLI makes others beside them."""
+        return [r.body for r in self.requests if r.path == "/v1/messages"]
 
     async def __aenter__(self) -> Self:
-        self._streams: set[asyncio.StreamWriter] = set()
         self._server = await asyncio.start_server(self._serve, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for writer in self._streams:
-            writer.transport.abort()
+        for client in self._clients:
+            client.drop()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._streams.add(writer)
+        client = _Client(reader, writer)
+        self._clients.add(client)
         try:
-            while (request := await _read_request(reader)) is not None:
+            while True:
+                request = await client.request()
                 self.requests.append(request)
-                await self._answer(request, writer)
+                await self._answer(client, request)
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client went away: an interrupt or a killed CLI, both part of the tests
+            pass  # the client has left, or was cut off as asked
         finally:
-            self._streams.discard(writer)
-            writer.transport.abort()
+            self._clients.discard(client)
+            client.drop()
 
-    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, client: _Client, request: Request) -> None:
         if request.path == "/v1/messages/count_tokens":
-            await _send_json(writer, 200, {"input_tokens": len(json.dumps(request.body)) // 4})
-        elif request.path != "/v1/messages":
-            await _send_json(writer, 200 if request.method == "HEAD" else 404, _error_body(404))
+            await client.send(200, {"input_tokens": len(json.dumps(request.body)) // 4})
+        elif request.path == "/v1/messages":
+            await _behave(client, request.body, self.once.popleft() if self.once else self.behaviour)
         else:
-            await _behave(writer, request.body, self.once.popleft() if self.once else self.behaviour)
+            await client.send(404, _error(404))
 
 
 # --- HTTP ------------------------------------------------------------------------------------------------
 
 
-async def _read_request(reader: asyncio.StreamReader) -> Request | None:
-    head = await reader.readuntil(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").strip().split("\r\n")
-    method, target, _ = first.split(" ", 2)
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    raw = await reader.readexactly(int(headers.get("content-length", "0")))
-    shown = {name: value for name, value in headers.items() if name not in SECRETS}
-    return Request(method, target.partition("?")[0], shown, json.loads(raw) if raw else {})
+class _Client:
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def request(self) -> Request:
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").strip().split("\r\n")
+        method, target, _ = first.split(" ", 2)
+        pairs = (line.partition(":") for line in lines)
+        headers = {name.lower(): value.strip() for name, _, value in pairs}
+        raw = await self._reader.readexactly(int(headers.get("content-length", "0")))
+        shown = {name: value for name, value in headers.items() if name not in SECRETS}
+        return Request(method, target.partition("?")[0], shown, json.loads(raw) if raw else {})
+
+    async def send(self, status: int, body: Json) -> None:
+        data = json.dumps(body).encode()
+        await self._head(status, "application/json", f"content-length: {len(data)}")
+        await self._write(data)
+
+    async def begin_stream(self) -> None:
+        await self._head(200, "text/event-stream", "transfer-encoding: chunked")
+
+    async def stream(self, event: Json) -> None:
+        data = f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
+        await self._write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def end_stream(self) -> None:
+        await self._write(b"0\r\n\r\n")
+
+    async def wait_until_gone(self) -> None:
+        await self._reader.read()
+        raise ConnectionResetError
+
+    def drop(self) -> None:
+        self._writer.transport.abort()
+
+    async def _head(self, status: int, kind: str, length: str) -> None:
+        lines = (f"HTTP/1.1 {status} Stand-in", f"content-type: {kind}", length, "request-id: req_standin")
+        await self._write("\r\n".join((*lines, "", "")).encode())
+
+    async def _write(self, data: bytes) -> None:
+        if self._writer.is_closing():
+            raise ConnectionResetError
+        self._writer.write(data)
+        await self._writer.drain()
 
 
-async def _send_json(writer: asyncio.StreamWriter, status: int, body: Json) -> None:
-    data = json.dumps(body).encode()
-    writer.write(
-        f"HTTP/1.1 {status} {REASONS[status]}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(data)}\r\nrequest-id: req_standin\r\n\r\n".encode()
-        + data
-    )
-    await writer.drain()
+# --- what it does ----------------------------------------------------------------------------------------
+
+_numbers = itertools.count(1)
 
 
-def _error_body(status: int) -> Json:
-    kind = ERRORS.get(status, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": f"stand-in error {status}"}}
-
-
-def _chunk(event: Json) -> bytes:
-    data = f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-async def _behave(writer: asyncio.StreamWriter, body: Json, behaviour: Behaviour) -> None:
+async def _behave(client: _Client, body: Json, behaviour: Behaviour) -> None:
     if behaviour.hang_after == 0:
-        await asyncio.Event().wait()
+        await client.wait_until_gone()
     await asyncio.sleep(behaviour.ttft)
     if behaviour.error:
-        await _send_json(writer, behaviour.error, _error_body(behaviour.error))
+        await client.send(behaviour.error, _error(behaviour.error, behaviour.complaint))
     elif body.get("stream"):
-        await _send_stream(writer, body, behaviour)
+        await _stream(client, body, behaviour)
     else:
-        await _send_json(writer, 200, _whole_message(body, _block(body, behaviour)))
+        await client.send(200, _message(body, _block(body, behaviour)))
 
 
-async def _send_stream(writer: asyncio.StreamWriter, body: Json, behaviour: Behaviour) -> None:
-    writer.write(
-        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nrequest-id: req_standin\r\n"
-        b"transfer-encoding: chunked\r\n\r\n"
-    )
+async def _stream(client: _Client, body: Json, behaviour: Behaviour) -> None:
+    await client.begin_stream()
     deltas = 0
     async for event in _events(body, _block(body, behaviour), behaviour):
         if event["type"] == "content_block_delta":
             if deltas == behaviour.cut_after:
-                raise ConnectionResetError("cut, as asked")
+                raise ConnectionResetError
             if deltas == behaviour.hang_after:
-                await asyncio.Event().wait()
+                await client.wait_until_gone()
             deltas += 1
-        writer.write(_chunk(event))
-        await writer.drain()
-    writer.write(b"0\r\n\r\n")
-    await writer.drain()
+        await client.stream(event)
+    await client.end_stream()
 
 
-# --- what is said ----------------------------------------------------------------------------------------
+def _error(status: int, complaint: str = "") -> Json:
+    error = {"type": ERRORS.get(status, "api_error"), "message": complaint or f"stand-in error {status}"}
+    return {"type": "error", "error": error}
 
 
 def _block(body: Json, behaviour: Behaviour) -> Json:
     """The one content block of the answer."""
-    if behaviour.tool and not _has_tool_result(body):
-        return {"type": "tool_use", "id": "toolu_standin", **behaviour.tool}
+    last = [message for message in body["messages"] if message["role"] == "user"][-1]["content"]
+    if behaviour.tool and not any(block["type"] == "tool_result" for block in _blocks(last)):
+        return {
+            "type": "tool_use",
+            "id": f"toolu_{next(_numbers)}",
+            "name": "Bash",
+            "input": {"command": behaviour.tool},
+        }
     said = user_texts(body)
     if said and said[-1].strip() == "recall":
-        return {"type": "text", "text": "\n".join(said[:-1]) or "(nothing)"}
+        return {"type": "text", "text": "\n".join(said[:-1]) or "(no earlier messages)"}
     return {"type": "text", "text": behaviour.text}
 
 
 def user_texts(body: Json) -> list[str]:
-    """What the user said in this request, oldest first, without what the CLI added."""
+    """What the user said in this conversation, oldest first, without what the CLI has added."""
     texts: list[str] = []
-    for message in body.get("messages", []):
+    for message in body["messages"]:
         if message["role"] == "user":
-            texts += _typed(message["content"])
+            texts += _typed(_blocks(message["content"]))
     return texts
 
 
-def _typed(content: str | list[Json]) -> Iterator[str]:
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    for block in blocks:
-        text = ADDED_BY_CLI.sub("", block["text"]) if block["type"] == "text" else ""
+def _typed(blocks: list[Json]) -> Iterator[str]:
+    for number, block in enumerate(blocks, start=1):
+        text = ADDED_BY_CLI.sub("", block.get("text", ""))
+        if number < len(
+            blocks
+        ):  # the CLI joins messages that had no answer and ends all but the last with this
+            text = text.removesuffix("\n")
         if text and not text.startswith(INTERRUPTED):
             yield text
 
 
-def _has_tool_result(body: Json) -> bool:
-    content = body["messages"][-1]["content"]
-    return not isinstance(content, str) and any(block["type"] == "tool_result" for block in content)
-
-
-def _pieces(text: str, deltas: int) -> list[str]:
-    if not deltas:
-        return re.findall(r"\S+\s*|\s+", text)
-    size = max(1, -(-len(text) // deltas))
-    return [text[start : start + size] for start in range(0, len(text), size)]
+def _blocks(content: str | list[Json]) -> list[Json]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _usage(output: int) -> Json:
-    return {
-        "input_tokens": 12,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "output_tokens": output,
-    }
+    cache = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    return {"input_tokens": 12, **cache, "output_tokens": output}
 
 
-def _whole_message(body: Json, block: Json) -> Json:
+def _message(body: Json, block: Json) -> Json:
     return {
-        "id": "msg_standin",
+        "id": f"msg_{next(_numbers)}",
         "type": "message",
         "role": "assistant",
-        "model": body.get("model", "standin"),
+        "model": body["model"],
         "content": [block],
         "stop_reason": _stop_reason(block),
         "stop_sequence": None,
@@ -254,7 +281,7 @@ def _stop_reason(block: Json) -> str:
 
 
 async def _events(body: Json, block: Json, behaviour: Behaviour) -> AsyncIterator[Json]:
-    start = {**_whole_message(body, block), "content": [], "stop_reason": None, "usage": _usage(1)}
+    start = {**_message(body, block), "content": [], "stop_reason": None, "usage": _usage(1)}
     yield {"type": "message_start", "message": start}
     empty: Json = {"text": ""} if block["type"] == "text" else {"input": {}}
     yield {"type": "content_block_start", "index": 0, "content_block": {**block, **empty}}
@@ -276,6 +303,13 @@ def _deltas(block: Json, behaviour: Behaviour) -> list[Json]:
     return [{"type": "text_delta", "text": text} for text in _pieces(block["text"], behaviour.deltas)]
 
 
+def _pieces(text: str, deltas: int) -> list[str]:
+    if not deltas:
+        return re.findall(r"\S+\s*|\s+", text)
+    size = max(1, -(-len(text) // deltas))
+    return [text[start : start + size] for start in range(0, len(text), size)]
+
+
 # --- as a thread, as a process ---------------------------------------------------------------------------
 
 
@@ -283,17 +317,17 @@ def _deltas(block: Json, behaviour: Behaviour) -> list[Json]:
 def in_thread(behaviour: Behaviour | None = None) -> Iterator[MessagesApi]:
     """The server on a loop of its own, for tests that are not async."""
     api = MessagesApi(behaviour or Behaviour())
-    ready, loop = threading.Event(), asyncio.new_event_loop()
-    stop = asyncio.Event()
+    started: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = SimpleQueue()
 
     async def run() -> None:
+        stop = asyncio.Event()
         async with api:
-            ready.set()
+            started.put((asyncio.get_running_loop(), stop))
             await stop.wait()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(),), daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
-    ready.wait()
+    loop, stop = started.get()
     try:
         yield api
     finally:
@@ -304,15 +338,11 @@ def in_thread(behaviour: Behaviour | None = None) -> Iterator[MessagesApi]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A stand-in Messages API on loopback.")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 picks a free one")
-    parser.add_argument("--text", default=DEFAULT_TEXT, help="what it answers")
-    parser.add_argument("--deltas", type=int, default=0, help="deltas per answer; 0: one per word")
-    parser.add_argument("--rate", type=float, default=0.0, help="deltas per second; 0: no pause")
-    parser.add_argument("--ttft", type=float, default=0.0, help="seconds before the first event")
-    parser.add_argument(
-        "--error", type=int, default=0, choices=[0, *ERRORS], help="HTTP status answered instead"
-    )
-    parser.add_argument("--cut-after", type=int, default=-1, help="drop the connection after so many deltas")
-    parser.add_argument("--hang-after", type=int, default=-1, help="fall silent after so many deltas")
+    for option in fields(Behaviour):
+        flag = f"--{option.name.replace('_', '-')}"
+        parser.add_argument(
+            flag, type=type(option.default), default=option.default, help=option.metadata["help"]
+        )
     return parser.parse_args()
 
 

@@ -487,7 +487,6 @@ BY_REASON = {
     "blocking_limit": ErrorCode.PROMPT_TOO_LONG,
     "prompt_too_long": ErrorCode.PROMPT_TOO_LONG,
     "rapid_refill_breaker": ErrorCode.PROMPT_TOO_LONG,
-    "image_error": ErrorCode.INVALID_REQUEST,
     "max_turns": ErrorCode.MAX_TURNS,
     "budget_exhausted": ErrorCode.BUDGET_EXCEEDED,
 }
@@ -504,19 +503,27 @@ BY_STATUS = {
     429: ErrorCode.RATE_LIMITED,
     529: ErrorCode.OVERLOADED,
 }
+BY_VAGUE_REASON = {
+    "api_error": ErrorCode.API_ERROR,
+    "model_error": ErrorCode.API_ERROR,
+    "image_error": ErrorCode.INVALID_REQUEST,  # said of any request that is too large, too
+}
 # What the CLI answers by itself, without asking the API, when it has no credential at all.
 NOT_LOGGED_IN = "Not logged in"
 
 
 def _failure(wire: _ResultWire) -> ErrorCode:
     """What went wrong, by the first that says something: reason, subtype, the status that the API gave."""
-    reason = wire.terminal_reason or ""
-    known = BY_REASON.get(reason) or BY_SUBTYPE.get(wire.subtype) or BY_STATUS.get(wire.api_error_status or 0)
-    if known:
-        return known
+    reason, status = wire.terminal_reason or "", wire.api_error_status or 0
     if (wire.result or "").startswith(NOT_LOGGED_IN):
         return ErrorCode.AUTH_FAILED
-    return ErrorCode.API_ERROR if reason in {"api_error", "model_error"} else ErrorCode.CLI_FAILED
+    return (
+        BY_REASON.get(reason)
+        or BY_SUBTYPE.get(wire.subtype)
+        or BY_STATUS.get(status)
+        or BY_VAGUE_REASON.get(reason)
+        or ErrorCode.CLI_FAILED
+    )
 
 
 def _ending(wire: _ResultWire) -> Ending:

@@ -83,7 +83,7 @@ class CliProcess:
                 start_new_session=True,
                 close_fds=True,
             )
-        except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
+        except OSError as error:
             raise CliStartFailed(f"the CLI {launch.argv[0]!r} could not be started: {error}") from error
         return cls(transport, protocol)
 
@@ -172,6 +172,7 @@ class _Pipes(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         self._exited = True
+        _signal_group(self._transport.get_pid(), signal.SIGKILL)  # what it leaves behind in its own group
         self._finish_if_drained()
         self._loop.call_later(LAST_WORDS, self._finish)
 
@@ -183,7 +184,6 @@ class _Pipes(asyncio.SubprocessProtocol):
         if self.exit.done():
             return
         ended = Exit(cast(int, self._transport.get_returncode()), self._stderr.decode(errors="replace"))
-        _signal_group(self._transport.get_pid(), signal.SIGKILL)  # what it left behind in its own group
         self._transport.close()
         self.exit.set_result(ended)
         self._on_exit(ended)
@@ -195,6 +195,8 @@ class _Pipes(asyncio.SubprocessProtocol):
 def _resolved(launch: Launch) -> tuple[str, ...]:
     """The argv, its command as an absolute path: behind `setpriv` a missing one would be a mere exit code."""
     command = launch.argv[0]
+    if any("\0" in argument for argument in launch.argv):  # uvloop would cut the argument there, silently
+        raise CliStartFailed(f"the CLI {command!r} could not be started: an argument holds a NUL character")
     found = shutil.which(command, path=launch.env.get("PATH"))
     if found is None:
         there = Path(command).exists()

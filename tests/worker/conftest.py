@@ -1,0 +1,86 @@
+"""What the worker's tests share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import uvloop
+
+from warmwire.worker.claude import Line, parse
+from warmwire.worker.launch import Launch, find_claude
+from warmwire.worker.process import CliProcess, Exit
+
+from tests.conftest import SECONDS, require
+
+Said = TypeVar("Said")
+Loops = dict[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:
+    """Processes behave a little differently on each loop; the worker runs on uvloop, a debugger may not."""
+    on_uvloop: Loops = {"uvloop": uvloop.new_event_loop}
+    on_asyncio: Loops = {"asyncio": asyncio.new_event_loop}
+    by_module = {"test_process.py": {**on_asyncio, **on_uvloop}, "test_claude_contract.py": on_uvloop}
+    return by_module.get(item.path.name, on_asyncio)
+
+
+class Running:
+    """A CLI process and all that it has said, for tests to wait on."""
+
+    process: CliProcess
+
+    def __init__(self) -> None:
+        self.raw: list[bytes] = []
+        self._heard: asyncio.Queue[Line | Exit] = asyncio.Queue()
+
+    def on_lines(self, lines: list[bytes]) -> None:
+        self.raw += lines
+        for line in lines:
+            self._heard.put_nowait(parse(line))
+
+    def on_exit(self, ended: Exit) -> None:
+        self._heard.put_nowait(ended)
+
+    async def until(
+        self, kind: type[Said], where: Callable[[Said], bool] = lambda _: True
+    ) -> tuple[list[Line | Exit], Said]:
+        """All that it says up to the first line of this kind, and that line."""
+        heard: list[Line | Exit] = []
+        async with asyncio.timeout(20 * SECONDS):
+            while True:
+                heard.append(await self._heard.get())
+                if isinstance(heard[-1], kind) and where(heard[-1]):
+                    return heard, heard[-1]
+
+
+Start = Callable[[Launch], Awaitable[Running]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts CLI processes and sees to it that none outlives its test."""
+    started: list[Running] = []
+
+    async def start_one(launched: Launch) -> Running:
+        running = Running()
+        running.process = await CliProcess.start(launched, running.on_lines, running.on_exit)
+        started.append(running)
+        return running
+
+    yield start_one
+    for running in started:
+        running.process.kill()
+        await running.process.wait()
+
+
+@pytest.fixture(scope="session")
+def claude_cli() -> Path:
+    """The real CLI; without it the tests that need it are skipped, and fail in CI."""
+    found = find_claude()
+    require(found, "claude CLI (pip install 'warmwire[claude]')")
+    assert found is not None
+    return found
