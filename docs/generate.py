@@ -1,6 +1,5 @@
 """The reference pages that come from code: `python docs/generate.py` writes, `--check` only compares."""
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -26,8 +25,7 @@ def settings_page() -> str:
 
 
 def _section(name: str, role: Role) -> str:
-    module, _, cls = role.settings.partition(":")
-    rows = [_row(setting) for setting in settings_of(getattr(importlib.import_module(module), cls))]
+    rows = [_row(setting) for setting in settings_of(role.settings_class())]
     head = ["| flag | variable | default | |", "|---|---|---|---|"]
     return f"\n## `warmwire {name}`\n\n" + "\n".join([*head, *rows]) + "\n"
 

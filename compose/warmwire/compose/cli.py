@@ -65,8 +65,12 @@ class Role:
     settings: str  # "module:class"
     run: str  # "module:function"; it takes the settings and returns the exit code
 
-    def command(self, name: str) -> click.Command:
+    def settings_class(self) -> type[BaseSettings]:
         cls: type[BaseSettings] = _load(self.settings)
+        return cls
+
+    def command(self, name: str) -> click.Command:
+        cls = self.settings_class()
         options: list[click.Parameter] = [setting.option() for setting in settings_of(cls)]
 
         def callback(**given: object) -> int:
@@ -148,7 +152,7 @@ def guarded(work: Callable[[], object]) -> int:
         code = work()
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "warmwire"
-        return _fail(f"{error.format_message()} See `{where} --help`.", 2)
+        return _fail(f"{error.format_message()} (see `{where} --help`)", 2)
     except click.exceptions.Abort:
         return 130
     except ComposeError as error:
