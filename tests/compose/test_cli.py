@@ -41,7 +41,7 @@ def test_the_help_of_a_role_has_every_setting_and_an_example(
     ("arguments", "line"),
     [
         (["dance"], r"warmwire: No such command 'dance'. \(see `warmwire --help`\)"),
-        (["up", "--hots", "x"], r"warmwire: No such option '--hots'.* See `warmwire up --help`."),
+        (["up", "--hots", "x"], r"warmwire: No such option '--hots'.* \(see `warmwire up --help`\)"),
         (["up", "--port"], r"warmwire: Option '--port' requires an argument. \(see `warmwire --help`\)"),
         (["up", "now"], r"warmwire: Got unexpected extra argument \(now\) \(see `warmwire up --help`\)"),
         (["up", "--port", "http"], r"warmwire: --port \(WARMWIRE_PORT\) 'http': .*"),
