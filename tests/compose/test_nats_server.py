@@ -44,6 +44,13 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert "address already in use" in server.cause()
 
 
+def test_the_log_of_the_start_before_is_kept(tmp_path: Path) -> None:
+    with started_nats_server(tmp_path) as (_, process):
+        first = process.pid
+    NatsServer(tmp_path).prepare()
+    assert f"[{first}]" in (tmp_path / "nats-server.log.before").read_text()
+
+
 def test_a_missing_program_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -57,7 +57,8 @@ class NatsServer:
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
         for stale in self._ports.iterdir():
             stale.unlink()
-        self._log.unlink(missing_ok=True)
+        if self._log.exists():  # kept once: after a crash it is what there is to read
+            self._log.replace(self._log.with_suffix(".log.before"))
         self._write_config(port)
         return [program(), "--config", str(self._config)]
 
