@@ -229,7 +229,9 @@ class Host:
         store, session = self._services.store, self._session
         match command:
             case FindHead():
-                head = await self._surely(lambda: store.head(self.key))
+                head, _ = await asyncio.gather(
+                    self._surely(lambda: store.head(self.key)), self._surely(self._check_ownership)
+                )
                 return session.head(head, monotonic())
             case ReadRecord(turn):
                 record, interrupted = await asyncio.gather(

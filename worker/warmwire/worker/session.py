@@ -323,7 +323,9 @@ class Session:
     def tick(self, now: float) -> list[Command]:
         """Time has passed; call it every half second or so."""
         turn = self.turn
-        if turn is None or not turn.given or turn.end is not None:
+        if turn is None:
+            return self._next()  # the head may never be forwarded: we may have lost the session unnoticed
+        if not turn.given or turn.end is not None:
             return []
         if turn.interrupted_at is not None:
             late = now - turn.interrupted_at > INTERRUPT_WITHIN
