@@ -64,7 +64,7 @@ class Emulator:
             misbehave(step)
 
     def wait(self, deadline: float) -> None:
-        """Listen until the deadline; at least once, so that a reader that cannot keep up is heard too."""
+        """Listen until the deadline, and at least once: input is heard even when deltas are overdue."""
         while True:
             self.listen(min(max(deadline - time.monotonic(), 0), HOUR))
             if self.interrupting or time.monotonic() >= deadline:
