@@ -87,7 +87,7 @@ class Server(uvicorn.Server):
 async def serve(settings: EdgeSettings, listening: socket.socket) -> int:
     """Serve until a signal; returns the exit code."""
     edge = await Edge.started(settings)
-    server = Server(_config(build(edge), settings))
+    server = Server(server_config(build(edge), settings))
     leave = asyncio.Event()
 
     def on_signal() -> None:
@@ -119,7 +119,8 @@ async def _let_streams_end(edge: Edge, within: float) -> None:
     edge.end_streams()
 
 
-def _config(app: FastAPI, settings: EdgeSettings) -> uvicorn.Config:
+def server_config(app: FastAPI, settings: EdgeSettings) -> uvicorn.Config:
+    """How uvicorn is run."""
     return uvicorn.Config(
         app,
         http=Protocol,
