@@ -1,24 +1,37 @@
-"""Streaming events that this worker makes itself, in the CLI's place. Pure."""
+"""Events that this worker makes itself, in the CLI's place or about it. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from warmwire.worker.claude import StreamEvent
+from warmwire.broker.events import ToolFinished, ToolStarted
+from warmwire.worker.claude import StreamEvent, ToolResult, ToolUse
 
 DELTA_LIMIT = 128 * 1024
-"""Bytes of one delta event; a larger text delta becomes several."""
+"""Bytes of one delta event; a larger one becomes several."""
+EVENT_LIMIT = 512 * 1024
+"""Bytes of any other event; a larger one is not published, for a NATS server would refuse it."""
+SUMMARY_LIMIT = 500
+"""Characters of a tool's input or output that are published."""
+
+_PARTS = ("text", "thinking", "partial_json")
+"""The fields of a delta that readers join, so that it may be cut there."""
 
 
-def split_delta(event: bytes) -> list[bytes]:
-    """A very large text delta as several; any other event as it is."""
+def fitting(event: bytes) -> list[bytes]:
+    """A very large event as several that may be published; none, if there is no way to cut it."""
     whole = msgspec.json.decode(event)
-    text = whole.get("delta", {}).get("text")
-    if not isinstance(text, str):
-        return [event]
+    delta = whole.get("delta")
+    field = next(
+        (name for name in _PARTS if isinstance(delta, dict) and isinstance(delta.get(name), str)), None
+    )
+    if field is None:
+        return [event] if len(event) <= EVENT_LIMIT else []
     step = DELTA_LIMIT // 8  # characters; one may take six bytes as an escape
-    parts = [text[start : start + step] for start in range(0, len(text), step)]
-    return [msgspec.json.encode({**whole, "delta": {**whole["delta"], "text": part}}) for part in parts]
+    parts = [delta[field][start : start + step] for start in range(0, len(delta[field]), step)]
+    return [msgspec.json.encode({**whole, "delta": {**delta, field: part}}) for part in parts]
 
 
 def unstreamed(message_id: str, text: str) -> list[StreamEvent]:
@@ -29,3 +42,22 @@ def unstreamed(message_id: str, text: str) -> list[StreamEvent]:
     stop = {"type": "content_block_stop", "index": 0}
     events = (start, block, delta, stop, {"type": "message_delta", "delta": {}}, {"type": "message_stop"})
     return [StreamEvent(msgspec.json.encode(event), str(event["type"])) for event in events]
+
+
+def tools_started(turn: str, tools: Iterable[ToolUse]) -> list[ToolStarted]:
+    """What viewers hear of the tools that the model asks for."""
+    return [ToolStarted(turn=turn, name=t.name, id=t.id, summary=_summary(t.input)) for t in tools]
+
+
+def tools_finished(turn: str, results: Iterable[ToolResult]) -> list[ToolFinished]:
+    """What viewers hear of the tools that came back."""
+    return [
+        ToolFinished(turn=turn, id=r.tool_use_id, is_error=r.is_error, summary=_summary(r.content))
+        for r in results
+    ]
+
+
+def _summary(raw: bytes) -> str:
+    return raw[: 4 * SUMMARY_LIMIT].decode(errors="replace")[
+        :SUMMARY_LIMIT
+    ]  # a character has 4 bytes at most

@@ -41,3 +41,8 @@ def place(owned: Owned | None, worker: str, *, owner_dead: bool) -> Placement:
     if holder is None or holder == worker or owner_dead:
         return Claim(owned.sequence)
     return Forward(holder)
+
+
+def lost(owned: Owned | None, epoch: int) -> bool:
+    """Whether a session that was claimed with ``epoch`` is somebody else's by now, or nobody's."""
+    return owned is None or owned.sequence != epoch

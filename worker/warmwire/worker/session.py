@@ -4,10 +4,13 @@ Every method returns the commands to carry out, in order:
 
     offer ─▶ FindHead ─▶ head ─▶ ReadRecord ─▶ record ─▶ PutRecord(started), NeedCli ─▶ Give(message)
       ▲                            │                                                       │ lines
-      │                            └─▶ finished before: publish its envelope again         ▼
-      └── acked ◀── Ack ◀── Publish(terminal) ◀── PutRecord(finished) ◀── AppendTranscript ◀── Result
+      │                            ├─▶ finished before: publish its envelope again         ▼
+      │                            └─▶ in the transcript: publish the answer again      Result
+      └── acked ◀── Ack ◀── Publish(terminal) ◀── PutRecord(finished) ◀── AppendTranscript ◀┘
 
 One turn at a time, and only the head of the queue: what another worker pulled first may still be on its way.
+The transcript commits: a turn whose process is gone before its result leaves nothing there, so that a retry
+begins clean.
 """
 
 from __future__ import annotations
@@ -19,22 +22,18 @@ import msgspec
 from warmwire.broker.envelope import EnvelopeWriter, Position
 from warmwire.broker.events import (
     Event,
-    ToolFinished,
-    ToolStarted,
-    TurnCompleted,
     TurnEnd,
-    TurnFailed,
     TurnInterrupted,
     TurnProgress,
     TurnReset,
     TurnStarted,
-    Usage,
 )
 from warmwire.broker.messages import Finished, OwnerView, Replay, Started, TurnRecord
 from warmwire.broker.names import SessionKey
-from warmwire.worker import claude
-from warmwire.worker.deltas import DELTA_LIMIT, split_delta, unstreamed
+from warmwire.worker import claude, endings
+from warmwire.worker.deltas import DELTA_LIMIT, fitting, tools_finished, tools_started, unstreamed
 from warmwire.worker.errors import ErrorCode
+from warmwire.worker.transcript import Answered, turn_entry
 from warmwire.worker.turn import (
     Ack,
     AppendTranscript,
@@ -43,6 +42,7 @@ from warmwire.worker.turn import (
     FindHead,
     Give,
     Held,
+    KeepInterrupt,
     KillCli,
     NeedCli,
     Publish,
@@ -50,7 +50,7 @@ from warmwire.worker.turn import (
     ReadRecord,
     Turn,
 )
-from warmwire.worker.turnlog import TurnLog
+from warmwire.worker.turnlog import History, TurnLog
 
 ATTEMPTS = 3
 """Times that a turn is tried."""
@@ -60,8 +60,6 @@ PROGRESS_EVERY = 5.0
 """Seconds without an event after which a viewer is told that the CLI is alive."""
 INTERRUPT_WITHIN = 5.0
 """Seconds that the CLI may take to obey an interrupt; then it is killed."""
-SUMMARY_LIMIT = 500
-"""Characters of a tool's input or output that are published."""
 
 
 class Stage(Enum):
@@ -87,6 +85,13 @@ class _Message(msgspec.Struct, gc=False):
 _starts = msgspec.json.Decoder(_Start)
 
 
+def _message_id(event: bytes) -> str:
+    try:
+        return _starts.decode(event).message.id
+    except msgspec.DecodeError:
+        return ""  # of a shape that we do not know
+
+
 class Session:
     """A session in its owner's hands, from claim to release."""
 
@@ -102,7 +107,9 @@ class Session:
         self._worker = worker
         self._stall_timeout = stall_timeout
         self._to_interrupt: set[str] = set()
-        self._last_log: TurnLog | None = None
+        self._history = History()
+        self._acked = 0
+        self._asked_up_to = 0
         self._published_at = now
         self._heard_at = now
 
@@ -110,51 +117,52 @@ class Session:
 
     def offer(self, held: Held) -> list[Command]:
         """A message of this session has come; the same one again replaces where it is acknowledged."""
-        if self.turn is not None and self.turn.held.sequence == held.sequence:
-            self.turn.held = held
+        turn = self.turn
+        if turn is not None and turn.held.sequence == held.sequence:
+            turn.held = held.newest(turn.held)
             return []
-        self.waiting[held.sequence] = held
+        self.waiting[held.sequence] = held.newest(self.waiting.get(held.sequence))
         return self._next()
 
     def head(self, sequence: int | None, now: float) -> list[Command]:
         """The head of the queue is known. If it is not here yet, another worker is about to forward it."""
-        held = self.waiting.get(sequence) if sequence is not None else None
-        if held is None:
-            self.stage = Stage.IDLE
-            self._drop_older_than(sequence)
+        self.stage = Stage.IDLE
+        if sequence is None or sequence not in self.waiting:
+            return self._without_head(sequence)
+        if self.draining:
             return []
-        del self.waiting[held.sequence]
+        self.stage = Stage.CHECKING
+        held = self.waiting.pop(sequence)
         self.turn = self._new_turn(held, 1, now)
         return [ReadRecord(held.message.turn)]
 
-    def record(self, found: TurnRecord | None, interrupted: bool, now: float) -> list[Command]:
-        """What is known about the turn is here."""
+    def record(
+        self, found: TurnRecord | None, interrupted: bool, now: float, answered: Answered | None = None
+    ) -> list[Command]:
+        """What is known about the turn is here; ``answered`` if its answer is in the transcript already."""
         turn = self._turn()
-        held, message = turn.held, turn.held.message
         if isinstance(found, Finished):
-            return self._republish(found, held)
-        attempt = found.attempt + 1 if found else 1
-        self.turn = turn = self._new_turn(held, attempt, now)
-        if interrupted or message.turn in self._to_interrupt:
-            return self._end(self._interrupted(now))
-        if attempt > ATTEMPTS or held.deliveries > DELIVERIES:
-            return self._fail(ErrorCode.TOO_MANY_ATTEMPTS, now)
-        if found is not None and message.options.on_worker_loss == "fail":
-            return self._fail(ErrorCode.WORKER_LOST, now)
-        self.stage = Stage.STARTING
-        started = Started(attempt=attempt, epoch=self.epoch, worker=self._worker, digest=message.digest)
-        options = message.options
-        return [PutRecord(message.turn, started), NeedCli(options.model, options.system_prompt)]
+            return self._republish(found, turn)
+        if self.draining:
+            return self._put_back(turn)
+        if answered is not None:
+            return self._give_answer(answered)
+        stop = interrupted or turn.interrupted_at is not None or turn.id in self._to_interrupt
+        reason = self._not_again(turn.held, found)
+        made = found.attempt if found else 0
+        attempt = max(made, 1) if stop or reason else made + 1
+        self.turn = turn = self._new_turn(turn.held, attempt, turn.begun)
+        if stop:
+            return self._end(endings.interrupted(turn, now))
+        return self._fail(*reason, now) if reason else self._start(turn)
 
     def stored(self, now: float) -> list[Command]:
         """The turn's record is stored."""
         turn = self._turn()
-        if turn.end is not None:
-            end = turn.end
-            terminal = self._publish_ours(end)
-            return [*terminal, Ended(turn.held, end), Ack(turn.held)]
+        if turn.finishing:
+            return self._tell_end(turn)
         turn.record_stored = True
-        return self._give(now)
+        return self._finish() if turn.end is not None else self._give(now)
 
     def cli_ready(self, now: float) -> list[Command]:
         """The CLI process is there."""
@@ -168,22 +176,23 @@ class Session:
         turn = self.turn
         if turn is None or turn.end is not None or self.stage not in (Stage.STARTING, Stage.RUNNING):
             return []
+        turn.mirrored.clear()
         if turn.interrupted_at is not None:
-            return self._end(self._interrupted(now))
-        return self._fail(code, now)
+            return self._end(endings.interrupted(turn, now))
+        return self._fail(code, "", now)
 
     def appended(self) -> list[Command]:
         """The transcript is stored: the answer is part of the conversation. Now the record."""
         turn = self._turn()
         assert turn.end is not None  # noqa: S101 - only an ending appends
+        turn.finishing = True
         message = turn.held.message
         text, truncated = turn.log.answer()
-        envelope = turn.writer.wrap(self.seq + 1, turn.end.encode())
         finished = Finished(
             attempt=turn.attempt,
             epoch=self.epoch,
             digest=message.digest,
-            envelope=envelope.decode(),
+            envelope=turn.writer.wrap(self.seq + 1, turn.end.encode()).decode(),
             text=text,
             truncated=truncated,
         )
@@ -191,7 +200,9 @@ class Session:
 
     def acked(self, now: float) -> list[Command]:
         """The turn is over."""
-        self._to_interrupt.discard(self._turn().held.message.turn)
+        turn = self._turn()
+        self._to_interrupt.discard(turn.id)
+        self._acked = max(self._acked, turn.held.sequence)
         self.turn = None
         self.stage = Stage.IDLE
         self.idle_since = now
@@ -212,93 +223,72 @@ class Session:
     def _other_line(self, turn: Turn, line: claude.Line, now: float) -> list[Command]:
         commands: list[Command] = []
         match line:
-            case claude.Init():
-                turn.model = line.model
             case claude.Mirror():
-                turn.mirrored += line.entries
+                if "/subagents/" not in line.file:
+                    turn.mirrored += line.entries
             case claude.Assistant(parent_tool_use_id=None):
                 commands = self._assistant(turn, line, now)
             case claude.ToolResults(parent_tool_use_id=None):
-                commands = self._tool_results(turn, line)
+                commands = self._publish_ours(*tools_finished(turn.id, line.results))
             case claude.Retry():
                 commands = self._retry(turn)
             case claude.ControlRequest():
                 commands = [Give(claude.refuse_line(line.request_id, "not available here"))]
+            case claude.Lifecycle(message_uuid=turn.cli_uuid):
+                commands = self._lifecycle(turn, line.state, now)
             case claude.BadLine():
-                commands = [KillCli(), *self._fail(line.code, now)]
-            case claude.Result():
-                commands = self._result(turn, line, now)
+                commands = self._kill(endings.failed(turn, line.code, now))
+            case claude.Result() if not line.message_uuids or turn.cli_uuid in line.message_uuids:
+                commands = self._end(endings.by_result(turn, line, now))
         return commands
 
     def _stream_event(self, turn: Turn, line: claude.StreamEvent, now: float) -> list[Command]:
         if line.parent_tool_use_id is not None:
             return []
+        at_once = True
         if line.type == "content_block_delta":
-            first = turn.first_delta is None
-            if first:
+            at_once = turn.first_delta is None
+            if at_once:
                 turn.first_delta = now
-            if len(line.event) > DELTA_LIMIT:
-                return [self._publish(part, at_once=True) for part in split_delta(line.event)]
-            return [self._publish(line.event, at_once=first)]
-        if line.type == "message_start":
+        elif line.type == "message_start":
             turn.messages += 1
             turn.message_open = True
-            turn.streamed.add(_starts.decode(line.event).message.id)
+            turn.streamed.add(_message_id(line.event))
         elif line.type == "message_delta":
             turn.message_open = False
-        return [self._publish(line.event, at_once=True)]
+        if len(line.event) > DELTA_LIMIT:
+            return [self._publish(part, at_once=True) for part in fitting(line.event)]
+        return [self._publish(line.event, at_once=at_once)]
+
+    def _assistant(self, turn: Turn, line: claude.Assistant, now: float) -> list[Command]:
+        tools = self._publish_ours(*tools_started(turn.id, line.tools))
+        if not line.text or line.synthetic or line.message_id in turn.streamed:
+            return tools
+        return [*self._publish_unstreamed(turn, line.message_id, line.text, now), *tools]
+
+    def _publish_unstreamed(self, turn: Turn, message: str, text: str, now: float) -> list[Command]:
+        commands: list[Command] = []
+        for event in unstreamed(message, text):
+            commands += self._stream_event(turn, event, now)
+        turn.streamed.discard(message)  # its next block comes in one piece as well
+        return commands
 
     def _retry(self, turn: Turn) -> list[Command]:
         if not turn.message_open:
             return []
         turn.messages -= 1
         turn.message_open = False
-        reset = TurnReset(turn=turn.id, attempt=turn.attempt, reason="api_retry", message=turn.messages)
-        return self._publish_ours(reset)
-
-    def _assistant(self, turn: Turn, line: claude.Assistant, now: float) -> list[Command]:
-        commands: list[Command] = []
-        if line.text and not line.synthetic and line.message_id not in turn.streamed:
-            for event in unstreamed(line.message_id, line.text):
-                commands += self._stream_event(turn, event, now)
-        for tool in line.tools:
-            started = ToolStarted(turn=turn.id, name=tool.name, id=tool.id, summary=_summary(tool.input))
-            commands += self._publish_ours(started)
-        return commands
-
-    def _tool_results(self, turn: Turn, line: claude.ToolResults) -> list[Command]:
-        finished = [
-            ToolFinished(
-                turn=turn.id,
-                id=result.tool_use_id,
-                is_error=result.is_error,
-                summary=_summary(result.content),
-            )
-            for result in line.results
-        ]
-        return [command for event in finished for command in self._publish_ours(event)]
-
-    def _result(self, turn: Turn, line: claude.Result, now: float) -> list[Command]:
-        usage = Usage(
-            input_tokens=line.usage.input_tokens,
-            output_tokens=line.usage.output_tokens,
-            cache_read_input_tokens=line.usage.cache_read_input_tokens,
-            cache_creation_input_tokens=line.usage.cache_creation_input_tokens,
-            cost_usd=line.cost_usd,
+        return self._publish_ours(
+            TurnReset(turn=turn.id, attempt=turn.attempt, reason="api_retry", message=turn.messages)
         )
-        if line.ending == "failed":
-            return self._fail(line.error or ErrorCode.CLI_FAILED, now, line.detail, usage)
-        if line.ending == "interrupted":
-            return self._end(self._interrupted(now, usage))
-        completed = TurnCompleted(
-            turn=turn.id,
-            attempt=turn.attempt,
-            usage=usage,
-            duration_ms=_ms(now - turn.begun),
-            ttft_ms=self._ttft(turn),
-            stop_reason=line.stop_reason,
-        )
-        return self._end(completed)
+
+    def _lifecycle(self, turn: Turn, state: str, now: float) -> list[Command]:
+        """Without a result before them, these two mean that none will come."""
+        if state == "cancelled":
+            return self._end(endings.interrupted(turn, now))
+        if state == "completed":
+            return self._fail(ErrorCode.CLI_FAILED, "It holds the message for answered.", now)
+        return []
 
     # -- what others ask
 
@@ -306,71 +296,118 @@ class Session:
         """Stop a turn (None: the one at hand), begun or still waiting; returns the turn that is stopped."""
         turn = self.turn
         if turn is not None and turn_id in (None, turn.id):
-            return turn.id, self._interrupt_running(turn, now)
-        if turn_id is not None and any(held.message.turn == turn_id for held in self.waiting.values()):
-            self._to_interrupt.add(turn_id)
-            return turn_id, []
-        return None, []
+            return self._interrupt_at_hand(turn, now)
+        if turn_id is None or all(held.message.turn != turn_id for held in self.waiting.values()):
+            return None, []
+        again = turn_id in self._to_interrupt
+        self._to_interrupt.add(turn_id)
+        return turn_id, [] if again else [KeepInterrupt(turn_id)]
 
     def view(self, question: Replay) -> OwnerView:
         """Where the session stands, and what came after the asked position."""
-        log = self.turn.log if self.turn is not None and self.turn.given else self._last_log
-        running = self.turn.id if self.turn is not None and self.turn.given else None
-        events = self._events_after(question, log)
-        show = log.snapshot().encode().decode() if events is None and running and log else None
-        return OwnerView(epoch=self.epoch, seq=self.seq, turn=running, events=events, snapshot=show)
+        turn = self.turn if self.turn is not None and self.turn.visible else None
+        events = self._events_after(question)
+        shown = None if turn is None or events is not None else turn.log.snapshot().encode().decode()
+        return OwnerView(
+            epoch=self.epoch, seq=self.seq, turn=turn.id if turn else None, events=events, snapshot=shown
+        )
 
     def tick(self, now: float) -> list[Command]:
         """Time has passed; call it every half second or so."""
         turn = self.turn
         if turn is None:
-            return self._next()  # the head may never be forwarded: we may have lost the session unnoticed
+            return self._next()  # the head may have gone elsewhere
         if not turn.given or turn.end is not None:
             return []
         if turn.interrupted_at is not None:
             late = now - turn.interrupted_at > INTERRUPT_WITHIN
-            return [KillCli(), *self._end(self._interrupted(now))] if late else []
+            return self._kill(endings.interrupted(turn, now)) if late else []
         if now - self._heard_at > self._stall_timeout:
-            return [KillCli(), *self._fail(ErrorCode.CLI_STALLED, now)]
+            return self._kill(endings.failed(turn, ErrorCode.CLI_STALLED, now))
         if now - self._published_at > PROGRESS_EVERY:
+            elapsed = endings.ms(now - turn.begun)
+            progress = self._publish_ours(TurnProgress(turn=turn.id, elapsed_ms=elapsed, doing="waiting"))
             self._published_at = now
-            elapsed = _ms(now - turn.begun)
-            return self._publish_ours(TurnProgress(turn=turn.id, elapsed_ms=elapsed, doing="waiting"))
+            return progress
         return []
 
-    # -- within
+    def thawed(self, now: float) -> None:
+        """The worker was frozen: the silence of that time says nothing about the CLI."""
+        self._heard_at = self._published_at = now
+        if self.turn is not None and self.turn.interrupted_at is not None:
+            self.turn.interrupted_at = now
+
+    # -- the queue, within
 
     def _next(self) -> list[Command]:
         if self.stage is not Stage.IDLE or not self.waiting or self.draining:
             return []
         self.stage = Stage.CHECKING
-        return [FindHead()]
+        self._asked_up_to = max(self.waiting)
+        return [FindHead(after=min(self._acked, min(self.waiting) - 1))]
 
-    def _drop_older_than(self, head: int | None) -> None:
-        """What stands before the head, or in an empty queue, was acked: it needs no answer from here."""
-        for sequence in list(self.waiting):
-            if head is None or sequence < head:
-                del self.waiting[sequence]
+    def _without_head(self, head: int | None) -> list[Command]:
+        """What stands before the head, or stood in an empty queue, was acked: it needs no answer."""
+        gone_before = self._asked_up_to + 1 if head is None else head
+        for sequence in [at for at in self.waiting if at < gone_before]:
+            self._to_interrupt.discard(self.waiting.pop(sequence).message.turn)
+        return self._next() if head is None else []
 
-    def _new_turn(self, held: Held, attempt: int, now: float) -> Turn:
-        log = TurnLog(held.message.turn, attempt, self.seq + 1)
-        return Turn(held, attempt, now, log, EnvelopeWriter(self.epoch, held.message.turn, attempt))
+    def _put_back(self, turn: Turn) -> list[Command]:
+        self.waiting[turn.held.sequence] = turn.held
+        self.turn = None
+        self.stage = Stage.IDLE
+        return []
+
+    # -- the way of a turn
+
+    def _new_turn(self, held: Held, attempt: int, begun: float) -> Turn:
+        turn = held.message.turn
+        log = TurnLog(turn, attempt, self.seq + 1)
+        return Turn(held, attempt, begun, log, EnvelopeWriter(self.epoch, turn, attempt))
 
     def _turn(self) -> Turn:
         if self.turn is None:
             raise AssertionError("an answer to a command of a turn that is over")
         return self.turn
 
-    def _republish(self, found: Finished, held: Held) -> list[Command]:
+    def _republish(self, found: Finished, turn: Turn) -> list[Command]:
+        turn.over = True
         self.stage = Stage.ENDING
-        return [Publish(found.envelope.encode(), at_once=True), Ack(held)]
+        return [Publish(found.envelope.encode(), at_once=True), Ack(turn.held)]
+
+    def _give_answer(self, answered: Answered) -> list[Command]:
+        """The worker before died between the transcript and the record: say again what it had said."""
+        held, begun = self._turn().held, self._turn().begun
+        self.turn = turn = self._new_turn(held, answered.end.attempt, begun)
+        commands = self._publish_ours(TurnReset(turn=turn.id, attempt=turn.attempt, reason="worker_lost"))
+        for message, text in answered.messages:
+            commands += self._publish_unstreamed(turn, message, text, begun)
+        return [*commands, *self._end(answered.end)]
+
+    def _not_again(self, held: Held, found: Started | None) -> tuple[ErrorCode, str] | None:
+        """Why a turn is not (or no longer) run."""
+        if found is not None and found.digest != held.message.digest:
+            return ErrorCode.INVALID_REQUEST, "Its Idempotency-Key belongs to another message."
+        if (found is not None and found.attempt >= ATTEMPTS) or held.deliveries > DELIVERIES:
+            return ErrorCode.TOO_MANY_ATTEMPTS, ""
+        if found is not None and held.message.options.on_worker_loss == "fail":
+            return ErrorCode.WORKER_LOST, ""
+        return None
+
+    def _start(self, turn: Turn) -> list[Command]:
+        self.stage = Stage.STARTING
+        message = turn.held.message
+        started = Started(attempt=turn.attempt, epoch=self.epoch, worker=self._worker, digest=message.digest)
+        need = NeedCli(message.options.model, message.options.system_prompt)
+        return [PutRecord(message.turn, started), need]
 
     def _give(self, now: float) -> list[Command]:
         turn = self._turn()
         if not (turn.record_stored and turn.cli_ready):
             return []
         if turn.interrupted_at is not None:
-            return self._end(self._interrupted(now))
+            return self._end(endings.interrupted(turn, now))
         self.stage = Stage.RUNNING
         turn.given = True
         self._heard_at = now
@@ -384,86 +421,70 @@ class Session:
             traceparent=turn.held.traceparent,
         )
         reset = TurnReset(turn=message.turn, attempt=turn.attempt, reason="worker_lost")
-        again = self._publish_ours(reset) if turn.attempt > 1 else []
-        return [*again, *self._publish_ours(started), Give(claude.user_line(message.content, turn.cli_uuid))]
+        again = [reset] if turn.attempt > 1 else []
+        line = claude.user_line(message.content, turn.cli_uuid)
+        return [*self._publish_ours(*again, started), Give(line)]
 
-    def _interrupt_running(self, turn: Turn, now: float) -> list[Command]:
-        if turn.end is not None or turn.interrupted_at is not None:
-            return []
+    def _interrupt_at_hand(self, turn: Turn, now: float) -> tuple[str | None, list[Command]]:
+        if turn.end is not None or turn.over:
+            return turn.id if isinstance(turn.end, TurnInterrupted) else None, []
+        if turn.interrupted_at is not None:
+            return turn.id, []
         turn.interrupted_at = now
-        return [Give(claude.interrupt_line(f"interrupt-{turn.attempt}"))] if turn.given else []
+        stop = [Give(claude.interrupt_line(f"interrupt-{turn.attempt}"))] if turn.given else []
+        return turn.id, [*stop, KeepInterrupt(turn.id)]
 
-    def _interrupted(self, now: float, usage: Usage | None = None) -> TurnInterrupted:
-        turn = self._turn()
-        return TurnInterrupted(
-            turn=turn.id,
-            attempt=turn.attempt,
-            usage=usage or Usage(),
-            duration_ms=_ms(now - turn.begun),
-            ttft_ms=self._ttft(turn),
-        )
+    # -- the end of a turn
 
-    def _fail(
-        self, code: ErrorCode, now: float, detail: str = "", usage: Usage | None = None
-    ) -> list[Command]:
-        turn = self._turn()
-        failed = TurnFailed(
-            turn=turn.id,
-            attempt=turn.attempt,
-            usage=usage or Usage(),
-            duration_ms=_ms(now - turn.begun),
-            ttft_ms=self._ttft(turn),
-            code=code.value,
-            message=f"{code.message} {detail[:SUMMARY_LIMIT]}".strip(),
-            retryable=code.retryable,
-        )
-        return self._end(failed)
+    def _fail(self, code: ErrorCode, detail: str, now: float) -> list[Command]:
+        return self._end(endings.failed(self._turn(), code, now, detail))
+
+    def _kill(self, end: TurnEnd) -> list[Command]:
+        self._turn().mirrored.clear()
+        return [KillCli(), *self._end(end)]
 
     def _end(self, end: TurnEnd) -> list[Command]:
         turn = self._turn()
         turn.end = end
+        being_started = self.stage is Stage.STARTING and not turn.record_stored
         self.stage = Stage.ENDING
-        self._last_log = turn.log
-        if turn.mirrored:
-            return [AppendTranscript(tuple(turn.mirrored))]
-        return self.appended()
+        return [] if being_started else self._finish()  # one write of its record at a time
+
+    def _finish(self) -> list[Command]:
+        turn = self._turn()
+        if not turn.mirrored or turn.end is None:
+            return self.appended()
+        return [AppendTranscript((*turn.mirrored, turn_entry(turn.end)))]
+
+    def _tell_end(self, turn: Turn) -> list[Command]:
+        assert turn.end is not None  # noqa: S101 - its record is stored
+        told = self._publish_ours(turn.end)
+        turn.over = True
+        self._history.end()
+        return [*told, Ended(turn.held, turn.end), Ack(turn.held)]
+
+    # -- events
 
     def _publish(self, event: bytes, *, at_once: bool) -> Publish:
         turn = self._turn()
+        if self.seq < turn.log.begun:
+            self._history.begin(turn.log)
         self.seq += 1
         self._published_at = self._heard_at
         envelope = turn.writer.wrap(self.seq, event)
         turn.log.append(event, envelope)
         return Publish(envelope, at_once)
 
-    def _publish_ours(self, event: Event) -> list[Command]:
-        return [self._publish(event.encode(), at_once=True)]
+    def _publish_ours(self, *events: Event) -> list[Command]:
+        return [self._publish(event.encode(), at_once=True) for event in events]
 
-    def _events_after(self, question: Replay, log: TurnLog | None) -> tuple[str, ...] | None:
+    def _events_after(self, question: Replay) -> tuple[str, ...] | None:
         if question.epoch is None or question.seq is None:
             return None
-        after = Position(question.epoch, question.seq)
-        if after == (self.epoch, self.seq) or (question.seq == 0 and self._yet_to_begin(question.turn)):
-            return ()
-        if log is None:
+        after, here = Position(question.epoch, question.seq), Position(self.epoch, self.seq)
+        if question.turn is not None and question.seq == 0:
+            return self._history.of_turn(question.turn)
+        if after > here:
             return None
-        if question.seq == 0 and question.turn == log.turn and log.whole:
-            return log.since(log.begun - 1)
-        if after.epoch == self.epoch:
-            return log.since(after.seq)
-        return log.since(0) if after.epoch < self.epoch else None
-
-    def _yet_to_begin(self, turn: str | None) -> bool:
-        at_hand = [self.turn.held] if self.turn is not None and not self.turn.given else []
-        return any(held.message.turn == turn for held in [*at_hand, *self.waiting.values()])
-
-    def _ttft(self, turn: Turn) -> int | None:
-        return None if turn.first_delta is None else _ms(turn.first_delta - turn.begun)
-
-
-def _summary(raw: bytes) -> str:
-    return raw.decode(errors="replace")[:SUMMARY_LIMIT]
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
+        seq = after.seq if after.epoch == self.epoch else 0
+        return () if seq == self.seq else self._history.since(seq)

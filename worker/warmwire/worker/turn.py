@@ -23,10 +23,19 @@ class Held:
     deliveries: int
     traceparent: str | None = None
 
+    def newest(self, other: Held | None) -> Held:
+        """The later delivery of the two; deliveries may overtake each other on their way here."""
+        return self if other is None or other.deliveries <= self.deliveries else other
+
 
 @dataclass(frozen=True, slots=True)
 class FindHead:
-    """Which message is the head of the session's queue? Answer with ``head``."""
+    """Which message is the head of the session's queue? Answer with ``head``.
+
+    What stands up to ``after`` is acknowledged; the server may still have it for a moment.
+    """
+
+    after: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +54,15 @@ class PutRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepInterrupt:
+    """Store that the turn is to be interrupted, so that it is whoever has the session next. Not answered."""
+
+    turn: str
+
+
+@dataclass(frozen=True, slots=True)
 class AppendTranscript:
-    """Store new transcript entries. Answer with ``appended``."""
+    """Store new transcript entries, all or none. Answer with ``appended``."""
 
     entries: tuple[bytes, ...]
 
@@ -95,13 +111,27 @@ class Ended:
 
 
 Command = (
-    FindHead | ReadRecord | PutRecord | AppendTranscript | NeedCli | Give | KillCli | Publish | Ack | Ended
+    FindHead
+    | ReadRecord
+    | PutRecord
+    | KeepInterrupt
+    | AppendTranscript
+    | NeedCli
+    | Give
+    | KillCli
+    | Publish
+    | Ack
+    | Ended
 )
 
 
 @dataclass(slots=True)
 class Turn:
-    """The turn at hand. Times are monotonic seconds."""
+    """The turn at hand. Times are monotonic seconds.
+
+    First ``record_stored`` and ``cli_ready``, then ``given``. ``end`` is how it ends, ``finishing`` says that
+    the record of it is being stored, ``over`` that everybody has been told.
+    """
 
     held: Held
     attempt: int
@@ -113,17 +143,23 @@ class Turn:
     given: bool = False
     interrupted_at: float | None = None
     first_delta: float | None = None
-    model: str | None = None
     messages: int = 0
     message_open: bool = False
     streamed: set[str] = field(default_factory=set)
     mirrored: list[bytes] = field(default_factory=list)
     end: TurnEnd | None = None
+    finishing: bool = False
+    over: bool = False
 
     @property
     def id(self) -> str:
         """The turn id."""
         return self.held.message.turn
+
+    @property
+    def visible(self) -> bool:
+        """Whether viewers have heard of it and not yet of its end."""
+        return self.log.last >= self.log.begun and not self.over
 
     @property
     def cli_uuid(self) -> str:

@@ -1,10 +1,11 @@
-"""The events of one turn in its owner's memory: the log that readers are repaired from. Pure.
+"""What an owner has published, in its memory: the log that readers are repaired from. Pure.
 
 A delta costs an append. Text is put together only when somebody asks for it, or when old events make room.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from itertools import islice
 
@@ -14,7 +15,9 @@ from warmwire.broker.events import Block, Snapshot
 from warmwire.broker.messages import RECORDED_TEXT_LIMIT
 
 EVENTS_LIMIT = 256 * 1024
-"""Bytes of events kept per turn; older ones live on as text only."""
+"""Bytes of events kept of the turn at hand; older ones live on as text only."""
+ENDED_LIMIT = 8 * 1024
+"""Bytes of events kept of a turn that has ended, for readers that missed its end. Its record has the text."""
 
 
 class _Content(msgspec.Struct, gc=False):
@@ -24,7 +27,7 @@ class _Content(msgspec.Struct, gc=False):
 
 
 class _Event(msgspec.Struct, gc=False):
-    """The fields of a streaming event that make up text."""
+    """The fields of an event that make up text."""
 
     type: str
     index: int = 0
@@ -48,6 +51,11 @@ class TurnLog:
         self._text = _Text()
 
     @property
+    def last(self) -> int:
+        """The sequence of the newest event; the one before the beginning while there is none."""
+        return self.first + len(self._events) - 1
+
+    @property
     def whole(self) -> bool:
         """Whether the events go back to the turn's beginning."""
         return self.first == self.begun
@@ -57,10 +65,13 @@ class TurnLog:
         self._events.append((event, envelope))
         self._bytes += len(envelope)
         while self._bytes > EVENTS_LIMIT and len(self._events) > 1:
-            oldest, sent = self._events.popleft()
-            self._bytes -= len(sent)
-            self.first += 1
-            self._text.fold(oldest)
+            self._text.fold(self._forget_oldest())
+
+    def end(self) -> None:
+        """The turn is over: from now on there is only the end of it, and no text."""
+        self._text = _Text()
+        while self._bytes > ENDED_LIMIT and len(self._events) > 1:
+            self._forget_oldest()
 
     def since(self, seq: int) -> tuple[str, ...] | None:
         """The envelopes after a sequence; None when some of them are gone."""
@@ -78,6 +89,12 @@ class TurnLog:
         text = self._whole_text()
         return "".join(block.text for block in text.listed() if block.kind == "text"), text.truncated
 
+    def _forget_oldest(self) -> bytes:
+        event, envelope = self._events.popleft()
+        self._bytes -= len(envelope)
+        self.first += 1
+        return event
+
     def _whole_text(self) -> _Text:
         text = self._text.copy()
         for event, _ in self._events:
@@ -85,18 +102,53 @@ class TurnLog:
         return text
 
 
+class History:
+    """What is known of an ownership's events: those of the turn at hand, and the end of the turn before."""
+
+    def __init__(self) -> None:
+        self._logs: list[TurnLog] = []
+
+    def begin(self, log: TurnLog) -> None:
+        """A turn begins; its first event will be the one after the last."""
+        self._logs = [*self._logs[-1:], log]
+
+    def end(self) -> None:
+        """The turn at hand has ended."""
+        self._logs = self._logs[-1:]
+        self._logs[0].end()
+
+    def since(self, seq: int) -> tuple[str, ...] | None:
+        """The envelopes after a sequence of this epoch; None when some of them are gone."""
+        if not self._logs or seq + 1 < self._logs[0].first:
+            return None
+        parts = [log.since(max(seq, log.begun - 1)) for log in self._logs if seq < log.last]
+        return None if None in parts else tuple(envelope for part in parts for envelope in part or ())
+
+    def of_turn(self, turn: str) -> tuple[str, ...] | None:
+        """What has come from the beginning of a turn on: nothing of one that is not known here."""
+        for number, log in enumerate(self._logs):
+            if log.turn == turn:
+                later = self._logs[number + 1 :]
+                return self.since(log.begun - 1) if log.whole and all(x.whole for x in later) else None
+        return ()
+
+
 class _Text:
     """Text per (message, block), folded from events."""
 
     def __init__(self) -> None:
-        self.truncated = False
         self._message = -1
         self._size = 0
+        self._cut_in: int | None = None  # the message in which the limit was reached
         self._blocks: dict[tuple[int, int], tuple[str, list[str]]] = {}
+
+    @property
+    def truncated(self) -> bool:
+        return self._cut_in is not None
 
     def copy(self) -> _Text:
         other = _Text()
-        other.truncated, other._message, other._size = self.truncated, self._message, self._size
+        other._message, other._size, other._cut_in = self._message, self._size, self._cut_in
         other._blocks = {place: (kind, list(parts)) for place, (kind, parts) in self._blocks.items()}
         return other
 
@@ -110,9 +162,12 @@ class _Text:
         if raw.startswith(b'{"type":"turn_reset"'):
             self._forget_from(msgspec.json.decode(raw)["message"])
             return
-        if not raw.startswith((b'{"type":"message_start"', b'{"type":"content_block_')):
-            return
-        event = _events.decode(raw)
+        try:
+            self._take(_events.decode(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # of a shape that we do not know: it was passed on as it is, and adds no text here
+
+    def _take(self, event: _Event) -> None:
         if event.type == "message_start":
             self._message += 1
         elif event.type == "content_block_start" and event.content_block is not None:
@@ -125,15 +180,28 @@ class _Text:
 
     def _add(self, index: int, kind: str, content: _Content) -> None:
         text = content.thinking or content.text
+        if not text or self.truncated:
+            return
         room = RECORDED_TEXT_LIMIT - self._size
-        if len(text) > room:
-            self.truncated = True
-            text = text[:room]
-        if text:
-            self._size += len(text)
-            self._blocks.setdefault((self._message, index), (kind, []))[1].append(text)
+        if _size(text) > room:
+            self._cut_in = self._message
+            text = _cut(text, room)
+        self._size += _size(text)
+        self._blocks.setdefault((self._message, index), (kind, []))[1].append(text)
 
     def _forget_from(self, message: int) -> None:
         for place in [place for place in self._blocks if place[0] >= message]:
-            self._size -= sum(map(len, self._blocks.pop(place)[1]))
+            self._size -= sum(map(_size, self._blocks.pop(place)[1]))
         self._message = message - 1
+        if self._cut_in is not None and self._cut_in >= message:
+            self._cut_in = None
+
+
+def _size(text: str) -> int:
+    """Bytes that a text takes in JSON, which is how records and snapshots travel."""
+    return len(msgspec.json.encode(text)) - 2
+
+
+def _cut(text: str, room: int) -> str:
+    """The longest beginning that takes at most ``room`` bytes in JSON."""
+    return text[: bisect_right(range(1, len(text) + 1), room, key=lambda length: _size(text[:length]))]

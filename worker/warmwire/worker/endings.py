@@ -1,0 +1,70 @@
+"""The terminal event of a turn, made from what is known at its end. Pure."""
+
+from __future__ import annotations
+
+from warmwire.broker.events import TurnCompleted, TurnEnd, TurnFailed, TurnInterrupted, Usage
+from warmwire.worker import claude
+from warmwire.worker.errors import ErrorCode
+from warmwire.worker.turn import Turn
+
+DETAIL_LIMIT = 500
+"""Characters of the CLI's own words in a failure's message."""
+
+
+def by_result(turn: Turn, line: claude.Result, now: float) -> TurnEnd:
+    """The end that the CLI itself declares."""
+    usage = Usage(
+        input_tokens=line.usage.input_tokens,
+        output_tokens=line.usage.output_tokens,
+        cache_read_input_tokens=line.usage.cache_read_input_tokens,
+        cache_creation_input_tokens=line.usage.cache_creation_input_tokens,
+        cost_usd=line.cost_usd,
+    )
+    if line.ending == "failed":
+        return failed(turn, line.error or ErrorCode.CLI_FAILED, now, line.detail, usage)
+    if line.ending == "interrupted":
+        return interrupted(turn, now, usage)
+    return TurnCompleted(
+        turn=turn.id,
+        attempt=turn.attempt,
+        usage=usage,
+        duration_ms=ms(now - turn.begun),
+        ttft_ms=_ttft(turn),
+        stop_reason=line.stop_reason,
+    )
+
+
+def interrupted(turn: Turn, now: float, usage: Usage | None = None) -> TurnInterrupted:
+    """Somebody stopped it."""
+    return TurnInterrupted(
+        turn=turn.id,
+        attempt=turn.attempt,
+        usage=usage or Usage(),
+        duration_ms=ms(now - turn.begun),
+        ttft_ms=_ttft(turn),
+    )
+
+
+def failed(
+    turn: Turn, code: ErrorCode, now: float, detail: str = "", usage: Usage | None = None
+) -> TurnFailed:
+    """There is no answer, or not all of it."""
+    return TurnFailed(
+        turn=turn.id,
+        attempt=turn.attempt,
+        usage=usage or Usage(),
+        duration_ms=ms(now - turn.begun),
+        ttft_ms=_ttft(turn),
+        code=code.value,
+        message=f"{code.message} {detail[:DETAIL_LIMIT]}".strip(),
+        retryable=code.retryable,
+    )
+
+
+def ms(seconds: float) -> int:
+    """Seconds in whole milliseconds."""
+    return round(seconds * 1000)
+
+
+def _ttft(turn: Turn) -> int | None:
+    return None if turn.first_delta is None else ms(turn.first_delta - turn.begun)
