@@ -1,14 +1,15 @@
 """When a worker must hold still: as long as it cannot hear itself, others may hold it dead. Pure.
 
-    OPEN ── unheard for FREEZE_AFTER: Freeze ──▶ FROZEN ── heard: ReadOwners ──▶ RETURNING ── read: Thaw ──▶ OPEN
-                                                   ▲                                 │
-                                                   └──── unheard again ──────────────┘
+    OPEN ── unheard for FREEZE_AFTER: Freeze ──▶ FROZEN ── heard: ReadOwners ──▶ RETURNING ── read: Thaw
+      ▲                                            ▲                                │  │
+      │                                            └────────── unheard again ───────┘  │
+      └────────────────────────────────────────────────────────────────────────────────┘
 
-A heartbeat counts from when it was *sent*: one that lay in the socket while the process was stopped is no news.
-Nobody who hears what we hear holds us dead while the fence is open, as ``DEAD_AFTER`` is twice as long. Frozen, a
-worker publishes nothing, answers nobody, pulls nothing, sends no in-progress acks and judges nobody; its CLIs are
-stopped. The freeze is reversible: what nobody has claimed meanwhile goes on where it was. Safety does not rest on
-this, it is what keeps two CLIs from working on one turn; see ``ownership``.
+A heartbeat counts from when it was *sent*: one that lay in the socket while the process was stopped is no
+news. Nobody who hears what we hear holds us dead while the fence is open, as ``DEAD_AFTER`` is twice as long.
+Frozen, a worker publishes nothing, answers nobody, pulls nothing, sends no in-progress acks and judges nobody;
+its CLIs are stopped. What nobody has claimed meanwhile then goes on where it was. Safety does not rest on this
+(see ``ownership``); it keeps two CLIs from working on one turn.
 """
 
 from __future__ import annotations
