@@ -21,16 +21,24 @@ from time import monotonic
 
 import structlog
 
+from warmwire.broker.bus import Arrived
+from warmwire.broker.messages import OwnerRecord, decode
+
 from tests.system import history as h
 from tests.system.checker import TERMINAL, Violation, check
 from tests.system.cluster import MEMBERS, Cluster, Worker, let_time_pass, until
+from tests.system.edge_load import EdgeLoad
 from tests.system.load import Load, pauses
 
 DELTAS, RATE = 60, 25
 """Deltas of an answer and deltas per second: a turn takes 2.4 s, so that most faults hit it in the middle."""
-EMULATOR = {"DELTAS": str(DELTAS), "RATE": str(RATE)}
+SLOW_RATE = 10
+"""Deltas per second where there are hundreds of turns at once: the machine is shared by all roles."""
 PAUSE = 6.0
 """Seconds for which a process is stopped: longer than the 3 s after which it is held dead."""
+USUAL = 60
+SESSIONS = {"kill-leader": 200}
+"""Sessions at a time, where nothing else is asked for."""
 IDLE, RUNNING = 50, 10
 """Sessions of the drained worker."""
 
@@ -60,10 +68,17 @@ class Outcome:
     hit: Hit
     notes: list[str] = field(default_factory=list)
 
+    all_complete: bool = True
+
     @property
     def violations(self) -> list[Violation]:
-        """The checker's verdict."""
-        return check(self.history)
+        """The checker's verdict; where turns are retried, none may end in any other way than completed."""
+        violations = check(self.history)
+        for line, record in enumerate(self.history, 1):
+            if self.all_complete and isinstance(record, h.Recorded) and record.ending != "turn_completed":
+                what = f"ended with {record.ending}"
+                violations.append(Violation("completed", record.turn, what, (line,)))
+        return violations
 
     @property
     def accepted(self) -> int:
@@ -99,11 +114,14 @@ def scenario(function: Scenario) -> Scenario:
 
 
 @asynccontextmanager
-async def stage(plan: Plan, workers: int = 2, members: int = 1) -> AsyncIterator[tuple[Cluster, Load]]:
+async def stage(
+    plan: Plan, workers: int = 2, members: int = 1, rate: int = RATE, loss: str = "retry"
+) -> AsyncIterator[tuple[Cluster, Load]]:
     """A cluster with workers and a load that is not started yet."""
-    async with Cluster(plan.folder, members, EMULATOR) as cluster:
+    emulator = {"DELTAS": str(DELTAS), "RATE": str(rate)}
+    async with Cluster(plan.folder, members, emulator) as cluster:
         await cluster.start_workers(workers)
-        yield cluster, Load(cluster.url, plan.seed, deltas=DELTAS)
+        yield cluster, Load(cluster.url, plan.seed, deltas=DELTAS, loss=loss)
 
 
 async def under_way(load: Load, count: int) -> None:
@@ -188,9 +206,9 @@ async def kill_all_workers(plan: Plan) -> Outcome:
 @scenario
 async def kill_leader(plan: Plan) -> Outcome:
     """kill -9 of the stream leader of a cluster of three."""
-    async with stage(plan, members=MEMBERS) as (cluster, load):
+    async with stage(plan, members=MEMBERS, rate=SLOW_RATE) as (cluster, load):
         await load.start(plan.sessions)
-        await under_way(load, plan.sessions // 2)
+        await under_way(load, plan.sessions * 9 // 10)
         leader = await cluster.leader_of("WW_STATE")
         killed = hit(load, f"kill -9 nats-{leader}")
         cluster.servers[leader].kill()
@@ -259,6 +277,115 @@ async def cut_10s(plan: Plan) -> Outcome:
     return await _cut(plan, 10)
 
 
+@scenario
+async def kill_worker_fail(plan: Plan) -> Outcome:
+    """kill -9 of one of two workers, where turns ask not to be begun again."""
+    async with stage(plan, loss="fail") as (cluster, load):
+        await load.start(plan.sessions)
+        await under_way(load, plan.sessions // 2)
+        victim = busiest(cluster, load)
+        killed = hit(load, f"kill -9 {victim.name}", [victim])
+        victim.kill()
+        outcome = await concluded(load, killed)
+        outcome.all_complete = False
+        outcome.notes.append(f"turns begun again: {resets(load.history)}")
+        return outcome
+
+
+@scenario
+async def kill_edge(plan: Plan) -> Outcome:
+    """kill -9 of one of two edges; its viewers go on at the other with `Last-Event-ID`."""
+    async with stage(plan) as (cluster, _):
+        edges = await cluster.start_edges(2)
+        load = EdgeLoad(cluster.url, plan.seed, deltas=DELTAS, edges=edges)
+        await load.start(plan.sessions)
+        await under_way(load, plan.sessions // 2)
+        turns = {turn for turn in load.notes.flowing if load.edge_of.get(turn) == edges[0]}
+        killed = Hit(load.fault(f"kill -9 {cluster.edges[0].name}"), frozenset(turns))
+        cluster.edges[0].kill()
+        outcome = await concluded(load, killed)
+        broken = sum(isinstance(record, h.Broke) for record in load.history)
+        outcome.notes.append(f"connections broken: {broken}")
+        return outcome
+
+
+@scenario
+async def drain(plan: Plan) -> Outcome:
+    """SIGTERM of a worker with idle and running sessions, while another is there."""
+    async with stage(plan, workers=1) as (cluster, load):
+        (leaving,) = cluster.workers
+        resting = Load(cluster.url, plan.seed, deltas=DELTAS, name="idle")
+        await resting.start(IDLE, times=1)
+        await until(lambda: resting.resting == IDLE, "idle sessions", 60)
+        await load.start(RUNNING)
+        await under_way(load, RUNNING)
+        await cluster.start_workers(1)
+        released = await releases(load)
+        told = hit(load, f"SIGTERM {leaving.name}", [leaving])
+        leaving.signal(signal.SIGTERM)
+        code = await leaving.ended()
+        left = monotonic() - told.at
+        outcome = await concluded(load, told)
+        await resting.finish()
+        outcome.history += resting.history
+        idle = sorted(at - told.at for session, at in released.items() if session.startswith("idle"))
+        whole, each = idle[-1] * 1000, idle[-1] * 1000 / len(idle)
+        outcome.notes.append(f"exit code {code} after {left:.1f} s")
+        outcome.notes.append(f"{len(idle)} idle sessions handed over in {whole:.0f} ms, {each:.1f} ms each")
+        return outcome
+
+
+async def releases(load: Load) -> dict[str, float]:
+    """When each session is given up, from now on; filled in as it happens."""
+    found: dict[str, float] = {}
+
+    def heard(message: Arrived) -> None:
+        if decode(OwnerRecord, message.data).worker is None:
+            found.setdefault(message.subject.rsplit(".", 1)[1], monotonic())
+
+    await load.mine.bus.subscribe("ww.own.*.*", heard)
+    await load.mine.bus.flush()
+    return found
+
+
+@scenario
+async def clock_jump(plan: Plan) -> Outcome:
+    """The wall clock of one of two workers jumps by an hour forward, then by two back."""
+    clock = plan.folder / "clock"
+    clock.write_text("+0")
+    environment = clock_of_its_own(clock)
+    async with stage(plan, workers=1) as (cluster, load):
+        (victim,) = await cluster.start_workers(1, environment=environment)
+        await load.start(plan.sessions)
+        await under_way(load, plan.sessions // 2)
+        jumped = hit(load, f"clock of {victim.name} + 1 h", [victim])
+        clock.write_text("+3600")
+        await over(load, jumped)
+        await under_way(load, plan.sessions // 2)
+        load.fault(f"clock of {victim.name} - 1 h")
+        clock.write_text("-3600")
+        outcome = await concluded(load, jumped)
+        outcome.notes.append(f"turns begun again: {resets(load.history)}")
+        return outcome
+
+
+def clock_of_its_own(clock: Path) -> dict[str, str]:
+    """The environment of a process whose wall clock is ahead by what stands in a file, from moment to moment."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        raise LeftOutError("libfaketime is not installed (apt-get install faketime)")
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+class LeftOutError(Exception):
+    """A scenario that this machine cannot play; says why."""
+
+
 def resets(history: Iterable[h.Any]) -> int:
     """How many turns were begun again, as far as a viewer of the turn was told."""
     return len(
@@ -300,8 +427,11 @@ async def play_all(names: Sequence[str], folder: Path, seed: int, sessions: int)
     print(COLUMNS.format("scenario", "turns", "ends", "of which", "violations", "hit", "worst", "median", ""))
     violations = 0
     for name in names:
-        outcome = await play(name, Plan(folder / name, seed, sessions))
-        violations += len(outcome.violations)
+        plan = Plan(folder / name, seed, sessions or SESSIONS.get(name, USUAL))
+        try:
+            violations += len((await play(name, plan)).violations)
+        except LeftOutError as error:
+            print(f"{name}: left out: {error}")
     return violations
 
 
@@ -313,7 +443,7 @@ def main(arguments: Sequence[str]) -> int:
     option = parser.add_argument
     option("--scenario", action="append", choices=sorted(SCENARIOS), help="only this one; repeatable")
     option("--seed", type=int, default=1, help="chooses the messages (default: 1)")
-    option("--sessions", type=int, default=60, help="sessions at a time (default: 60)")
+    option("--sessions", type=int, default=0, help=f"sessions at a time (default: {USUAL}, some more)")
     option("--keep", type=Path, help="folder for histories and logs (default: removed afterwards)")
     given = parser.parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

@@ -6,7 +6,7 @@ Rules (a violation names the rule, the turn and the lines of the history that sh
 
 one-end      an accepted turn has exactly one terminal event for each viewer that stayed, the same for all
 unasked      a refused or unknown turn has no event
-no-hole      within an epoch each sequence follows the one before; an epoch begins with 1; only a gap may skip
+no-hole      within an epoch each sequence follows the one before, an epoch begins with 1; only a gap skips
 epochs-grow  no event of an epoch that is past (but the stored end of a turn keeps its old place)
 after-end    nothing of a turn after its terminal event
 no-repeat    no event twice
@@ -84,7 +84,6 @@ class Viewer:
     joined: h.Joined
     left: bool = False
     place: h.Place | None = None
-    skipped_to: h.Place | None = None
     places: dict[h.Place, int] = field(default_factory=dict)
     ends: dict[str, list[tuple[int, h.Seen]]] = field(default_factory=lambda: defaultdict(list))
     texts: dict[str, Text] = field(default_factory=lambda: defaultdict(Text))
@@ -96,7 +95,7 @@ class Viewer:
         """An event; yields what is wrong with it."""
         repeated = list(self._repeated(line, event))
         yield from repeated or self._placed(line, event)
-        self.place, self.skipped_to = max(self.place or (0, 0), (event.epoch, event.seq)), None
+        self.place = max(self.place or (0, 0), (event.epoch, event.seq))
         self.places |= {(event.epoch, seq): line for seq in range(event.first or event.seq, event.seq + 1)}
         self.started.add(event.turn)
         if not self.ends[event.turn]:
@@ -109,7 +108,7 @@ class Viewer:
 
     def gap(self, gap: h.Gap) -> None:
         """Something is lost: the texts of the open turns are not whole until a snapshot or reset comes."""
-        self.place = self.skipped_to = gap.until
+        self.place = gap.until
         for turn in self.started:
             if not self.ends[turn]:
                 self.texts[turn].whole = False
@@ -119,7 +118,7 @@ class Viewer:
         if self.ends[shown.turn]:
             what = f"{self.name} was given a snapshot after the end"
             yield Violation("after-end", shown.turn, what, (self.ends[shown.turn][0][0], line))
-        self.place = self.skipped_to = max(self.place or (0, 0), (shown.epoch, shown.seq))
+        self.place = max(self.place or (0, 0), (shown.epoch, shown.seq))
         self.started.add(shown.turn)
         self.texts[shown.turn].replace(shown)
 
@@ -143,23 +142,23 @@ class Viewer:
                 return
 
     def _placed(self, line: int, event: h.Seen) -> Iterator[Violation]:
-        first, here, skipped = (event.epoch, event.first or event.seq), self.place, self.skipped_to
+        first, here = (event.epoch, event.first or event.seq), self.place
         if here is not None and first[0] < here[0]:
             if event.type not in TERMINAL:
                 what = f"{self.name} at epoch {here[0]} was given {event.type} of epoch {first[0]}"
                 yield Violation("epochs-grow", event.turn, what, (self._line_of(here), line))
-        elif not self._follows(first, here, skipped, event):
+        elif not self._follows(first, here, event):
             what = f"{self.name} was given {_dotted(first)} after {_dotted(here)} without a gap"
             yield Violation("no-hole", event.turn, what, (self._line_of(here), line))
 
-    def _follows(self, first: h.Place, here: h.Place | None, skipped: h.Place | None, event: h.Seen) -> bool:
-        """Whether an event may come next; after a gap both its end and what follows it may."""
+    def _follows(self, first: h.Place, here: h.Place | None, event: h.Seen) -> bool:
+        """Whether an event may come next. A viewer of one turn is not given what lies between two turns."""
         whole_session = self.joined.turn is None
         if here is None:
             return first[1] == 1 or not (whole_session and self.joined.fresh)
         if first[0] == here[0]:
             new_turn = not whole_session and event.turn not in self.started
-            return first[1] == here[1] + 1 or first == skipped or (new_turn and first > here)
+            return first[1] == here[1] + 1 or (new_turn and first > here)
         return first[1] == 1 or not whole_session
 
     def _line_of(self, place: h.Place | None) -> int:

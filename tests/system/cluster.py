@@ -333,9 +333,8 @@ class Proxy:
     async def stop(self) -> None:
         """End all connections."""
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.mend()  # no cancelling: asyncio's streams report a cancelled connection as an error
+        await asyncio.gather(*self._tasks)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -71,7 +71,7 @@ class Seen(Record, frozen=True):
 
 
 class Gap(Record, frozen=True):
-    """A viewer was told that what lies between two places is gone."""
+    """A viewer was told that what came after one place, up to and including another, is gone."""
 
     viewer: str
     after: Place

@@ -170,7 +170,7 @@ class Load:
 
     async def start(self, sessions: int, times: int | None = None) -> None:
         """Begin to send; with `times`, each session rests after so many times."""
-        self._mine = await Watch.connected(self._url, "chaos-producer")
+        self.mine = await Watch.connected(self._url, "chaos-producer")
         self._other = await Watch.connected(self._url, "chaos-viewer")
         for number in range(sessions):
             session = Session(self, f"{self._name}{number}", Random(f"{self._seed}/{number}"))
@@ -180,9 +180,10 @@ class Load:
         """Send no more, but ask each session for its memory; then look up the records."""
         self._stopped.set()
         await asyncio.gather(*self._tasks)
+        await self.viewers_done()
         for accepted in [record for record in self.history if isinstance(record, h.Accepted)]:
             await self._look_up(accepted)
-        await self._mine.stop()
+        await self.mine.stop()
         await self._other.stop()
 
     @property
@@ -200,6 +201,9 @@ class Load:
         self.notes.add(h.Fault(at=monotonic(), what=what))
         return self.history[-1].at
 
+    async def viewers_done(self) -> None:
+        """Wait for viewers that have tasks of their own; here none has."""
+
     # -- used by the sessions
 
     async def watch(self, key: SessionKey, ends: dict[str, str]) -> None:
@@ -213,9 +217,9 @@ class Load:
         """Send one message and follow its turn; the turn's id once it is accepted."""
         turn, session = new_turn_id(round(time() * 1000)), key.session
         viewer = f"{turn}@one"
-        feed = await self._mine.feeds.acquire(key)
+        feed = await self.mine.feeds.acquire(key)
         self.notes.add(h.Joined(at=monotonic(), viewer=viewer, session=session, turn=turn))
-        follower = Follower(feed, self._mine.store, turn, self.notes.of_viewer(viewer, ends))
+        follower = Follower(feed, self.mine.store, turn, self.notes.of_viewer(viewer, ends))
         follower.begin()
         message = UserMessage(turn=turn, content=text, options=self._options, sent_ms=round(time() * 1000))
         try:
@@ -240,14 +244,14 @@ class Load:
         end = monotonic() + ACCEPT_WITHIN * SECONDS
         while True:
             try:
-                return (await self._mine.store.submit(key, message, {})).sequence
+                return (await self.mine.store.submit(key, message, {})).sequence
             except Unavailable:
                 if monotonic() > end:
                     raise
             await asyncio.sleep(0.2)  # the pause of a client that tries again
 
     async def _look_up(self, accepted: h.Accepted) -> None:
-        record = await self._mine.store.turn(SessionKey("default", accepted.session), accepted.turn)
+        record = await self.mine.store.turn(SessionKey("default", accepted.session), accepted.turn)
         if isinstance(record, Finished):
             found = h.Recorded(
                 at=monotonic(),

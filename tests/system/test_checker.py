@@ -68,9 +68,6 @@ KEPT: dict[str, list[h.Any]] = {
         snapshot(4, "Hello"),
         TURN[4],
     ],
-    "a gap that ends where the next event begins": [
-        *(accepted(), joined(), TURN[0], gap((E, 1), (E, 3)), snapshot(3, "Hel"), TURN[3], TURN[4]),
-    ],
     "an answer that begins again with a new owner": [
         *(accepted(), joined(), *TURN[:3]),
         *(seen(1, "turn_reset", epoch=E + 1), *told("t", 2, epoch=E + 1), RECORD),
@@ -113,6 +110,18 @@ BROKEN: dict[str, tuple[str, list[h.Any]]] = {
     "a hole hidden by merging": (
         "no-hole",
         [accepted(), joined(), TURN[0], TURN[1], merged(4, 5, "Hello"), seen(6, "turn_completed")],
+    ),
+    "an event that was said to be lost": (
+        "no-hole",
+        [
+            accepted(expected=None),
+            joined(),
+            TURN[0],
+            gap((E, 1), (E, 3)),
+            TURN[2],
+            snapshot(4, "Hello"),
+            TURN[4],
+        ],
     ),
     "an epoch that does not begin with 1": ("no-hole", [accepted(), joined(), *told("t", 2)]),
     "a later epoch that does not begin with 1": (
