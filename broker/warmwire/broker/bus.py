@@ -1,32 +1,45 @@
 """The connection to NATS: publish, request, subscribe. Foreign exceptions end here and in ``store``.
 
-nats-py is used with callbacks only (its ``async for`` makes a task per message), with endless reconnection and short
-pings: https://github.com/nats-io/nats.py
+nats-py is used with callbacks only (its ``async for`` makes a task per message), with endless reconnection
+and short pings: https://github.com/nats-io/nats.py
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import nats
 import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
+from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js import JetStreamContext
 
-from warmwire.broker.errors import BadInput, NoResponder, Unavailable
+from warmwire.broker.errors import BadInput, NoResponder, Unavailable, WarmwireError
 
 log = structlog.get_logger(__name__)
 
-CONNECT_WITHIN = 5.0
+SCHEMES = ("nats", "tls", "ws", "wss")
+CONNECT_WITHIN = 4.0
 """Seconds for the first connection."""
+ONE_SERVER_WITHIN = 2
+"""Seconds for one server to answer."""
 REQUEST_WITHIN = 5.0
 """Seconds that JetStream may take to answer; a leader election takes about as long."""
+LEAVE_WITHIN = 2.0
+"""Seconds that leaving waits for what is still to be sent."""
+PING_EVERY = 5
+"""Seconds between two looks at whether the connection still stands."""
+PINGS_MISSED = 2
+"""Looks without an answer after which it is given up."""
+PONG_WITHIN = 30
+"""Seconds, more than a dead connection needs to be given up."""
 PENDING_SIZE = 16 * 1024 * 1024
 """Bytes that may wait to be written to NATS; past it publishing waits, and fails while disconnected."""
 
@@ -44,12 +57,31 @@ class Arrived:
 Handler = Callable[[Arrived], None]
 
 
+class Subscription:
+    """What ``Bus.subscribe`` gives: a way to hear no more."""
+
+    def __init__(self, inner: NatsSubscription) -> None:
+        self._inner = inner
+
+    async def unsubscribe(self) -> None:
+        """Hear no more from now on; works while disconnected, and twice."""
+        with translated(), _already_over():
+            await self._inner.unsubscribe()
+
+    async def drain(self) -> None:
+        """Hear no more, after what the server has already sent. Raises Unavailable."""
+        with translated(), _already_over():
+            await self._inner.drain()  # type: ignore[no-untyped-call]
+
+
 class Bus:
     """One connection to NATS. Use ``connect``."""
 
     def __init__(self, client: Client) -> None:
+        self.leaving = False
         self._client = client
         self._reconnected: list[Callable[[], None]] = []
+        self._flushing: set[asyncio.Future[None]] = set()
         self.js: JetStreamContext = client.jetstream(timeout=REQUEST_WITHIN)
 
     @property
@@ -70,9 +102,12 @@ class Bus:
 
         Raises:
             Unavailable: disconnected and the buffer is full, or closed.
+            BadInput: larger than the server accepts.
         """
-        async with translated():
+        try:  # no context manager: this is on the path of every delta
             await self._client.publish(subject, data, reply=reply)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise translation(error) from error
 
     async def request(
         self, subject: str, data: bytes, within: float, headers: dict[str, str] | None = None
@@ -83,36 +118,54 @@ class Bus:
             NoResponder: nobody is subscribed.
             Unavailable: no answer in time, or not connected.
         """
-        async with translated():
+        with translated():
             answer = await self._client.request(subject, data, timeout=within, headers=headers)
             return answer.data
 
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:
-        """Call ``handler`` for each message, in order. A handler that raises is logged; the next message goes on."""
+        """Call ``handler`` for each message, in order; what it raises is logged, and the next one comes."""
 
         async def arrived(message: Msg) -> None:
             handler(Arrived(message.subject, message.reply, message.data, message.headers or {}))
 
-        async with translated():
-            return await self._client.subscribe(subject, cb=arrived)
+        with translated():
+            return Subscription(await self._client.subscribe(subject, cb=arrived))
 
     def new_inbox(self) -> str:
         """A subject of this connection's own, for answers."""
         return self._client.new_inbox()
 
     async def flush(self, within: float = REQUEST_WITHIN) -> None:
-        """Wait until the server has taken all that was sent: subscriptions made before are in force."""
-        async with translated():
-            await self._client.flush(max(1, round(within)))
+        """Wait until the server has taken all that was sent: subscriptions made before are in force.
+
+        Raises:
+            Unavailable: not within that many seconds.
+        """
+        # A flush that is cancelled or times out inside nats-py leaves a future behind; the PONG that
+        # comes later ends the client's read loop. So it goes on by itself, unseen, until the PONG is here.
+        flushing = asyncio.ensure_future(self._client.flush(PONG_WITHIN))
+        self._flushing.add(flushing)
+        flushing.add_done_callback(self._flushed)
+        with translated():
+            async with asyncio.timeout(within):
+                await asyncio.shield(flushing)
 
     async def close(self) -> None:
         """Send what waits, then leave."""
+        self.leaving = True
         if self._client.is_connected:
             try:
-                await self._client.flush(2)
-            except (nats.errors.Error, OSError) as error:
+                await self.flush(LEAVE_WITHIN)
+            except Unavailable as error:
                 log.warning("what waited could not be sent before leaving", error=str(error))
         await self._client.close()
+        for flushing in self._flushing:
+            flushing.cancel()
+
+    def _flushed(self, flushing: asyncio.Future[None]) -> None:
+        self._flushing.discard(flushing)
+        if not flushing.cancelled():
+            flushing.exception()  # told to whoever still waited
 
     def _after_reconnect(self) -> None:
         for callback in tuple(self._reconnected):
@@ -126,75 +179,111 @@ async def connect(url: str, name: str) -> Bus:
         Unavailable: none of them answers within ``CONNECT_WITHIN`` seconds.
         BadInput: not a NATS URL.
     """
-    servers = [part.strip() for part in url.split(",") if part.strip()]
-    await _probe(url, servers)
+    servers = _servers(url)
     client = Client()
     bus = Bus(client)
 
     async def reconnected() -> None:
         log.info("connected to NATS again", role=name)
-        bus._after_reconnect()
+        bus._after_reconnect()  # noqa: SLF001 - its own module
 
     async def disconnected() -> None:
-        log.warning("connection to NATS lost", role=name)
+        if not bus.leaving:
+            log.warning("connection to NATS lost", role=name)
 
-    async with translated():
-        await client.connect(
-            servers,
-            name=name,
-            error_cb=_log_error,
-            disconnected_cb=disconnected,
-            reconnected_cb=reconnected,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,  # type: ignore[arg-type]  # declared int, used as seconds
-            connect_timeout=2,
-            ping_interval=5,
-            max_outstanding_pings=2,
-            pending_size=PENDING_SIZE,
-        )
+    try:
+        async with asyncio.timeout(CONNECT_WITHIN):
+            await _probe(servers)
+            await client.connect(
+                servers,
+                name=name,
+                error_cb=_log_error,
+                disconnected_cb=disconnected,
+                reconnected_cb=reconnected,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # declared int, used as seconds
+                connect_timeout=ONE_SERVER_WITHIN,
+                ping_interval=PING_EVERY,
+                max_outstanding_pings=PINGS_MISSED,
+                pending_size=PENDING_SIZE,
+            )
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        cause = str(error) or "no answer in time"
+        raise Unavailable(f"no NATS server answers at {_without_password(url)} ({cause})") from None
     return bus
 
 
-async def _probe(url: str, servers: list[str]) -> None:
+async def _probe(servers: list[str]) -> None:
     """One try with a clear outcome: with endless reconnection the first failure would be silent."""
+    causes: list[Exception] = []
+
+    async def failed(error: Exception) -> None:
+        causes.append(error)
+
     probe = Client()
     try:
-        async with asyncio.timeout(CONNECT_WITHIN):
-            await probe.connect(servers, allow_reconnect=False, error_cb=_ignore_error, connect_timeout=2)
+        await probe.connect(
+            servers,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            error_cb=failed,
+            connect_timeout=ONE_SERVER_WITHIN,
+        )
+    except nats.errors.NoServersError:
+        raise causes[-1] if causes else nats.errors.NoServersError from None
+    finally:
         await probe.close()
-    except (ValueError, TypeError, nats.errors.BadSubjectError) as error:
-        raise BadInput("nats", f"{_without_password(url)} is not a NATS URL: {error}") from None
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        cause = str(error) or type(error).__name__
-        raise Unavailable(f"no NATS server answers at {_without_password(url)} ({cause})") from None
+
+
+def _servers(url: str) -> list[str]:
+    """The addresses in a URL; its text is never repeated whole, it may hold a password."""
+    servers = [part.strip() for part in url.split(",") if part.strip()]
+    if servers and all(map(_is_server, servers)):
+        return servers
+    raise BadInput("nats", f"{_without_password(url)!r} is not a NATS URL such as nats://127.0.0.1:4222")
+
+
+def _is_server(text: str) -> bool:
+    try:
+        parts = urlsplit(text if "://" in text else f"nats://{text}")
+        return parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port that is no number
+        return False
 
 
 def _without_password(url: str) -> str:
-    return ",".join(
-        part.split("://", 1)[0] + "://…@" + part.rsplit("@", 1)[1] if "@" in part else part
-        for part in url.split(",")
-    )
+    """What stands before an ``@`` is hidden, even where the URL is malformed."""
+    return re.sub(r"(^|://|,)((?!\w+://).)*@", r"\1…@", url)
 
 
 async def _log_error(error: Exception) -> None:
-    log.warning("NATS client reported", error=str(error) or type(error).__name__)
+    ours = not isinstance(error, nats.errors.Error | OSError)
+    log.warning(
+        "NATS client reported", error=str(error) or type(error).__name__, exc_info=error if ours else None
+    )
 
 
-async def _ignore_error(error: Exception) -> None:
-    """The probe's caller reports the failure once, in its own words."""
-    log.debug("NATS probe", error=str(error))
+def translation(error: Exception) -> WarmwireError:
+    """Our error for what nats-py raised."""
+    if isinstance(error, nats.errors.NoRespondersError):
+        return NoResponder("nobody answers on that subject")
+    if isinstance(error, nats.errors.MaxPayloadError):
+        return BadInput("message", "is larger than the NATS server accepts (max_payload)")
+    if isinstance(error, TimeoutError):
+        return Unavailable("NATS did not answer in time")
+    return Unavailable(f"NATS: {str(error) or type(error).__name__}")
 
 
-@asynccontextmanager
-async def translated() -> AsyncIterator[None]:
+@contextmanager
+def translated() -> Iterator[None]:
     """Turn what nats-py raises into our errors."""
     try:
         yield
-    except nats.errors.NoRespondersError as error:
-        raise NoResponder("nobody answers on that subject") from error
-    except (TimeoutError, nats.errors.TimeoutError) as error:
-        raise Unavailable("NATS did not answer in time") from error
-    except nats.errors.MaxPayloadError as error:
-        raise BadInput("message", "is larger than the NATS server accepts (max_payload)") from error
-    except (nats.errors.Error, OSError) as error:
-        raise Unavailable(f"NATS: {str(error) or type(error).__name__}") from error
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise translation(error) from error
+
+
+def _already_over() -> suppress:
+    """Of a subscription or connection that is closed already nothing is heard: that was the wish."""
+    return suppress(nats.errors.ConnectionClosedError, nats.errors.BadSubscriptionError)

@@ -1,19 +1,19 @@
 """The envelope around each event, and positions in a session's events.
 
-On the wire: ``{"v":1,"epoch":…,"seq":…,"turn":"…","attempt":1,"event":{…}}``. ``event`` is what the CLI printed,
-byte for byte: it is cut out and put in, never re-encoded. This module is on the path of every delta.
+On the wire: ``{"v":1,"epoch":…,"seq":…,"turn":"…","attempt":1,"event":{…}}``. ``event`` is what the CLI
+printed, byte for byte: it is cut out and put in, never re-encoded. This module is on the path of every delta.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from warmwire.broker.errors import BadEnvelope, BadInput
 from warmwire.broker.events import TERMINAL
-from warmwire.broker.names import check_name
+from warmwire.broker.names import NAME, check_name
 
 VERSION = 1
 CURSOR_LIMIT = 128
@@ -22,7 +22,8 @@ CURSOR_LIMIT = 128
 END = (1 << 63) - 1
 """A sequence after every event of an epoch: "whatever that owner published is in the past"."""
 
-_TYPE_FIRST = b'{"type":"'
+_TYPE_FIRST = re.compile(rb'\{"type":"([^"\\]*)"')
+_ALIEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _CURSOR = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,19})\.([0-9]{1,19})\Z")
 
 
@@ -58,8 +59,10 @@ class Cursor(NamedTuple):
         found = _CURSOR.match(text)
         if found is None:
             raise BadInput("cursor", "must be <turn>.<epoch>.<seq> as it was given out")
-        turn, epoch, seq = found.groups()
-        return cls(check_name("cursor", turn), int(epoch), int(seq))
+        cursor = cls(found[1], int(found[2]), int(found[3]))
+        if max(cursor.position) > END:
+            raise BadInput("cursor", f"has a number over {END}")
+        return cursor
 
 
 class Envelope(NamedTuple):
@@ -88,12 +91,15 @@ class Envelope(NamedTuple):
         return self.type in TERMINAL
 
 
+_Count = Annotated[int, msgspec.Meta(ge=1, le=END)]
+
+
 class _Wire(msgspec.Struct, gc=False):
     v: int
-    epoch: int
-    seq: int
+    epoch: _Count
+    seq: _Count
     turn: str
-    attempt: int
+    attempt: _Count
     event: msgspec.Raw
 
 
@@ -113,10 +119,14 @@ def decode(data: bytes) -> Envelope:
     """
     try:
         wire = _wire.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadEnvelope(str(error)) from error
+        if not data.isascii():
+            data.decode()  # what is skipped over is not checked by msgspec
+    except _ALIEN as error:
+        raise BadEnvelope(str(error)) from None
     if wire.v != VERSION:
         raise BadEnvelope(f"version {wire.v}, this is version {VERSION}")
+    if not NAME.match(wire.turn):
+        raise BadEnvelope("a turn id that is none")
     event = bytes(wire.event)
     return Envelope(wire.epoch, wire.seq, wire.turn, wire.attempt, event_type(event), event)
 
@@ -127,14 +137,11 @@ def event_type(event: bytes) -> str:
     Raises:
         BadEnvelope: when the event has none.
     """
-    if event.startswith(_TYPE_FIRST):
-        end = event.find(b'"', len(_TYPE_FIRST))
-        if event.find(b"\\", len(_TYPE_FIRST), end) < 0:
-            return event[len(_TYPE_FIRST) : end].decode()
+    found = _TYPE_FIRST.match(event)
     try:
-        return _typed.decode(event).type
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadEnvelope(f"an event without a type: {error}") from error
+        return found[1].decode() if found else _typed.decode(event).type
+    except _ALIEN as error:
+        raise BadEnvelope(f"an event without a type: {error}") from None
 
 
 class EnvelopeWriter:

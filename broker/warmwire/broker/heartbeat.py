@@ -13,10 +13,12 @@ from time import monotonic
 import structlog
 
 from warmwire.broker.bus import Arrived, Bus, connect
-from warmwire.broker.errors import BadInput, WarmwireError
+from warmwire.broker.errors import BadInput
 from warmwire.broker.liveness import HEARTBEAT_EVERY, Liveness
 from warmwire.broker.messages import Heartbeat, decode
 from warmwire.broker.names import Subjects
+from warmwire.broker.tasks import Tasks
+from warmwire.broker.telemetry import alien
 
 log = structlog.get_logger(__name__)
 
@@ -25,49 +27,60 @@ STUCK_AFTER = 1.0
 
 
 class HeartbeatThread:
-    """Publishes what ``beat`` returns, every ``HEARTBEAT_EVERY`` seconds. ``beat`` is called in the thread."""
+    """Publishes what ``beat`` returns every ``HEARTBEAT_EVERY`` seconds; ``beat`` is called in the thread."""
 
-    def __init__(self, url: str, subjects: Subjects, beat: Callable[[], Heartbeat]) -> None:
+    def __init__(
+        self,
+        url: str,
+        subjects: Subjects,
+        beat: Callable[[], Heartbeat],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._url = url
         self._subjects = subjects
         self._beat = beat
-        self._moved_at = monotonic()
-        self._mover: asyncio.Task[None] | None = None
+        self._clock = clock
+        self._moved_at = clock()
+        self._tasks = Tasks()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begin; call it in the main loop."""
-        self._mover = asyncio.create_task(self._move(), name="heartbeat-mover")
+        self._tasks.begin(self._move(), "heartbeat")
         self._thread.start()
 
     async def stop(self) -> None:
         """Send no more."""
         self._stop.set()
-        if self._mover is not None:
-            self._mover.cancel()
-        await asyncio.to_thread(self._thread.join, 5)
+        await self._tasks.stop()
+        await asyncio.to_thread(self._thread.join)
 
     async def _move(self) -> None:
         while True:
-            self._moved_at = monotonic()
+            self._moved_at = self._clock()
             await asyncio.sleep(HEARTBEAT_EVERY / 2)
 
     def _run(self) -> None:
-        try:
-            asyncio.run(self._send())
-        except WarmwireError as error:
-            log.error("no heartbeats: others will hold this worker dead", error=str(error))
+        asyncio.run(self._send())
 
     async def _send(self) -> None:
-        bus = await connect(self._url, "heartbeat")
+        bus = None
         while not self._stop.is_set():
-            if monotonic() - self._moved_at < STUCK_AFTER and bus.connected:
-                beat = self._beat()
-                await bus.publish(self._subjects.heartbeat(beat.worker), beat.encode())
-                await bus.flush()
+            try:
+                bus = bus or await connect(self._url, "heartbeat")
+                await self._send_one(bus)
+            except Exception:  # one that fails is one missing; only all of them would be death
+                log.exception("no heartbeat this time")
             await asyncio.sleep(HEARTBEAT_EVERY)
-        await bus.close()
+        if bus is not None:
+            await bus.close()
+
+    async def _send_one(self, bus: Bus) -> None:
+        moving = self._clock() - self._moved_at < STUCK_AFTER
+        if moving and bus.connected:  # disconnected it would wait and come too late to be true
+            beat = self._beat()
+            await bus.publish(self._subjects.heartbeat(beat.worker), beat.encode())
 
 
 async def listen(bus: Bus, subjects: Subjects) -> Liveness:
@@ -78,9 +91,8 @@ async def listen(bus: Bus, subjects: Subjects) -> Liveness:
         try:
             liveness.heard(decode(Heartbeat, message.data), monotonic())
         except BadInput as error:
-            log.warning(
-                "alien message on a heartbeat subject dropped", subject=message.subject, error=str(error)
-            )
+            alien.add(1)
+            log.warning("alien message on a heartbeat subject", subject=message.subject, error=str(error))
 
     await bus.subscribe(subjects.heartbeats, heard)
     bus.on_reconnect(lambda: liveness.reconnected(monotonic()))

@@ -41,7 +41,7 @@ class TurnOptions(Message):
 
 
 class UserMessage(Message):
-    """One user message in the work queue. Its session is its subject's, its turn id its ``Nats-Msg-Id``."""
+    """One user message in the work queue; its session is its subject's."""
 
     v: Literal[1] = 1
     turn: str = Field(min_length=1, max_length=64)
@@ -51,8 +51,11 @@ class UserMessage(Message):
 
     @property
     def digest(self) -> str:
-        """Names the body: the same ``Idempotency-Key`` with another digest is a mistake."""
-        body = self.model_dump_json(include={"content", "options"}).encode()
+        """Names the body: the same ``Idempotency-Key`` with another digest is a mistake.
+
+        Defaults are left out, so that an option added later changes no digest.
+        """
+        body = self.model_dump_json(include={"content", "options"}, exclude_defaults=True).encode()
         return hashlib.sha256(body).hexdigest()[:32]
 
 
@@ -127,8 +130,9 @@ _controls: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discrimin
 class OwnerView(Message):
     """The owner's answer to ``Replay``: where it stands, and what was asked for.
 
-    ``events`` are envelopes in order, without a hole, from just after the asked position up to ``(epoch, seq)``; absent
-    when the owner no longer has all of them. ``snapshot`` is an event, present when ``events`` is not and a turn is open.
+    ``events`` are envelopes in order, without a hole, from just after the asked position (if of an earlier
+    epoch, from the first) up to ``(epoch, seq)``; absent when the owner does not have all of them.
+    ``snapshot`` is an event, present when ``events`` is not and a turn is open.
     """
 
     epoch: int
@@ -145,7 +149,7 @@ class InterruptReply(Message):
 
 
 class Forward(Message):
-    """A user message on its way from the worker that pulled it to the owner, with what is needed to ack it."""
+    """A user message on its way from the worker that pulled it to the owner, who is to acknowledge it."""
 
     data: str
     headers: dict[str, str] = {}
@@ -174,32 +178,40 @@ class Heartbeat(Message):
 M = TypeVar("M", bound=Message)
 
 
-def _parse(what: str, adapter: TypeAdapter[Any], data: bytes) -> Any:
-    try:
-        return adapter.validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{what}.{where}" if where else what, first["msg"]) from None
+_FIELDS = {field for model in Message.__subclasses__() for field in model.model_fields}
+
+
+def _bad_input(what: str, error: ValidationError) -> BadInput:
+    """Names the field and the rule, and repeats nothing of the input: it may hold secrets."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = [str(part) for part in first["loc"] if part in _FIELDS]  # a key of a mapping is input, too
+    problem = "is of no known kind" if first["type"] == "union_tag_invalid" else first["msg"]
+    return BadInput(".".join([what, *where]), problem)
 
 
 def decode(model: type[M], data: bytes) -> M:
     """Read one message.
 
     Raises:
-        BadInput: naming the field; the input itself is not repeated, it may hold secrets.
+        BadInput: naming the field.
     """
-    parsed: M = _parse(model.__name__, TypeAdapter(model), data)
-    return parsed
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise _bad_input(model.__name__, error) from None
 
 
 def decode_turn_record(data: bytes) -> TurnRecord:
     """Read a turn record. Raises BadInput."""
-    parsed: TurnRecord = _parse("TurnRecord", _turn_records, data)
-    return parsed
+    try:
+        return _turn_records.validate_json(data)
+    except ValidationError as error:
+        raise _bad_input("TurnRecord", error) from None
 
 
 def decode_control(data: bytes) -> Control:
     """Read a request to an owner. Raises BadInput."""
-    parsed: Control = _parse("Control", _controls, data)
-    return parsed
+    try:
+        return _controls.validate_json(data)
+    except ValidationError as error:
+        raise _bad_input("Control", error) from None

@@ -20,8 +20,11 @@ NAME_LIMIT = 64
 DEFAULT_TENANT = "default"
 """The tenant of everybody while authentication is off."""
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+"""What ``match`` accepts may stand in a subject and in an SSE ``id``."""
+
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,32}\Z")
+_OF_SESSIONS = {"req", "own", "turn", "int", "ses", "log", "evt", "ctl", "fwd", "see"}
 _TURN_SPACE = uuid.UUID("7a1d5f0e-5b1c-5c58-9a44-3c1f0d6a7e21")
 
 
@@ -31,7 +34,7 @@ def check_name(field: str, value: object) -> str:
     Raises:
         BadInput: naming ``field`` and the rule.
     """
-    if isinstance(value, str) and _NAME.match(value):
+    if isinstance(value, str) and NAME.match(value):
         return value
     raise BadInput(field, f"must be 1 to {NAME_LIMIT} characters of A-Z a-z 0-9 _ -")
 
@@ -154,6 +157,6 @@ class Subjects:
             BadInput: when the subject is not one of ours.
         """
         parts = subject.split(".")
-        if len(parts) < 4 or parts[0] != self.prefix:
+        if len(parts) < 4 or parts[0] != self.prefix or parts[1] not in _OF_SESSIONS:
             raise BadInput("subject", f"{subject[:120]!r} names no session")
         return SessionKey(parts[2], parts[3])

@@ -1,7 +1,7 @@
 """Pulls user messages for as many turns as there is room for, and no more.
 
-Pull requests are made by hand, a few lines, because a message must be handed over the moment it arrives while the
-rest of the batch stays open: https://docs.nats.io/reference/reference-protocols/nats_api_reference
+Pull requests are made by hand, a few lines, because a message must be handed over the moment it arrives while
+the rest of the batch stays open: https://docs.nats.io/reference/reference-protocols/nats_api_reference
 """
 
 from __future__ import annotations
@@ -9,24 +9,29 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
 import structlog
 
-from warmwire.broker.bus import Arrived, Bus
+from warmwire.broker.bus import Arrived, Bus, Subscription
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.names import Subjects
 from warmwire.broker.streams import CONSUMER
+from warmwire.broker.tasks import Tasks
 
 log = structlog.get_logger(__name__)
 
-OPEN_FOR = 20.0
-"""Seconds that one pull request stays open at the server."""
+OPEN_FOR = 2.0
+"""Seconds that one pull request stays open at the server. Less than ``ACK_WAIT``: as long as a request of a
+worker that is stopped or cut off is open, the server gives it messages, each for ``ACK_WAIT`` in vain."""
 GRACE = 2.0
 """Seconds after that in which the server may still say that it has expired."""
 EVERY = 0.5
 """Seconds between two looks at whether there is more room."""
+
+_EXPIRED = ("404", "408")  # no messages; the request's time is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,57 +53,79 @@ class _Request:
 
 
 class Puller:
-    """Keeps pull requests open for ``room()`` messages and calls ``deliver`` for each that comes."""
+    """Keeps pull requests open for ``room()`` messages and calls ``deliver`` for each that comes.
+
+    ``room`` counts a message from its delivery on; what is asked for and not yet here is counted here.
+    """
 
     def __init__(
-        self, bus: Bus, subjects: Subjects, room: Callable[[], int], deliver: Callable[[Pulled], None]
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        room: Callable[[], int],
+        deliver: Callable[[Pulled], None],
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._bus = bus
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.request_stream}.{CONSUMER}"
         self._room = room
         self._deliver = deliver
-        self._inbox = bus.new_inbox()
+        self._clock = clock
+        self._inbox = ""
+        self._subscription: Subscription | None = None
         self._requests: dict[str, _Request] = {}
         self._count = 0
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
 
     async def start(self) -> None:
         """Begin to pull. Raises Unavailable."""
-        await self._bus.subscribe(f"{self._inbox}.*", self._arrived)
+        await self._listen()
         self._bus.on_reconnect(self._reconnected)
-        self._task = asyncio.create_task(self._run(), name="puller")
+        self._tasks.begin(self._run(), "puller")
 
     async def stop(self) -> None:
-        """Pull no more. What the server has already sent still arrives."""
+        """Withdraw what is asked for; what the server has already sent still comes. Raises Unavailable."""
         self._bus.forget_reconnect(self._reconnected)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.stop()
         self._requests.clear()
+        if self._subscription is not None:
+            await (self._subscription.drain() if self._bus.connected else self._subscription.unsubscribe())
 
     def more_room(self) -> None:
         """Something has ended: look again."""
         self._wake.set()
 
+    async def _listen(self) -> None:
+        """A new inbox: the server forgets requests whose inbox nobody listens to."""
+        before, self._inbox = self._subscription, self._bus.new_inbox()
+        self._subscription = await self._bus.subscribe(f"{self._inbox}.*", self._arrived)
+        if before is not None:
+            await before.unsubscribe()
+
     def _arrived(self, message: Arrived) -> None:
-        token = message.subject.rsplit(".", 1)[1]
-        if not message.reply.startswith("$JS.ACK."):
-            if message.headers.get("Status", "100") != "100":
-                self._requests.pop(
-                    token, None
-                )  # expired, or refused for the moment: the next look asks again
-            return
-        request = self._requests.get(token)
-        if request is not None:
-            request.left -= 1
-            if request.left == 0:
-                del self._requests[token]
+        if message.reply.startswith("$JS.ACK."):
+            self._count_down()
+            self._deliver(_pulled(message))
+        elif message.headers.get("Status", "100") != "100":
+            self._requests.pop(message.subject.rsplit(".", 1)[1], None)
+            if message.headers["Status"] in _EXPIRED:
                 self._wake.set()
-        self._deliver(_pulled(message))
+            else:  # the next look asks again
+                log.warning("cannot pull at the moment", answer=message.headers)
+
+    def _count_down(self) -> None:
+        """A delivery bears its own subject, not its request's; the server serves the oldest request first."""
+        token = next(iter(self._requests), None)
+        if token is None:
+            return
+        self._requests[token].left -= 1
+        if self._requests[token].left == 0:
+            del self._requests[token]
+            self._wake.set()
 
     def _reconnected(self) -> None:
-        self._requests.clear()
+        self._inbox = ""
         self._wake.set()
 
     async def _run(self) -> None:
@@ -107,15 +134,16 @@ class Puller:
                 await self._pull()
             except Unavailable as error:
                 log.warning("cannot pull at the moment", error=str(error))
-            try:
+            with suppress(TimeoutError):  # then it is time to look again
                 async with asyncio.timeout(EVERY):
                     await self._wake.wait()
-            except TimeoutError:
-                pass  # look again
             self._wake.clear()
 
     async def _pull(self) -> None:
-        now = monotonic()
+        if not self._inbox:
+            self._requests.clear()
+            await self._listen()
+        now = self._clock()
         self._requests = {token: request for token, request in self._requests.items() if request.until > now}
         wanted = self._room() - sum(request.left for request in self._requests.values())
         if wanted <= 0 or not self._bus.connected:
@@ -124,18 +152,16 @@ class Puller:
         token = str(self._count)
         self._requests[token] = _Request(wanted, now + OPEN_FOR + GRACE)
         request = json.dumps({"batch": wanted, "expires": int(OPEN_FOR * 1e9)}).encode()
-        await self._bus.publish(self._subject, request, reply=f"{self._inbox}.{token}")
+        try:
+            await self._bus.publish(self._subject, request, reply=f"{self._inbox}.{token}")
+        except Unavailable:
+            self._requests.pop(token, None)
+            raise
 
 
 def _pulled(message: Arrived) -> Pulled:
-    # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>[.<random>]
+    # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<sequence>.<consumer's>.<time>.<pending>
     tokens = message.reply.split(".")
     first = 4 if len(tokens) == 9 else 6
-    return Pulled(
-        message.subject,
-        message.data,
-        message.headers,
-        message.reply,
-        int(tokens[first + 1]),
-        int(tokens[first]),
-    )
+    deliveries, sequence = int(tokens[first]), int(tokens[first + 1])
+    return Pulled(message.subject, message.data, message.headers, message.reply, sequence, deliveries)

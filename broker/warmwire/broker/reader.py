@@ -1,16 +1,19 @@
-"""The reader of one session's events: each event once, in order, no hole unnoticed. Pure: time is an argument.
+"""The reader of one session's events: each once, in order, no hole unnoticed. Pure: time is an argument.
 
 What arrives is shown, held or dropped by its position ``(epoch, seq)``:
 
 1. The first position never comes from an event: the owner is asked, or without one the records.
 2. What is not newer than the position is dropped: repeated, or from an owner that has lost the session.
-3. The next sequence of the same epoch is delivered; anything further is a hole: hold, and ask the owner.
-4. A higher epoch first closes the open turns that it does not go on with, from their records.
-5. While a question is open at most ``HOLD_LIMIT`` events or ``REPAIR_WITHIN`` seconds are held, then there is a ``Lost``.
+   If it ends an open turn, the turn's record is looked up.
+3. The next sequence of the same epoch is shown; anything further is a hole: hold, and ask the owner.
+4. Before the first event of a higher epoch the open turns that it does not go on with are looked up.
+5. While a question is open at most ``HOLD_LIMIT`` events or ``REPAIR_WITHIN`` seconds are held. Then there is
+   a ``Lost``, and a snapshot as soon as the owner answers.
 6. With an open turn and ``SILENCE`` seconds without an event the owner is asked; so it is after a reconnect.
+7. Only the answer to the last question counts, but a record may come late: it still closes its turn.
 
-The shell (``feed.py``) asks what is returned, and reports answers through ``answered``, ``vacant``, ``unanswered``
-and ``recorded``.
+The shell (``feed.py``) asks what is returned, and reports what came of it through ``answered``, ``vacant``,
+``unanswered`` and ``recorded``.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ OPEN_LIMIT = 64
 class Ask:
     """Ask the owner for what came after a position; with None, where it stands."""
 
+    number: int
     after: Position | None
 
 
@@ -48,7 +52,7 @@ class AskRecord:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """What lies between two positions cannot be had any more."""
+    """What came after one position, up to and including another, cannot be had any more."""
 
     after: Position
     until: Position
@@ -56,7 +60,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A snapshot of the open turn, which replaces its text so far; ``at`` is the position that it holds for."""
+    """A snapshot of an open turn, which replaces its text so far; ``at`` is the position it holds for."""
 
     turn: str
     at: Position
@@ -65,12 +69,25 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What an owner answered. ``events`` are whole from just after the asked position up to ``at``, or absent."""
+    """What an owner answered. ``events`` are all from after the asked position up to ``at``, or absent."""
 
     at: Position
     turn: str | None
     events: tuple[Envelope, ...] | None
     snapshot: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a turn ended, from its record: the terminal event and a snapshot of the whole text."""
+
+    terminal: Envelope
+    snapshot: bytes
+
+    @property
+    def before(self) -> Position:
+        """The position just before the terminal event."""
+        return Position(self.terminal.epoch, self.terminal.seq - 1)
 
 
 Item = Envelope | Lost | Shown
@@ -85,17 +102,23 @@ class Reader:
         self.position: Position | None = None
         self._open: dict[str, None] = {}
         self._held: list[Envelope] = []
-        self._view: View | None = None
-        self._records: set[str] = set()
-        self._asking = False
-        self._seeking_since: float | None = now
+        self._seeking_since: float | None = None  # while set, events are held
         self._moved_at = now
+        self._questions = 0
+        self._question: int | None = None  # the number of the open one
+        self._asked_after: Position | None = None
+        self._last_epoch = 0  # of an owner that is named but silent
+        self._records: set[str] = set()  # looked up before anything else is shown
+        self._view: View | None = None  # an answer that waits for them
+        self._entering = 0  # the epoch for which they have been looked up
+        self._owes_snapshot = False
+        self._snapshot: View | None = None  # an answer that waits for its position
 
     # -- what the shell reports
 
     def start(self, now: float) -> list[Action]:
         """Subscribed: from now on nothing is missed silently."""
-        return self._ask(now)
+        return self._seek(now)
 
     def expect(self, turn: str) -> None:
         """The turn is being submitted: its end is waited for."""
@@ -105,183 +128,241 @@ class Reader:
 
     def event(self, envelope: Envelope, now: float) -> list[Action]:
         """An event has arrived."""
-        self._moved_at = now
-        if self._seeking_since is not None:
-            return self._hold(envelope, now)
-        return self._judge(envelope, now)
+        if self._stale(envelope):
+            repeated_end = envelope.terminal and envelope.turn in self._open
+            return [AskRecord(envelope.turn)] if repeated_end else []
+        self._held.append(envelope)
+        if self._seeking_since is None:
+            return self._go_on(now)
+        return self._give_up(now) if len(self._held) > HOLD_LIMIT else []
 
-    def answered(self, view: View, now: float) -> list[Action]:
+    def answered(self, number: int, view: View, now: float) -> list[Action]:
         """The owner has answered."""
-        self._asking = False
-        self._moved_at = now
-        if self.position is not None and view.at < self.position:
+        if number != self._question:
+            return []
+        self._question = None
+        if self._seeking_since is None:
+            self._snapshot = view if self._owes_snapshot else None
+            return self._pay()
+        if self.position is not None and view.at < self.position and not self._revives(view.at):
             return []  # an owner that has lost the session; the tick asks again
-        missing = self._unclosed_by(view)
-        if missing:
+        unclosed = self._unclosed_by(view)
+        if unclosed and not self._continues(view):
             self._view = view
-            return self._ask_records(missing)
-        return self._apply(view) + self._settle(now)
+            return self._ask_records(unclosed)
+        return [*self._apply(view, now), *self._go_on(now), *map(AskRecord, unclosed)]
 
-    def vacant(self, epoch: int, now: float) -> list[Action]:
+    def vacant(self, number: int, epoch: int, now: float) -> list[Action]:
         """Nobody owns the session; ``epoch`` is that of the last ownership, 0 if there was none."""
-        self._asking = False
-        if self.position is None:
-            self.position = Position(epoch, END)
-        return self._close_unseen(now)
+        if number != self._question:
+            return []
+        self._question = None
+        self.position = self.position or Position(epoch, END)
+        return self._ask_records(self._open) if self._open else self._go_on(now)
 
-    def unanswered(self) -> None:
-        """The question met nobody, or no answer in time; the tick asks again."""
-        self._asking = False
+    def unanswered(self, number: int, epoch: int = 0) -> None:
+        """No answer in time; the tick asks again. ``epoch`` is that of an owner who is named but silent."""
+        if number == self._question:
+            self._question = None
+            self._last_epoch = max(self._last_epoch, epoch)
 
-    def recorded(self, turn: str, terminal: Envelope | None, now: float) -> list[Action]:
-        """A turn's record was looked up; ``terminal`` is how it ended."""
-        actions: list[Action] = []
+    def recorded(self, turn: str, ending: Ending | None, now: float) -> list[Action]:
+        """A turn's record was looked up; without an ending it goes on."""
+        awaited = turn in self._records
         self._records.discard(turn)
-        if terminal is not None and turn in self._open:
-            actions += self._deliver(terminal, max(self.position or terminal.position, terminal.position))
-        if self._records:
+        actions = self._close(ending) if ending is not None and turn in self._open else []
+        if not awaited or self._records or self._question is not None:
             return actions
         view, self._view = self._view, None
-        return actions + (self._apply(view) if view else []) + self._settle(now)
+        return actions + (self._apply(view, now) if view else []) + self._go_on(now)
 
     def reconnected(self, now: float) -> list[Action]:
         """The connection was gone for a while."""
+        self._seeking_since = None
         return self._seek(now)
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed; call it every ``ASK_AGAIN`` seconds or so."""
-        if self._seeking_since is None:
-            silent = bool(self._open) and now - self._moved_at >= SILENCE
-            return self._seek(now) if silent else []
-        if now - self._seeking_since >= REPAIR_WITHIN:
-            return self._give_up(now)
-        return [] if self._asking or self._records else self._ask(now)
+        if self._seeking_since is not None:
+            if now - self._seeking_since >= REPAIR_WITHIN:
+                return self._give_up(now)
+            return [] if self._question is not None or self._records else self._ask(self.position)
+        if self._owes_snapshot and self._question is None:
+            return self._ask(None)
+        if self._open and now - self._moved_at >= SILENCE:
+            self._moved_at = now
+            return self._seek(now)
+        return []
 
     # -- judging events
 
-    def _judge(self, envelope: Envelope, now: float) -> list[Action]:
+    def _stale(self, envelope: Envelope) -> bool:
         here = self.position
-        assert here is not None, "live without a position"
-        if envelope.epoch == here.epoch and envelope.seq == here.seq + 1:
-            return self._deliver(envelope, envelope.position)
-        if envelope.epoch == here.epoch and here.seq == END:
-            self.position = None  # its owner lives after all: where does it stand?
-            return self._hold_and_seek(envelope, now)
-        if envelope.position <= here:
+        return here is not None and envelope.position <= here and not self._revives(envelope.position)
+
+    def _revives(self, position: Position) -> bool:
+        """Whether it shows that an owner who was held gone lives after all."""
+        return self.position == (position.epoch, END)
+
+    def _go_on(self, now: float) -> list[Action]:
+        """Show what is held, up to the next hole."""
+        actions: list[Action] = []
+        for number, envelope in enumerate(self._held):
+            if self._stale(envelope):
+                continue
+            if not self._follows(envelope):
+                del self._held[:number]
+                return actions + self._seek(now)
+            others = self._others(envelope)
+            if others:
+                del self._held[:number]
+                self._entering = envelope.epoch
+                self._seeking_since = now
+                return actions + self._ask_records(others)
+            actions += self._deliver(envelope, now)
+        self._held.clear()
+        self._seeking_since = None
+        return actions
+
+    def _follows(self, envelope: Envelope) -> bool:
+        here = self.position
+        return here is not None and not self._revives(envelope.position) and _follows(envelope.position, here)
+
+    def _others(self, envelope: Envelope) -> list[str]:
+        """The open turns to close before the first event of a new epoch."""
+        here = self.position
+        if here is None or envelope.epoch in (here.epoch, self._entering):
             return []
-        if envelope.epoch > here.epoch and envelope.seq == 1:
-            return self._enter_epoch(envelope, now)
-        return self._hold_and_seek(envelope, now)
+        return [turn for turn in self._open if turn != envelope.turn]
 
-    def _enter_epoch(self, envelope: Envelope, now: float) -> list[Action]:
-        others = [turn for turn in self._open if turn != envelope.turn]
-        if not others:
-            return self._deliver(envelope, envelope.position)
-        self.position = Position(envelope.epoch, 0)
-        self._seeking_since = now
-        self._held.append(envelope)
-        return self._ask_records(others)
-
-    def _deliver(self, envelope: Envelope, position: Position) -> list[Action]:
-        self.position = position
+    def _deliver(self, envelope: Envelope, now: float) -> list[Action]:
+        self.position = envelope.position
+        self._moved_at = now
         if envelope.terminal:
-            self._open.pop(envelope.turn, None)
-        elif envelope.type == "turn_started":
+            self._end(envelope.turn)
+        elif envelope.turn not in self._open:
             self.expect(envelope.turn)
-        return [envelope]
+        return [envelope, *self._pay()] if self._snapshot else [envelope]
 
-    # -- holding and asking
+    def _end(self, turn: str) -> None:
+        self._open.pop(turn, None)
+        self._owes_snapshot = self._owes_snapshot and bool(self._open)
 
-    def _hold(self, envelope: Envelope, now: float) -> list[Action]:
-        self._held.append(envelope)
-        return self._give_up(now) if len(self._held) > HOLD_LIMIT else []
-
-    def _hold_and_seek(self, envelope: Envelope, now: float) -> list[Action]:
-        self._held.append(envelope)
-        return self._seek(now)
+    # -- asking
 
     def _seek(self, now: float) -> list[Action]:
-        if self._seeking_since is None:
-            self._seeking_since = now
-        return self._ask(now)
+        """Hold events and ask at once; but the same question again only by the tick."""
+        if self._seeking_since is not None and self._asked_after == self.position:
+            return []
+        self._seeking_since = now
+        if self.position is not None and self._held and self._revives(self._held[0].position):
+            self.position = None
+        return self._ask(self.position)
 
-    def _ask(self, now: float) -> list[Action]:
-        self._asking = True
-        self._moved_at = now
-        known = self.position is not None and self.position.seq != END
-        return [Ask(self.position if known else None)]
+    def _ask(self, after: Position | None) -> list[Action]:
+        self._questions += 1
+        self._question = self._questions
+        self._asked_after = after
+        return [Ask(self._questions, after)]
 
     def _ask_records(self, turns: Iterable[str]) -> list[Action]:
         wanted = list(turns)
         self._records.update(wanted)
         return [AskRecord(turn) for turn in wanted]
 
-    def _close_unseen(self, now: float) -> list[Action]:
-        return self._ask_records(self._open) if self._open else self._settle(now)
-
     # -- answers
 
     def _unclosed_by(self, view: View) -> list[str]:
         """The open turns whose end, if they have ended, the view does not show."""
         ended = {event.turn for event in view.events or () if event.terminal}
-        nothing_new = view.at == self.position and view.turn is not None
-        return [] if nothing_new else [turn for turn in self._open if turn != view.turn and turn not in ended]
+        return [turn for turn in self._open if turn != view.turn and turn not in ended]
 
-    def _apply(self, view: View) -> list[Action]:
+    def _continues(self, view: View) -> bool:
+        """Whether nothing is missing up to it: then text waits for no record, which an election may delay."""
         here = self.position
-        if here is None or here.seq == END:
-            return self._begin_at(view)
-        if view.events is not None:
-            newer = [event for event in view.events if event.position > here]
-            actions = [action for event in newer for action in self._deliver(event, event.position)]
-            self.position = max(view.at, here)
-            return actions
-        return [] if view.at <= here else self._skip_to(view, here)
+        if here is None or here.epoch != view.at.epoch or self._revives(view.at):
+            return False
+        return whole(here, view) is not None
 
-    def _begin_at(self, view: View) -> list[Action]:
-        self.position = view.at
-        if view.turn is None:
-            return []
-        expected = view.turn in self._open
-        self.expect(view.turn)
-        return self._show(view) if expected else []
-
-    def _skip_to(self, view: View, here: Position) -> list[Action]:
-        self.position = view.at
-        return [Lost(here, view.at), *self._show(view)]
+    def _apply(self, view: View, now: float) -> list[Action]:
+        here = self.position
+        if here is None or self._revives(view.at):
+            self.position = view.at
+            return self._show(view)
+        newer = whole(here, view)
+        if newer is None and view.at > here:
+            self.position = view.at
+            return [Lost(here, view.at), *self._show(view)]
+        actions = [action for event in newer or () for action in self._deliver(event, now)]
+        self.position = max(view.at, here)
+        return actions
 
     def _show(self, view: View) -> list[Action]:
-        if view.turn is None or view.snapshot is None:
+        if view.turn is None:
             return []
         self.expect(view.turn)
-        return [Shown(view.turn, view.at, view.snapshot)]
+        self._owes_snapshot = False
+        return [] if view.snapshot is None else [Shown(view.turn, view.at, view.snapshot)]
 
-    def _settle(self, now: float) -> list[Action]:
-        """Every question is answered: go on with what was held, until it shows another hole."""
-        if self._records or self._asking or self.position is None:
-            return []
-        self._seeking_since = None
-        held, self._held = self._held, []
+    def _close(self, ending: Ending) -> list[Action]:
+        """End a turn from its record; with its whole text, unless only its end is missing."""
+        here, end = self.position, ending.terminal
+        self._end(end.turn)
+        if here is not None and _follows(end.position, here):
+            self.position = end.position
+            return [end]
         actions: list[Action] = []
-        for number, envelope in enumerate(held):
-            actions += self._judge(envelope, now)
-            if self._seeking_since is not None:
-                self._held += held[number + 1 :]
-                break
-        return actions
+        if here is not None and end.position > here:
+            actions.append(Lost(here, ending.before))
+            self.position = end.position
+        return [*actions, Shown(end.turn, ending.before, ending.snapshot), end]
 
     def _give_up(self, now: float) -> list[Action]:
         """No answer in time: say what is lost and go on with what is there."""
+        self._question, self._seeking_since, self._view = None, None, None
         self._records.clear()
-        self._view = None
-        self._asking = False
-        here = self.position or Position(0, END)
-        self.position = here
-        newer = [envelope for envelope in self._held if envelope.position > here or here.seq == END]
-        if not newer:
-            self._held.clear()
-            return self._settle(now)
-        first = newer[0].position
-        self.position = Position(first.epoch, first.seq - 1)
-        lost = [] if here.seq == END and first.seq == 1 else [Lost(here, first)]
-        return [*lost, *self._settle(now)]
+        actions: list[Action] = []
+        held, self._held = self._held, []
+        for envelope in held:
+            if not self._stale(envelope):
+                unclosed = [AskRecord(turn) for turn in self._others(envelope)]
+                actions += [*unclosed, *self._skip_to(envelope), *self._deliver(envelope, now)]
+        self.position = self.position or Position(self._last_epoch, END)
+        return actions
+
+    def _skip_to(self, envelope: Envelope) -> list[Action]:
+        here = self.position
+        if here is None or self._revives(envelope.position):
+            here = Position(envelope.epoch, 0)
+        if _follows(envelope.position, here):
+            return []
+        self._owes_snapshot = True
+        return [Lost(here, Position(envelope.epoch, envelope.seq - 1))]
+
+    def _pay(self) -> list[Action]:
+        """The snapshot that is owed since a ``Lost``, once the position is the one that it holds for."""
+        view, here = self._snapshot, self.position
+        if view is None or here is None or here < view.at:
+            return []
+        self._snapshot = None
+        if view.turn is None:
+            self._owes_snapshot = False
+        return self._show(view) if here == view.at else []
+
+
+def _follows(position: Position, here: Position) -> bool:
+    """Whether nothing lies between the two: the next sequence, or the first one of a higher epoch."""
+    if position.epoch == here.epoch:
+        return position.seq == here.seq + 1
+    return position.epoch > here.epoch and position.seq == 1
+
+
+def whole(here: Position, view: View) -> list[Envelope] | None:
+    """The view's events after a position; None if one is missing."""
+    newer = [event for event in view.events or () if event.position > here]
+    for event in newer:
+        if not _follows(event.position, here):
+            return None
+        here = event.position
+    unbroken = here >= view.at or (view.at.epoch > here.epoch and view.at.seq == 0)
+    return newer if unbroken else None

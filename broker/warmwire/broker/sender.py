@@ -1,17 +1,19 @@
 """Sends events: a short send window for deltas, at once for everything else.
 
-One wake-up per delta at every hop is what a delta costs most. Deltas that fall within the window share one; the first
-delta of a turn and whatever is not a delta go at once and take with them what waits.
+One wake-up per delta at every hop is what a delta costs most. Deltas that fall within the window share one;
+the first delta of a turn and whatever is not a delta go at once and take with them what waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 import structlog
 
 from warmwire.broker.bus import Bus
-from warmwire.broker.errors import Unavailable
+from warmwire.broker.errors import BadInput, Unavailable
+from warmwire.broker.tasks import Tasks
 
 log = structlog.get_logger(__name__)
 
@@ -25,21 +27,23 @@ class Sender:
     def __init__(self, bus: Bus, window: float) -> None:
         self._bus = bus
         self._window = window
-        self._waiting: list[tuple[str, bytes]] = []
+        self._waiting: deque[tuple[str, bytes]] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
+        self._tasks = Tasks()
+        self._dropping = False
         self.dropped = 0
 
     def start(self) -> None:
         """Begin to send."""
-        self._task = asyncio.create_task(self._pump(), name="sender")
+        self._tasks.begin(self._pump(), "sender")
 
     def send(self, subject: str, data: bytes, *, at_once: bool) -> None:
         """Hand over one event; never blocks. Without ``at_once`` it may wait for the window, in seconds."""
-        if self._bytes > WAITING_LIMIT:
-            self.dropped += 1
+        if self._bytes + len(data) > WAITING_LIMIT:
+            self._drop(1, "too much waits to be sent")
             return
         self._bytes += len(data)
         self._waiting.append((subject, data))
@@ -50,25 +54,38 @@ class Sender:
 
     async def stop(self) -> None:
         """Send what waits and end."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.stop()
         await self.flush()
 
     async def flush(self) -> None:
         """Give all that waits to the connection now."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        batch, self._waiting, self._bytes = self._waiting, [], 0
+        async with self._sending:  # one at a time, or a later event could overtake
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            while self._waiting:
+                await self._publish(*self._waiting[0])
+
+    async def _publish(self, subject: str, data: bytes) -> None:
         try:
-            for subject, data in batch:
-                await self._bus.publish(subject, data)
+            await self._bus.publish(subject, data)
+        except BadInput as error:  # this one cannot be sent, the next can
+            self._drop(1, str(error))
         except Unavailable as error:
-            self.dropped += len(batch)
-            log.warning(
-                "events could not be sent; readers will ask for them", events=len(batch), error=str(error)
-            )
+            self._drop(len(self._waiting), str(error))
+            self._waiting.clear()
+            self._bytes = 0
+            return
+        else:
+            self._dropping = False
+        self._waiting.popleft()  # only now: who is cancelled in the middle leaves the rest for ``stop``
+        self._bytes -= len(data)
+
+    def _drop(self, events: int, why: str) -> None:
+        if not self._dropping:  # one line for each spell of it
+            log.warning("events not sent; readers will ask for them", why=why, dropped_before=self.dropped)
+        self._dropping = True
+        self.dropped += events
 
     async def _pump(self) -> None:
         while True:

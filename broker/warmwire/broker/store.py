@@ -5,15 +5,15 @@ Error codes of JetStream: https://github.com/nats-io/nats-server/blob/main/serve
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from nats.js.api import PubAck, RawStreamMsg
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from warmwire.broker.bus import Bus, translated
-from warmwire.broker.errors import Conflict, Contended, QueueFull, StoreFull, Unavailable
+from warmwire.broker.errors import Conflict, Contended, QueueFull, StoreFull, Unavailable, WarmwireError
 from warmwire.broker.messages import OwnerRecord, TurnRecord, UserMessage, decode, decode_turn_record
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.streams import QUEUED_PER_SESSION
@@ -27,8 +27,10 @@ INTERRUPT_KEPT = 3600
 
 _WRONG_LAST = 10071
 _IN_PROCESS = 10164
-_SUBJECT_FULL = {10077}
-_STREAM_FULL = {10047, 10048, 10122}
+_NOT_STORED = 10077
+_NO_MESSAGE = 10037
+_SESSION_FULL = "per subject"
+"""One code stands for both: "maximum messages per subject exceeded" and "maximum bytes exceeded"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,11 @@ class Store:
                 subject, message.encode(), {**headers, "Nats-Msg-Id": f"{key}.{message.turn}"}
             )
         except _Refused as error:
-            if error.code in _SUBJECT_FULL:
+            if error.code != _NOT_STORED:
+                raise Unavailable(str(error)) from error
+            if _SESSION_FULL in str(error):
                 raise QueueFull(key.session, QUEUED_PER_SESSION) from error
-            if error.code in _STREAM_FULL:
-                raise StoreFull("the queue of user messages is full") from error
-            raise Unavailable(str(error)) from error
+            raise StoreFull(f"the queue of user messages is full: {error}") from error
         return Accepted(ack.seq, bool(ack.duplicate))
 
     async def head(self, key: SessionKey) -> int | None:
@@ -96,24 +98,22 @@ class Store:
             Conflict: somebody else was faster.
             Contended: try again.
         """
-        subject = self._subjects.owner(key)
-        try:
-            ack = await self._put(subject, record.encode(), _expecting(expected))
-        except Unavailable:
-            found = await self.owner(key)  # was it the answer that was lost?
-            if found is not None and found.record == record:
-                return found.sequence
-            raise
-        except _Refused as error:
-            raise _cas_error(error, subject) from error
-        return ack.seq
+        return await self._put_owner(key, record, expected)
 
     async def release(self, key: SessionKey, epoch: int, nonce: str) -> None:
         """Give the session up: a tombstone, if the epoch still stands. Raises as ``claim``."""
+        await self._put_owner(key, OwnerRecord(nonce=nonce), epoch, TOMBSTONE_KEPT)
+
+    async def _put_owner(
+        self, key: SessionKey, record: OwnerRecord, expected: int, ttl: float | None = None
+    ) -> int:
         subject = self._subjects.owner(key)
         try:
-            await self._put(subject, OwnerRecord(nonce=nonce).encode(), _expecting(epoch), TOMBSTONE_KEPT)
-        except _Refused as error:
+            return (await self._put(subject, record.encode(), _expecting(expected), ttl)).seq
+        except (Unavailable, _Refused) as error:
+            found = await self.owner(key)  # was it the answer that was lost, of this try or of one before?
+            if found is not None and found.record == record:
+                return found.sequence
             raise _cas_error(error, subject) from error
 
     # -- turns
@@ -163,12 +163,16 @@ class Store:
         subject = self._subjects.transcript(key)
         try:
             return (await self._put(subject, entries, _expecting(last))).seq
-        except _Refused as error:
+        except (Unavailable, _Refused) as error:
+            found = await self._get(self._subjects.log_stream, subject, first=True, start=last + 1)
+            if found is not None and found.data == entries:  # only the answer was lost
+                return found.seq or 0
             raise _cas_error(error, subject) from error
 
     async def transcript(self, key: SessionKey) -> tuple[list[bytes], int]:
         """All appends in order, and the last sequence (0 without any)."""
-        subject, parts, last = self._subjects.transcript(key), [], 0
+        subject, last = self._subjects.transcript(key), 0
+        parts: list[bytes] = []
         while True:
             found = await self._get(self._subjects.log_stream, subject, first=True, start=last + 1)
             if found is None:
@@ -181,23 +185,25 @@ class Store:
     async def _put(
         self, subject: str, data: bytes, headers: dict[str, str], ttl: float | None = None
     ) -> PubAck:
-        async with _refusals():
+        with _refusals():
             return await self._bus.js.publish(subject, data, headers=dict(headers) or None, msg_ttl=ttl)
 
     async def _get(
         self, stream: str, subject: str, *, first: bool = False, start: int = 1
     ) -> RawStreamMsg | None:
-        async with translated():
+        with translated():
             try:
                 if first:
                     return await self._bus.js.get_msg(stream, seq=start, subject=subject, next=True)
                 return await self._bus.js.get_last_msg(stream, subject)
-            except NotFoundError:
-                return None
+            except NotFoundError as error:
+                if error.err_code == _NO_MESSAGE:
+                    return None
+                raise Unavailable(f"JetStream: {error.description}") from error
             except NoStreamResponseError as error:
                 raise Unavailable("no leader for the stream at the moment") from error
             except APIError as error:
-                raise Unavailable(f"JetStream: {error.description}") from error
+                raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
 
 
 class _Refused(Exception):
@@ -208,9 +214,9 @@ class _Refused(Exception):
         self.code = code
 
 
-@asynccontextmanager
-async def _refusals() -> AsyncIterator[None]:
-    async with translated():
+@contextmanager
+def _refusals() -> Iterator[None]:
+    with translated():
         try:
             yield
         except NoStreamResponseError as error:
@@ -223,7 +229,9 @@ def _expecting(sequence: int) -> dict[str, str]:
     return {"Nats-Expected-Last-Subject-Sequence": str(sequence)}
 
 
-def _cas_error(error: _Refused, subject: str) -> Exception:
+def _cas_error(error: Unavailable | _Refused, subject: str) -> WarmwireError:
+    if isinstance(error, Unavailable):
+        return Unavailable(str(error))
     if error.code == _WRONG_LAST:
         return Conflict(subject)
     if error.code == _IN_PROCESS:

@@ -26,7 +26,11 @@ CONSUMER = "workers"
 
 _ALREADY_EXISTS = {10058, 10148}
 _NO_CLUSTER = 10074
-_NO_JETSTREAM = {None, 10039, 10076}  # nobody listens for JetStream requests; not for this account; switched off
+_NO_JETSTREAM = {
+    None,
+    10039,
+    10076,
+}  # nobody listens for JetStream requests; not for this account; switched off
 
 _CHECKED = (
     "subjects",
@@ -112,13 +116,13 @@ async def ensure(bus: Bus, subjects: Subjects, replicas: int, now_ms: int) -> No
     """Make what is missing and check what is there.
 
     Raises:
-        Misconfigured: the server cannot give it, or a stream of that name is different; the text says what to do.
+        Misconfigured: the server cannot give it, or a stream of that name is different.
         Unavailable: no answer.
     """
     for config in wanted_streams(subjects, replicas, now_ms):
-        async with translated():
+        with translated():
             await _ensure_stream(bus.js, config)
-    async with translated():
+    with translated():
         await _ensure_consumer(bus.js, subjects)
 
 

@@ -1,0 +1,53 @@
+"""The recent events of one session, for viewers that come back. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from warmwire.broker.envelope import Envelope, Position
+
+RING_BYTES = 64 * 1024
+"""Bytes of recent events kept per session. Older ones are asked of the owner."""
+ENVELOPE_BYTES = 256
+"""What an envelope costs in memory beside its event, about."""
+
+
+class Ring:
+    """Between any two events in the ring nothing was missed: what is not known to be whole is cleared."""
+
+    def __init__(self) -> None:
+        self._events: deque[Envelope] = deque()
+        self._bytes = 0
+        self._start: Position | None = None  # the events are all that came after it
+
+    def begin(self, start: Position) -> None:
+        """What came before ``start`` is not whole any more."""
+        self._events.clear()
+        self._bytes = 0
+        self._start = start
+
+    def add(self, envelope: Envelope) -> None:
+        """The next event; one that is not newer is not kept (a turn's ending, late from its record)."""
+        if self._start is None:
+            self._start = Position(envelope.epoch, envelope.seq - 1)
+        if envelope.position <= self._end:
+            return
+        self._events.append(envelope)
+        self._bytes += len(envelope.event) + ENVELOPE_BYTES
+        while self._bytes > RING_BYTES:
+            oldest = self._events.popleft()
+            self._bytes -= len(oldest.event) + ENVELOPE_BYTES
+            self._start = oldest.position
+
+    def after(self, position: Position) -> list[Envelope] | None:
+        """All that came after a position; None if the ring does not know it (any more)."""
+        if position == self._start:
+            return list(self._events)
+        for number in range(len(self._events) - 1, -1, -1):
+            if self._events[number].position == position:
+                return list(self._events)[number + 1 :]
+        return None
+
+    @property
+    def _end(self) -> Position:
+        return self._events[-1].position if self._events else self._start or Position(0, 0)

@@ -1,0 +1,58 @@
+"""What each role's process has in common: logs to stderr, settings from the environment, one line per mistake."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+from warmwire.broker import telemetry
+from warmwire.broker.errors import BadInput, Misconfigured, WarmwireError
+
+S = TypeVar("S", bound=BaseSettings)
+
+MISTAKEN = 2
+"""Exit code when the settings cannot work: to start again changes nothing."""
+FAILED = 1
+"""Exit code when what is needed could not be had: to start again may help."""
+
+
+def run(role: str, work: Callable[[], int]) -> int:
+    """The whole life of a role's process; returns its exit code. What goes wrong on purpose is one line."""
+    log_to_stderr(logging.INFO)
+    telemetry.configure(f"warmwire-{role}")
+    try:
+        return work()
+    except (BadInput, Misconfigured) as error:
+        return _complain(role, error, MISTAKEN)
+    except WarmwireError as error:
+        return _complain(role, error, FAILED)
+
+
+def run_from_environment(role: str, settings: type[S], main: Callable[[S], int]) -> int:
+    """``python -m warmwire.<role>``: settings come from ``WARMWIRE_*`` alone."""
+    try:
+        return main(settings())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "_".join(str(part) for part in first["loc"]).upper().removeprefix("WARMWIRE_")
+        return _complain(role, f"WARMWIRE_{name}: {first['msg']}", MISTAKEN)
+
+
+def log_to_stderr(level: int) -> None:
+    """Logs of ours from ``level`` on, of libraries from WARNING on. stdout is for results."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )
+
+
+def _complain(role: str, what: object, code: int) -> int:
+    print(f"warmwire {role}: {what}", file=sys.stderr)  # noqa: T201 - for people, whatever logs are set to
+    return code
