@@ -29,7 +29,11 @@ def test_only_whole_lines_come_out(chunks: tuple[bytes, ...], expected: list[byt
     assert expected == feed(Lines(), *chunks)
 
 
-@given(st.binary(max_size=200), st.lists(st.integers(0, 200)), st.integers(1, 40))
+# Few letters, so that many lines are about as long as the limit.
+STREAMS = st.lists(st.sampled_from([b"a", b"bcd", b"\n"]), max_size=60).map(b"".join)
+
+
+@given(STREAMS, st.lists(st.integers(0, 60)), st.integers(1, 12))
 def test_chunking_changes_nothing(stream: bytes, cuts: list[int], limit: int) -> None:
     edges = [0, *sorted(cuts), len(stream)]
     chunks = [stream[start:end] for start, end in itertools.pairwise(edges)]
@@ -54,7 +58,12 @@ def test_a_line_too_long_is_told_before_it_ends() -> None:
     (told,) = lines.feed(b"x")
     assert isinstance(told, LineTooLong)
     assert [] == lines.feed(b"x" * 1000)
-    assert [b"next"] == lines.feed(b"end of the long one\nnext\n")
+    assert [] == lines.feed(b"end\n")
+    assert [b"next"] == lines.feed(b"next\n")
+
+
+def test_what_follows_a_line_too_long_in_the_same_chunk_is_a_line() -> None:
+    assert [b"next"] == feed(Lines(limit=10), b"x" * 11, b"end\nnext\n")[1:]
 
 
 def test_a_line_too_long_shows_its_beginning_only() -> None:

@@ -115,6 +115,14 @@ async def test_the_exit_comes_once_after_the_last_line(start: Start, folder: Pat
     assert not cli.process.running
 
 
+async def test_what_was_said_at_the_very_end_is_heard(start: Start, folder: Path) -> None:
+    cli = await start(program(folder, "say('x' * 50_000); sys.exit('why')"))  # less than a pipe holds
+    wait_for(lambda: not alive(cli.process.pid), "it is gone")  # and the loop has not run meanwhile
+    heard, ended = await cli.until(Exit)
+    assert ["x" * 50_000] == states(heard)
+    assert "why\n" == ended.stderr
+
+
 async def test_a_signal_shows_as_a_negative_code(start: Start, folder: Path) -> None:
     cli = await start(program(folder, "os.kill(os.getpid(), 9)"))
     _, ended = await cli.until(Exit)
