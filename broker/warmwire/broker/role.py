@@ -1,4 +1,4 @@
-"""What each role's process has in common: logs to stderr, settings from the environment, one line per mistake."""
+"""What each role's process has in common: logs, settings from the environment, one line per mistake."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ def log_to_stderr(level: int) -> None:
 
 
 def _complain(role: str, what: object, code: int) -> int:
-    print(f"warmwire {role}: {what}", file=sys.stderr)  # noqa: T201 - for people, whatever logs are set to
+    print(f"warmwire {role}: {what}", file=sys.stderr)
     return code

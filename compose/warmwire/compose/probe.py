@@ -12,7 +12,6 @@ from warmwire.broker.settings import BrokerSettings
 from warmwire.broker.streams import ensure
 from warmwire.edge.settings import EdgeSettings
 from warmwire.worker.app import cli_command
-from warmwire.worker.errors import CliMissing
 from warmwire.worker.settings import WorkerSettings
 
 from .address import Address
@@ -29,8 +28,8 @@ def check_settings(cli: str) -> None:
     load(EdgeSettings, {})
     try:
         cli_command(cli)
-    except (CliMissing, BadInput) as error:
-        raise UsageError(str(error)) from error
+    except BadInput as error:
+        raise UsageError(f"--{error.field}: {error.problem}") from error
 
 
 async def check_nats(url: str) -> None:

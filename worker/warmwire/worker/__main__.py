@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from warmwire.broker import role
 from warmwire.worker.app import main
 from warmwire.worker.settings import WorkerSettings
 
-sys.exit(main(WorkerSettings()))
+sys.exit(role.run_from_environment("worker", WorkerSettings, main))

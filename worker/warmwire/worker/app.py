@@ -25,9 +25,9 @@ from typing import Any
 import structlog
 import uvloop
 
-from warmwire.broker import heartbeat, streams, telemetry
+from warmwire.broker import heartbeat, role, streams, telemetry
 from warmwire.broker.bus import Bus, connect
-from warmwire.broker.errors import BadInput, Conflict, Contended, NoResponder, Unavailable, WarmwireError
+from warmwire.broker.errors import BadInput, Conflict, Contended, NoResponder, Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.messages import Forward as ForwardMessage
 from warmwire.broker.messages import ForwardReply, Heartbeat, OwnerRecord, UserMessage, decode
@@ -35,8 +35,7 @@ from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.pull import Pulled, Puller
 from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
-from warmwire.worker.errors import CliMissing
-from warmwire.worker.host import IN_PROGRESS, Host, Lost, Services
+from warmwire.worker.host import IN_PROGRESS, NAK, TERMINATE, Host, Lost, Services
 from warmwire.worker.launch import find_claude
 from warmwire.worker.ownership import Claim, place
 from warmwire.worker.pool import Limits, limits, to_park
@@ -71,6 +70,7 @@ class Worker:
         self._placing: dict[int, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
+        self.stopped = False
 
     async def start(self) -> None:
         """Come into service.
@@ -107,7 +107,7 @@ class Worker:
 
     async def stop(self) -> None:
         """Leave without losing anything; see the module's text for the order."""
-        self._draining = True
+        self._draining = self.stopped = True
         await self._puller.stop()
         for host in self._hosts.values():
             host.drain()
@@ -132,21 +132,21 @@ class Worker:
         return self._limits.turns - active - len(self._placing)
 
     def _pulled(self, pulled: Pulled) -> None:
-        self._begin(self._take(pulled))
-
-    async def _take(self, pulled: Pulled) -> None:
         try:
             key = self._subjects.session_of(pulled.subject)
             message = decode(UserMessage, pulled.data)
         except BadInput as error:
             telemetry.alien.add(1)
             log.warning("alien user message terminated", subject=pulled.subject, error=str(error))
-            await self._bus.publish(pulled.ack, b"+TERM")
+            self._begin(self._bus.publish(pulled.ack, TERMINATE))
             return
         held = Held(
             message, pulled.sequence, pulled.ack, pulled.deliveries, pulled.headers.get("traceparent")
         )
-        self._placing[held.sequence] = held
+        self._placing[held.sequence] = held  # from here on it counts, and is kept from being redelivered
+        self._begin(self._take(key, held, pulled))
+
+    async def _take(self, key: SessionKey, held: Held, pulled: Pulled) -> None:
         try:
             await self._place(key, held, pulled)
         finally:
@@ -168,7 +168,7 @@ class Worker:
                     "placing the message again", session=str(key), error=str(error) or type(error).__name__
                 )
                 await asyncio.sleep(PLACE_AGAIN)
-        await self._bus.publish(pulled.ack, b"-NAK")
+        await self._bus.publish(pulled.ack, NAK)
 
     async def _host(self, key: SessionKey, pulled: Pulled) -> Host | None:
         """The session's host here; None when its owner has taken the message."""
@@ -303,7 +303,7 @@ def cli_command(cli: str) -> tuple[str, ...]:
     """What ``--cli`` means.
 
     Raises:
-        CliMissing: there is no such program; the text says what to do.
+        BadInput: there is no such program; the text says what to do.
     """
     if cli == "emulator":
         emulator = Path(__file__).with_name("emulator.py")
@@ -311,14 +311,14 @@ def cli_command(cli: str) -> tuple[str, ...]:
     if cli == "claude":
         found = find_claude()
         if found is None:
-            raise CliMissing("no claude CLI found: put it on PATH, or pip install 'warmwire[claude]'")
+            raise BadInput("cli", "no claude CLI found: put it on PATH, or pip install 'warmwire[claude]'")
         return (str(found),)
     try:
         words = tuple(shlex.split(cli))
     except ValueError as error:
         raise BadInput("cli", f"cannot be split into words: {error}") from error
     if not words or shutil.which(words[0]) is None:
-        raise CliMissing(f"--cli: there is no program {words[0] if words else ''!r}")
+        raise BadInput("cli", f"there is no program {words[0] if words else ''!r}")
     return words
 
 
@@ -400,12 +400,4 @@ async def _run(settings: WorkerSettings) -> int:
 
 def main(settings: WorkerSettings) -> int:
     """Run a worker until SIGTERM; returns the exit code."""
-    telemetry.configure("warmwire-worker")
-    try:
-        return uvloop.run(_run(settings))
-    except (BadInput, CliMissing) as error:
-        print(f"warmwire worker: {error}", file=sys.stderr)
-        return 2
-    except WarmwireError as error:
-        print(f"warmwire worker: {error}", file=sys.stderr)
-        return 1
+    return role.run("worker", lambda: uvloop.run(_run(settings)))

@@ -1,0 +1,332 @@
+"""A worker against a real NATS server with emulators: how it answers, ends, leaves and owns."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from time import time_ns
+from typing import Any
+
+import pytest
+
+from warmwire.broker import streams
+from warmwire.broker.errors import BadInput
+from warmwire.broker.messages import Interrupt, InterruptReply, OwnerRecord, UserMessage, decode
+from warmwire.broker.names import SessionKey
+from warmwire.worker.app import Worker, claimed_folder, cli_command
+from warmwire.worker.settings import WorkerSettings
+
+from tests.client import Client, connected, eventually
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Streams and subjects of this test's own."""
+    return f"t{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+async def client(nats_server: str, prefix: str) -> AsyncIterator[Client]:
+    async with connected(nats_server, prefix) as client:
+        await streams.ensure(client.bus, client.subjects, 1, time_ns() // 1_000_000)
+        yield client
+
+
+@pytest.fixture
+async def start(nats_server: str, prefix: str, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts workers; each is stopped at the end of the test, unless the test has done so."""
+    async with AsyncExitStack() as stack:
+
+        async def start_worker(**settings: Any) -> Worker:
+            given = {
+                "nats": nats_server,
+                "prefix": prefix,
+                "data": tmp_path,
+                "drain_timeout": 5.0,
+                **settings,
+            }
+            return await stack.enter_async_context(running(WorkerSettings(**given)))
+
+        yield start_worker
+
+
+@asynccontextmanager
+async def running(settings: WorkerSettings) -> AsyncIterator[Worker]:
+    worker = Worker(settings)
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        if not worker.stopped:
+            await worker.stop()
+
+
+@pytest.fixture(autouse=True)
+def quick_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WARMWIRE_EMULATOR_RATE", "500")
+    monkeypatch.setenv("WARMWIRE_EMULATOR_TTFT_MS", "1")
+
+
+def emulator_pids(folder: Path) -> list[int]:
+    """The CLI processes whose home is under a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(folder).encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+class TestAnswering:
+    async def test_a_turn_starts_streams_and_ends_once(self, client: Client, start: Start) -> None:
+        await start()
+        asked = await client.ask("s1", "Hello")
+        types = [event["type"] for event in asked.events]
+        assert ["turn_started", "message_start", "content_block_start"] == types[:3]
+        assert ["content_block_stop", "message_delta", "message_stop", "turn_completed"] == types[-4:]
+        assert len(asked.of("content_block_delta")) > 3
+
+    async def test_places_count_from_one_without_a_hole(self, client: Client, start: Start) -> None:
+        await start()
+        first = await client.ask("s1", "Hello")
+        second = await client.ask("s1", "again")
+        places = [item.seq for item in [*first.items, *second.items]]  # type: ignore[union-attr] # no gaps here
+        assert list(range(1, len(places) + 1)) == places
+
+    async def test_the_second_turn_meets_the_same_process_with_its_memory(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        await start()
+        await client.ask("s1", "remember the heron")
+        before = emulator_pids(tmp_path)
+        recalled = await client.ask("s1", "recall")
+        assert 1 == recalled.text.count("remember the heron")
+        assert before == emulator_pids(tmp_path)
+
+    async def test_quick_messages_of_one_session_are_answered_in_order(
+        self, client: Client, start: Start
+    ) -> None:
+        await start()
+        await start()
+        asked = [await client.send("s1", f"message {number}") for number in range(6)]
+        ends = [(await one.ended())["turn"] for one in asked]
+        assert [one.turn for one in asked] == ends
+        first_seen = [one.items[0].position for one in asked]  # type: ignore[union-attr] # no gaps here
+        assert sorted(first_seen) == first_seen
+
+    async def test_with_two_workers_every_session_has_one_process(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        await start()
+        await start()
+        for number in range(3):
+            await asyncio.gather(*(client.ask(f"s{session}", f"{number}") for session in range(8)))
+        assert 8 == len(emulator_pids(tmp_path))
+
+    async def test_a_message_that_nobody_can_read_is_dropped_and_the_next_is_answered(
+        self, client: Client, start: Start
+    ) -> None:
+        await start()
+        await client.bus.js.publish(client.subjects.requests(SessionKey("default", "s1")), b"{nonsense")
+        assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
+
+    async def test_a_repeated_turn_id_is_answered_from_the_record_not_run_again(
+        self, client: Client, start: Start
+    ) -> None:
+        await start()
+        first = await client.ask("s1", "Hello")
+        # Published as if the stream's deduplication window had long passed.
+        repeated = UserMessage(turn=first.turn, content="Hello", sent_ms=0)
+        await client.bus.js.publish(client.subjects.requests(SessionKey("default", "s1")), repeated.encode())
+        recalled = await client.ask("s1", "recall")
+        assert 1 == recalled.text.count("Hello")
+        assert await client.store.head(SessionKey("default", "s1")) is None
+
+    async def test_another_model_gets_a_process_of_its_own_with_the_memory(
+        self, client: Client, start: Start
+    ) -> None:
+        await start()
+        await client.ask("s1", "remember the heron", model="one")
+        recalled = await client.ask("s1", "recall", model="two")
+        assert "remember the heron" in recalled.text
+        assert "two" == recalled.of("message_start")[0]["message"]["model"]
+
+
+class TestEndings:
+    async def test_an_interrupt_ends_the_turn_and_keeps_its_text(
+        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "10000")
+        await start()
+        asked = await client.send("s1", "Hello")
+        await eventually(lambda: asked.text, "a first delta")
+        control = client.subjects.control(SessionKey("default", "s1"))
+        answer = await client.bus.request(control, Interrupt(turn=asked.turn).encode(), 2)
+        assert asked.turn == decode(InterruptReply, answer).turn
+        assert "turn_interrupted" == (await asked.ended())["type"]
+        assert "recall" not in asked.text
+
+    async def test_a_cli_that_crashes_fails_the_turn_and_the_next_one_has_the_memory(
+        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "crash:3")
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT_ON", "please-crash")
+        await start()
+        await client.ask("s1", "remember the heron")
+        crashed = await client.ask("s1", "please-crash now")
+        assert ("turn_failed", "cli_crashed", True) == tuple(
+            crashed.events[-1][name] for name in ("type", "code", "retryable")
+        )
+        recalled = await client.ask("s1", "recall")
+        assert "remember the heron" in recalled.text
+
+    async def test_a_cli_that_ends_at_once_fails_the_turn_as_not_started(
+        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "exit-at-start")
+        await start()
+        failed = await client.ask("s1", "Hello")
+        assert ("turn_failed", "cli_start_failed") == (failed.events[-1]["type"], failed.events[-1]["code"])
+
+    @pytest.mark.parametrize(
+        ("fault", "code"),
+        [("error:401", "auth_failed"), ("error:429", "rate_limited"), ("error:529", "overloaded")],
+    )
+    async def test_an_api_error_ends_in_its_code(
+        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch, fault: str, code: str
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", fault)
+        await start()
+        failed = await client.ask("s1", "Hello")
+        assert code == failed.events[-1]["code"]
+
+    async def test_a_silent_cli_is_replaced(
+        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "deaf:2")
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT_ON", "please-hang")
+        await start(stall_timeout=0.5)
+        failed = await client.ask("s1", "please-hang")
+        assert "cli_stalled" == failed.events[-1]["code"]
+        await eventually(lambda: not emulator_pids(tmp_path), "the silent process is gone")
+        assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
+
+    async def test_an_api_retry_voids_the_text_so_far(
+        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "retry:3")
+        await start()
+        asked = await client.ask("s1", "Hello")
+        assert 1 == len(asked.of("turn_reset"))
+        assert 1 == asked.text.count("Hello!")
+
+
+class TestLeaving:
+    async def test_stopping_releases_idle_sessions_and_leaves_nothing(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        worker = await start()
+        await client.ask("s1", "Hello")
+        await worker.stop()
+        owned = await client.store.owner(SessionKey("default", "s1"))
+        assert owned is not None
+        assert owned.record.worker is None
+        assert [] == emulator_pids(tmp_path)
+        assert [] == list((tmp_path / "workers").iterdir())
+
+    async def test_another_worker_goes_on_with_the_memory(self, client: Client, start: Start) -> None:
+        first = await start()
+        await client.ask("s1", "remember the heron")
+        await first.stop()
+        await start()
+        assert 1 == (await client.ask("s1", "recall")).text.count("remember the heron")
+
+    async def test_a_running_turn_may_end(
+        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "300")
+        worker = await start()
+        asked = await client.send("s1", "Hello")
+        await eventually(lambda: asked.text, "a first delta")
+        await worker.stop()
+        assert "turn_completed" == (await asked.ended())["type"]
+        assert 1 == asked.events[0]["attempt"]
+
+    async def test_at_the_deadline_the_turn_goes_to_another_worker(
+        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "1000")
+        leaving = await start(drain_timeout=0.2)
+        asked = await client.send("s1", "Hello")
+        await eventually(lambda: asked.text, "a first delta")
+        await start()
+        await leaving.stop()
+        await asked.ended()
+        assert [1, 2] == [event["attempt"] for event in asked.of("turn_started")]
+        assert 1 == len(asked.of("turn_reset"))
+        assert 1000 == len(asked.events) - asked.events.index(asked.of("turn_started")[1]) - 7
+
+    async def test_sessions_past_the_limit_are_parked_and_come_back_with_their_memory(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        await start(max_sessions=2, max_turns_at_once=2)
+        for number in range(4):
+            await client.ask(f"s{number}", f"remember {number}")
+        await eventually(lambda: len(emulator_pids(tmp_path)) <= 2, "the surplus is parked")
+        assert "remember 0" in (await client.ask("s0", "recall")).text
+
+
+class TestOwnership:
+    async def test_a_session_of_an_owner_that_was_never_heard_is_claimed(
+        self, client: Client, start: Start
+    ) -> None:
+        key = SessionKey("default", "s1")
+        epoch = await client.store.claim(key, OwnerRecord(worker="w-gone", nonce="n"), 0)
+        await start()
+        asked = await client.ask("s1", "Hello")
+        assert asked.items[0].position.epoch > epoch  # type: ignore[union-attr] # no gaps here
+
+    async def test_a_worker_that_lost_its_session_ends_its_process_and_its_record_is_refused(
+        self, client: Client, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "500")
+        await start()
+        asked = await client.send("s1", "Hello")
+        await eventually(lambda: asked.text, "a first delta")
+        key = SessionKey("default", "s1")
+        owned = await client.store.owner(key)
+        assert owned is not None
+        await client.store.claim(key, OwnerRecord(worker="w-other", nonce="n"), owned.sequence)
+        await eventually(lambda: not emulator_pids(tmp_path), "its process is ended")
+
+
+class TestStarting:
+    def test_a_missing_cli_is_said_with_what_to_do(self) -> None:
+        with pytest.raises(BadInput, match="no program 'surely-not-there'"):
+            cli_command("surely-not-there --flag")
+
+    def test_a_command_line_is_split_like_a_shell(self) -> None:
+        assert ("sh", "-c", "a b") == cli_command("sh -c 'a b'")
+
+    def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(BadInput, match="data"):
+            claimed_folder(tmp_path / "file", "w-1")
+
+    def test_what_a_killed_worker_left_behind_is_removed_and_a_living_ones_is_not(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "workers" / "w-dead").mkdir(parents=True)
+        (tmp_path / "workers" / "w-dead" / "lock").touch()
+        living = claimed_folder(tmp_path, "w-living")
+        claimed_folder(tmp_path, "w-new").remove()
+        assert [living.path] == list((tmp_path / "workers").iterdir())
+        living.remove()
