@@ -6,10 +6,10 @@
       └────────────────────────────────────────────────────────────────────────────────┘
 
 A heartbeat counts from when it was *sent*: one that lay in the socket while the process was stopped is no
-news. Nobody who hears what we hear holds us dead while the fence is open, as ``DEAD_AFTER`` is twice as long.
-Frozen, a worker publishes nothing, answers nobody, pulls nothing, sends no in-progress acks and judges nobody;
-its CLIs are stopped. What nobody has claimed meanwhile then goes on where it was. Safety does not rest on this
-(see ``ownership``); it keeps two CLIs from working on one turn.
+news. Nobody who hears what we hear holds us dead while the fence is open: ``DEAD_AFTER`` is twice as long.
+Frozen, a worker publishes nothing, answers nobody, pulls nothing, sends no in-progress acks, judges nobody,
+and its CLIs are stopped. What nobody has claimed meanwhile then goes on where it was. Safety does not rest
+on this (see ``ownership``); it keeps two CLIs from working on one turn.
 """
 
 from __future__ import annotations
