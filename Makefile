@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format constraints clean
+.PHONY: help up test chaos check format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,6 +36,9 @@ up: $(VENV)/.installed ## everything on this machine, ready to chat (WARMWIRE_PO
 
 test: $(VENV)/.installed-dev ## every test
 	$(BIN)/python -m pytest
+
+chaos: $(VENV)/.installed-dev ## processes and networks die under load; takes some minutes (docs/reference/chaos.md)
+	$(BIN)/python -m tests.system.chaos
 
 check: $(VENV)/.installed-dev ## linters, types, import rules and generated documentation
 	$(BIN)/ruff check

@@ -45,11 +45,12 @@ IDLE, RUNNING = 50, 10
 
 @dataclass(frozen=True)
 class Plan:
-    """What a scenario is to do with: a folder of its own, the seed, how many sessions."""
+    """What a scenario is to do with: a folder of its own, the seed, how many sessions, how long the answers."""
 
     folder: Path
     seed: int
     sessions: int
+    deltas: int = DELTAS
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,21 @@ async def stage(
     plan: Plan, workers: int = 2, members: int = 1, rate: int = RATE, loss: str = "retry"
 ) -> AsyncIterator[tuple[Cluster, Load]]:
     """A cluster with workers and a load that is not started yet."""
-    emulator = {"DELTAS": str(DELTAS), "RATE": str(rate)}
+    emulator = {"DELTAS": str(plan.deltas), "RATE": str(rate)}
     async with Cluster(plan.folder, members, emulator) as cluster:
         await cluster.start_workers(workers)
-        yield cluster, Load(cluster.url, plan.seed, deltas=DELTAS, loss=loss)
+        yield cluster, Load(cluster.url, plan.seed, deltas=plan.deltas, loss=loss)
 
 
 async def under_way(load: Load, count: int) -> None:
     """Wait until the text of so many turns flows."""
     await until(lambda: len(load.notes.flowing) >= count, f"{count} turns under way", 60)
+
+
+async def busy(load: Load, worker: Worker, count: int) -> None:
+    """Wait until the text of so many of a worker's turns flows."""
+    workers = load.notes.flowing.values()
+    await until(lambda: list(workers).count(worker.id) >= count, f"{count} turns of {worker.name}", 60)
 
 
 def busiest(cluster: Cluster, load: Load) -> Worker:
@@ -256,7 +263,7 @@ async def _cut(plan: Plan, seconds: float) -> Outcome:
         proxy = await cluster.proxy()
         (far,) = await cluster.start_workers(1, proxy.url)
         await load.start(plan.sessions)
-        await under_way(load, plan.sessions // 2)
+        await busy(load, far, plan.sessions // 4)
         cut = hit(load, f"network of {far.name} cut", [far])
         proxy.cut()
         await let_time_pass(seconds)
@@ -297,7 +304,7 @@ async def kill_edge(plan: Plan) -> Outcome:
     """kill -9 of one of two edges; its viewers go on at the other with `Last-Event-ID`."""
     async with stage(plan) as (cluster, _):
         edges = await cluster.start_edges(2)
-        load = EdgeLoad(cluster.url, plan.seed, deltas=DELTAS, edges=edges)
+        load = EdgeLoad(cluster.url, plan.seed, deltas=plan.deltas, edges=edges)
         await load.start(plan.sessions)
         await under_way(load, plan.sessions // 2)
         turns = {turn for turn in load.notes.flowing if load.edge_of.get(turn) == edges[0]}
@@ -314,7 +321,7 @@ async def drain(plan: Plan) -> Outcome:
     """SIGTERM of a worker with idle and running sessions, while another is there."""
     async with stage(plan, workers=1) as (cluster, load):
         (leaving,) = cluster.workers
-        resting = Load(cluster.url, plan.seed, deltas=DELTAS, name="idle")
+        resting = Load(cluster.url, plan.seed, deltas=plan.deltas, name="idle")
         await resting.start(IDLE, times=1)
         await until(lambda: resting.resting == IDLE, "idle sessions", 60)
         await load.start(RUNNING)
@@ -357,11 +364,11 @@ async def clock_jump(plan: Plan) -> Outcome:
     async with stage(plan, workers=1) as (cluster, load):
         (victim,) = await cluster.start_workers(1, environment=environment)
         await load.start(plan.sessions)
-        await under_way(load, plan.sessions // 2)
+        await busy(load, victim, plan.sessions // 4)
         jumped = hit(load, f"clock of {victim.name} + 1 h", [victim])
         clock.write_text("+3600")
         await over(load, jumped)
-        await under_way(load, plan.sessions // 2)
+        await busy(load, victim, plan.sessions // 4)
         load.fault(f"clock of {victim.name} - 1 h")
         clock.write_text("-3600")
         outcome = await concluded(load, jumped)
@@ -370,7 +377,7 @@ async def clock_jump(plan: Plan) -> Outcome:
 
 
 def clock_of_its_own(clock: Path) -> dict[str, str]:
-    """The environment of a process whose wall clock is ahead by what stands in a file, from moment to moment."""
+    """The environment of a process whose wall clock is ahead by what stands in a file at any moment."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     if library is None:
         raise LeftOutError("libfaketime is not installed (apt-get install faketime)")

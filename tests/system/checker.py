@@ -11,6 +11,7 @@ epochs-grow  no event of an epoch that is past (but the stored end of a turn kee
 after-end    nothing of a turn after its terminal event
 no-repeat    no event twice
 text         deltas, resets and snapshots add up to the text of the turn's record and to the expected text
+             (the record of a turn that failed because its owner died cannot hold what that one published)
 order        the turns of a session end in the order in which they were accepted
 
 It knows nothing of the product's own code: it folds the text by itself.
@@ -88,6 +89,7 @@ class Viewer:
     ends: dict[str, list[tuple[int, h.Seen]]] = field(default_factory=lambda: defaultdict(list))
     texts: dict[str, Text] = field(default_factory=lambda: defaultdict(Text))
     started: set[str] = field(default_factory=set)
+    epochs: dict[str, int] = field(default_factory=dict)
 
     # -- one item after the other
 
@@ -100,6 +102,8 @@ class Viewer:
         self.started.add(event.turn)
         if not self.ends[event.turn]:
             self.texts[event.turn].add(event)
+            if event.type not in TERMINAL:
+                self.epochs[event.turn] = event.epoch
         elif event.type not in TERMINAL and not repeated:
             what = f"{self.name} was given {event.type} after the end"
             yield Violation("after-end", event.turn, what, (self.ends[event.turn][0][0], line))
@@ -243,7 +247,8 @@ class Checker:
             yield Violation("text", turn, what, (at,))
             return
         _, record = self.records.get(turn, (0, None))
-        if record is not None and not record.truncated and whole and text != record.text:
+        known = end.type != "turn_failed" or viewer.epochs.get(turn) == end.epoch
+        if record is not None and not record.truncated and whole and known and text != record.text:
             what = f"{viewer.name} read {_brief(text)}, the record holds {_brief(record.text)}"
             yield Violation("text", turn, what, (at,))
         elif end.type == "turn_completed" and accepted.expected not in (None, text):

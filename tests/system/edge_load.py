@@ -1,7 +1,7 @@
 """The same load over HTTP: a message is posted to one of several edges and followed as server-sent events.
 
-When a connection breaks the viewer goes to the next edge: with `Last-Event-ID` once it has one, until then with
-the same message under the same `Idempotency-Key`. A second viewer watches each session on NATS.
+When a connection breaks the viewer goes to the next edge: with `Last-Event-ID` once it has one, until then
+with the same message under the same `Idempotency-Key`. A second viewer watches each session on NATS.
 """
 
 import asyncio
@@ -121,9 +121,10 @@ class Viewer:
                 async with self._request(client, url) as response:
                     await self._read(response)
             except httpx.TransportError as error:
-                self._load.notes.add(h.Broke(at=monotonic(), viewer=self.name))
                 if isinstance(error, httpx.ConnectError):
                     await asyncio.sleep(0.1)  # the pause of a client that tries again
+                else:
+                    self._load.notes.add(h.Broke(at=monotonic(), viewer=self.name))
             self._edge = (self._edge + 1) % len(self._load.edges)
 
     def _request(self, client: httpx.AsyncClient, url: str) -> AbstractAsyncContextManager[httpx.Response]:

@@ -75,6 +75,10 @@ KEPT: dict[str, list[h.Any]] = {
     "the old owner's end, published again": [
         *(accepted(), joined(), *TURN[:4], gap((E, 4), (E + 1, 0)), snapshot(4, "Hello"), TURN[4]),
     ],
+    "a turn that failed with its owner, of whose text the next one knows nothing": [
+        *(accepted(), joined(), *TURN[:3], seen(1, "turn_failed", epoch=E + 1)),
+        h.Recorded(session="s", turn="t", ending="turn_failed", text=""),
+    ],
     "two turns, one after the other": [
         *(accepted("t"), accepted("u", 2), joined(), *TURN, *told("u", 6)),
     ],
@@ -150,6 +154,13 @@ BROKEN: dict[str, tuple[str, list[h.Any]]] = {
             joined(),
             *TURN,
             h.Recorded(session="s", turn="t", ending="turn_completed", text="Hell"),
+        ],
+    ),
+    "another text than recorded by the owner that gave up": (
+        "text",
+        [
+            *(accepted(), joined(), *TURN[:3], seen(4, "turn_failed")),
+            h.Recorded(session="s", turn="t", ending="turn_failed", text="Hello"),
         ],
     ),
     "an attempt without a reset": (

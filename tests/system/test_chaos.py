@@ -1,0 +1,24 @@
+"""A short run of the chaos suite; `make chaos` is the long one."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.system.chaos import SCENARIOS, Plan, play
+
+SESSIONS = 12
+DELTAS = 35
+SHORT = ("kill-worker", "pause-worker", "restart-nats", "rolling-restart", "kill-edge")
+"""What happens most in operation: a process dies, hangs, is restarted."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+async def test_every_accepted_turn_ends_once_and_whole_whatever_dies(name: str, tmp_path: Path) -> None:
+    outcome = await play(name, Plan(tmp_path, seed=1, sessions=SESSIONS, deltas=DELTAS))
+    assert [] == outcome.violations
+    assert outcome.hit.turns, "the fault hit no turn: nothing was tested"
+
+
+def test_each_scenario_says_what_it_does() -> None:
+    assert all(scenario.__doc__ for scenario in SCENARIOS.values())
