@@ -70,8 +70,8 @@ def conversation(stored: Sequence[bytes]) -> bytes:
 def answered(stored: Sequence[bytes], turn: str) -> Answered | None:
     """The answer to a turn, if the transcript holds it."""
     head = b'%b"turn":"%b",' % (_TURN, turn.encode())
-    for entries in map(bytes.splitlines, _turns(stored)):
-        if entries and entries[-1].startswith(head):
+    for entries in (appended.split(b"\n") for appended in _turns(stored)):
+        if entries[-1].startswith(head):
             end = _ends.validate_python(msgspec.json.decode(entries[-1])["end"])
             return Answered(tuple(_messages(entries)), end)
     return None
