@@ -16,10 +16,9 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import structlog
-from nats.aio.subscription import Subscription
 
 from warmwire.broker import telemetry
-from warmwire.broker.bus import Arrived, Bus
+from warmwire.broker.bus import Arrived, Bus, Subscription
 from warmwire.broker.errors import BadInput, Conflict, Contended, Unavailable
 from warmwire.broker.messages import (
     Close,
@@ -29,6 +28,7 @@ from warmwire.broker.messages import (
     Interrupt,
     InterruptReply,
     Replay,
+    Started,
     UserMessage,
     decode,
     decode_control,
@@ -50,6 +50,7 @@ from warmwire.worker.turn import (
     FindHead,
     Give,
     Held,
+    KeepInterrupt,
     KillCli,
     NeedCli,
     Publish,
@@ -62,6 +63,7 @@ log = structlog.get_logger(__name__)
 ACK = b"+ACK"
 NAK = b"-NAK"
 IN_PROGRESS = b"+WPI"
+TERMINATE = b"+TERM"
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 """Seconds between two tries of a write that must succeed; doubled from the first to the longest."""
@@ -210,6 +212,8 @@ class Host:
                     self._kill_cli()
                 case Ended():
                     self._services.ended(self.key, command)
+                case KeepInterrupt():
+                    self._begin(self._keep_interrupt(command.turn))
                 case _:
                     self._begin(self._answer(command))
 
@@ -238,7 +242,8 @@ class Host:
                     self._surely(lambda: store.turn(self.key, turn)),
                     self._surely(lambda: store.interrupt_asked(self.key, turn)),
                 )
-                return session.record(record, interrupted, monotonic())
+                answered = transcript.answered(self._stored, turn) if isinstance(record, Started) else None
+                return session.record(record, interrupted, monotonic(), answered)
             case PutRecord(turn, record):
                 await self._surely(lambda: store.put_turn(self.key, turn, record))
                 return session.stored(monotonic())
@@ -266,17 +271,33 @@ class Host:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
+    async def _keep_interrupt(self, turn: str) -> None:
+        await self._surely(lambda: self._services.store.ask_interrupt(self.key, turn))
+
     async def _check_ownership(self) -> None:
         """Only a record that names somebody else means that the session is lost."""
-        owned = await self._services.store.owner(self.key)
+        try:
+            owned = await self._services.store.owner(self.key)
+        except Unavailable as error:
+            log.warning("not known whose the session is", session=str(self.key), error=str(error))
+            return
         if owned is None or owned.sequence != self._session.epoch:
             raise Lost
 
     async def _append(self, entries: bytes) -> None:
-        self._last = await self._surely(
-            lambda: self._services.store.append_transcript(self.key, entries, self._last)
-        )
-        self._stored.append(entries)
+        store = self._services.store
+
+        async def append() -> None:
+            try:
+                self._last = await store.append_transcript(self.key, entries, self._last)
+            except Conflict:  # perhaps by the owner before, between our reading and our first append
+                self._stored, self._last = await store.transcript(self.key)
+                if transcript.epoch(self._stored) > self._session.epoch:
+                    raise Lost from None  # with what we have just read, our append would be taken
+                raise
+            self._stored.append(entries)
+
+        await self._surely(append)
 
     async def _ack(self, held: Held) -> None:
         """Wait until the server has taken it: the next message is the head only then."""
