@@ -10,6 +10,7 @@ from warmwire.worker.transcript import (
     answered,
     appends,
     conversation,
+    epoch,
     epoch_entry,
     turn_entry,
 )
@@ -57,6 +58,12 @@ def test_a_torn_turn_does_not_taint_the_next_long_one() -> None:
 def test_our_own_entries_are_not_part_of_the_conversation() -> None:
     stored = [epoch_entry(1), *appends([b'{"a":1}', turn_entry(END)]), epoch_entry(2)]
     assert b'{"a":1}\n' == conversation(stored)
+
+
+def test_the_last_epoch_entry_says_whose_the_transcript_is() -> None:
+    assert 0 == epoch([])
+    assert 0 == epoch(appends([b'{"a":1}']))
+    assert 9 == epoch([epoch_entry(7), *appends([b'{"a":1}']), epoch_entry(9), *appends([b'{"b":2}'])])
 
 
 def test_there_is_no_conversation_before_the_first_turn() -> None:

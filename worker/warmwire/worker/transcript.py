@@ -46,6 +46,12 @@ def epoch_entry(epoch: int) -> bytes:
     return b'%b"epoch":%d}' % (_EPOCH, epoch)
 
 
+def epoch(stored: Sequence[bytes]) -> int:
+    """The epoch of the last ownership that has said so here; 0 without any."""
+    said = [append for append in stored if append.startswith(_EPOCH)]
+    return int(msgspec.json.decode(said[-1])["epoch"]) if said else 0
+
+
 def turn_entry(end: TurnEnd) -> bytes:
     """The last entry of a turn."""
     return b'%b"turn":"%b","end":%b}' % (_TURN, end.turn.encode(), end.encode())
