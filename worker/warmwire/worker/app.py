@@ -174,8 +174,9 @@ class Worker:
         """The session's host here; None when its owner has taken the message."""
         while key in self._opening:
             await asyncio.shield(self._opening[key])
-        if key in self._hosts:
-            return self._hosts[key]
+        host = self._hosts.get(key)
+        if host is not None and not host.closed.is_set():
+            return host
         opening = self._opening[key] = asyncio.get_running_loop().create_future()
         try:
             return await self._claim_or_forward(key, pulled)
@@ -256,7 +257,8 @@ class Worker:
             async with gate:
                 if not host.closed.is_set():
                     await host.close()
-                self._hosts.pop(host.key, None)
+                if self._hosts.get(host.key) is host:  # not one that has been claimed since
+                    del self._hosts[host.key]
 
         await asyncio.gather(*(release(host) for host in hosts))
 
