@@ -74,6 +74,7 @@ class FakeWorker:
         self.interrupts: list[str | None] = []
         self.draining = False
         self.forgetful = False
+        self._stopping = False
         self.headers: list[dict[str, str]] = []
         self._owned: dict[SessionKey, Owned] = {}
         self._pulled: asyncio.Queue[Pulled] = asyncio.Queue()
@@ -88,6 +89,7 @@ class FakeWorker:
 
     async def stop(self) -> None:
         """End."""
+        self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -114,7 +116,7 @@ class FakeWorker:
         self._begin(self._answer_all(deltas))
 
     async def _answer_all(self, deltas: tuple[str, ...]) -> None:
-        while True:
+        while not self._stopping:  # a cancellation may get lost in a request that is answered at that moment
             turn = await self.next_turn()
             await turn.start()
             for delta in deltas:

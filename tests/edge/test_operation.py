@@ -142,7 +142,7 @@ async def test_a_second_signal_forces(worker: FakeWorker, nats_server: str) -> N
     [
         ("WARMWIRE_NATS", "nats://127.0.0.1:1", 1, "no NATS server answers at nats://127.0.0.1:1"),
         ("WARMWIRE_PREFIX", "a.b", 2, "prefix: must be 1 to 32 characters"),
-        ("WARMWIRE_KEEPALIVE", "soon", 2, "WARMWIRE_KEEPALIVE: input should be a valid number"),
+        ("WARMWIRE_KEEPALIVE", "soon", 2, "WARMWIRE_KEEPALIVE: Input should be a valid number"),
         ("WARMWIRE_HOST", "192.0.2.1", 1, "cannot listen on 192.0.2.1 port 0"),
     ],
 )

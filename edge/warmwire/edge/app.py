@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from time import monotonic
@@ -28,7 +26,7 @@ import uvloop
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from warmwire.broker.errors import BadInput, Misconfigured, WarmwireError
+from warmwire.broker import role
 
 from . import assets, routes
 from .edge import Edge
@@ -57,6 +55,11 @@ def build(edge: Edge) -> FastAPI:
         description="Chat over server-sent events: every delta the moment it is made.",
         docs_url=None,  # it would load its scripts from elsewhere
         redoc_url=None,
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+        },  # our own span is the caller's one child
         redirect_slashes=False,
     )
     app.include_router(routes.router(edge))
@@ -162,21 +165,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 def main(settings: EdgeSettings) -> int:
     """Run an edge until a signal; returns the exit code."""
-    _log_to_stderr()
-    try:
+
+    def work() -> int:
         with bind(settings.host, settings.port) as listening:
             return uvloop.run(serve(settings, listening))
-    except (BadInput, Misconfigured) as error:
-        print(f"warmwire edge: {error}", file=sys.stderr)
-        return 2  # to try again with the same settings changes nothing
-    except WarmwireError as error:
-        print(f"warmwire edge: {error}", file=sys.stderr)
-        return 1
 
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
+    return role.run("edge", work)

@@ -16,9 +16,8 @@ from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.reader import Item
 from warmwire.producer.request import Request
-from warmwire.producer.resume import NOWHERE, Follow
+from warmwire.producer.resume import NOWHERE
 from warmwire.producer.submit import Followed, Sessions
 
 from . import sse
@@ -112,39 +111,38 @@ class Edge:
             turn = await self._sessions.running(request.key, request.message.digest)
         if turn is None:
             return await self.submit(request)
-        first = sse.accepted(turn, request.key.session)
-        return await self._follow(request.key, Follow(Cursor(turn, 0, 0)), first)
+        viewer = self._viewer(turn)
+        viewer.put(sse.accepted(turn, request.key.session))
+        followed = await self._sessions.follow(request.key, Cursor(turn, 0, 0), viewer.show)
+        return self._stream(viewer, request.key, followed)
 
     async def resume(self, key: SessionKey, last_event_id: str) -> Response:
         """Go on where a viewer left off; never submits. 204 when it has had everything."""
         try:
-            plan = await self._sessions.judge(key, _cursor(last_event_id))
-            if isinstance(plan, Follow):
-                return await self._follow(key, plan, sse.RETRY)
+            return await self._resume(key, _cursor(last_event_id))
         except Unavailable as error:
             # An error status would end a browser's EventSource for good; an empty stream makes it come again.
             log.warning("cannot resume at the moment", session=str(key), error=str(error))
-            return self._told(key, _cursor(last_event_id), (), sse.RETRY)
-        if not plan.items:
-            return Response(status_code=204, headers={"x-session-id": key.session})
-        return self._told(key, _cursor(last_event_id), plan.items, sse.NOTHING + sse.DONE)
-
-    async def _follow(self, key: SessionKey, plan: Follow, first: bytes) -> Response:
-        viewer = self._viewer(plan.cursor.turn)
-        viewer.put(first)
-        followed = await self._sessions.follow(key, plan, viewer.show)
-        if followed.ended and not viewer.ended:  # it ended while we looked, and this viewer had its end
-            viewer.put(sse.DONE)
+            viewer = self._viewer("")
+            viewer.put(sse.RETRY)
             viewer.end()
-        return self._stream(viewer, key, followed)
+            return self._stream(viewer, key, None)
 
-    def _told(self, key: SessionKey, cursor: Cursor | None, items: tuple[Item, ...], last: bytes) -> Response:
-        viewer = self._viewer((cursor or NOWHERE).turn)
-        for item in items:
-            viewer.show(item)
-        viewer.put(last)  # refused if the turn's end was among the items
-        viewer.end()
-        return self._stream(viewer, key, None)
+    async def _resume(self, key: SessionKey, cursor: Cursor | None) -> Response:
+        told = await self._sessions.judge(key, cursor)
+        viewer = self._viewer((told if isinstance(told, Cursor) else cursor or NOWHERE).turn)
+        viewer.put(sse.RETRY)
+        if isinstance(told, Cursor):
+            followed = await self._sessions.follow(key, told, viewer.show)
+            if viewer.ended or not followed.ended:
+                return self._stream(viewer, key, followed)
+            followed.stop()
+        elif told is not None:
+            viewer.show(told)
+            viewer.put(sse.NOTHING + sse.DONE)
+            viewer.end()
+            return self._stream(viewer, key, None)
+        return Response(status_code=204, headers={"x-session-id": key.session})
 
     def _viewer(self, turn: str) -> Viewer:
         return Viewer(turn, self._encoder, self.settings.viewer_bytes)

@@ -12,6 +12,8 @@ from warmwire.broker.envelope import Cursor, Envelope
 from warmwire.broker.events import TERMINAL, Gap
 from warmwire.broker.reader import Item, Lost
 
+from .resume import UNREAD
+
 
 @dataclass(frozen=True)
 class Event:
@@ -52,8 +54,9 @@ def event_of(item: Item, turn: str) -> Event:
 
 
 def gap_of(item: Lost, turn: str) -> bytes:
-    """The event that says what is lost."""
-    return Gap(turn=turn, after=str(Cursor(turn, *item.after)), until=str(Cursor(turn, *item.until))).encode()
+    """The event that says what is lost; ``after`` is empty where it could not be read."""
+    after = "" if item.after == UNREAD else str(Cursor(turn, *item.after))
+    return Gap(turn=turn, after=after, until=str(Cursor(turn, *item.until))).encode()
 
 
 class Answer:

@@ -9,17 +9,18 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from warmwire.broker.bus import Bus
-from warmwire.broker.envelope import Cursor
+from warmwire.broker.envelope import Cursor, Position
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable
 from warmwire.broker.feed import Feeds, Follower, Listener
 from warmwire.broker.messages import Interrupt, InterruptReply, OwnerView, Replay, decode
 from warmwire.broker.names import SessionKey, Subjects
+from warmwire.broker.reader import Lost
 from warmwire.broker.store import Accepted, Store
 from warmwire.broker.telemetry import inject, tracer
 
 from .errors import KeyReused, SessionBusy
 from .request import Request
-from .resume import Follow, Found, Tell, judge
+from .resume import Found, judge
 
 log = structlog.get_logger(__name__)
 
@@ -96,25 +97,26 @@ class Sessions:
             raise
         return followed
 
-    async def judge(self, key: SessionKey, cursor: Cursor | None) -> Tell | Follow:
+    async def judge(self, key: SessionKey, cursor: Cursor | None) -> Cursor | Lost | None:
         """What a viewer with that cursor (None: it could not be read) is to be told. Raises Unavailable."""
         queued = await self._store.head(key) is not None
         view = await self._ask_owner(key)
-        record = await self._store.turn(key, cursor.turn) if cursor else None
-        return judge(cursor, Found(queued, view, record))
+        recorded = cursor is not None and await self._store.turn(key, cursor.turn) is not None
+        at = Position(view.epoch, view.seq) if view else Position(0, 0)
+        return judge(cursor, Found(queued, view.turn if view else None, at, recorded))
 
-    async def follow(self, key: SessionKey, plan: Follow, sink: Listener) -> Followed:
+    async def follow(self, key: SessionKey, cursor: Cursor, sink: Listener) -> Followed:
         """Follow a turn; never submits. What was missed has been given to the sink when this returns.
 
+        It has ``ended`` and the sink was told nothing if the cursor was the turn's end.
+
         Raises:
-            Unavailable: the session's owner does not answer.
+            Unavailable: it cannot be said what was missed; nothing was given.
         """
-        for item in plan.first:
-            sink(item)
-        follower = Follower(await self._feeds.acquire(key), self._store, plan.cursor.turn, sink)
+        follower = Follower(await self._feeds.acquire(key), self._store, cursor.turn, sink)
         followed = Followed(self._feeds, key, follower)
         try:
-            await follower.resume(plan.cursor)
+            await follower.resume(cursor)
         except BaseException:
             followed.stop()
             raise
@@ -148,7 +150,7 @@ class Sessions:
         elif record.digest != request.message.digest:
             raise KeyReused
         # A first submission may have happened elsewhere: whatever it has brought so far comes first.
-        return await self.follow(request.key, Follow(Cursor(request.turn, 0, 0)), sink)
+        return await self.follow(request.key, Cursor(request.turn, 0, 0), sink)
 
     async def _accept(self, request: Request) -> Accepted:
         attributes = {

@@ -16,7 +16,6 @@ from warmwire.broker.reader import Item
 from .answer import Answer, Event, event_of
 from .errors import Lagging, TurnFailed
 from .request import Request
-from .resume import Follow
 from .submit import Followed, Sessions
 
 
@@ -52,13 +51,12 @@ class Turn:
     @classmethod
     async def resumed(cls, sessions: Sessions, key: SessionKey, cursor: Cursor, buffer: int) -> Self:
         """Follow a turn from a cursor, or the one that runs if that turn is not known. Raises Unavailable."""
-        plan = await sessions.judge(key, cursor)
-        turn = cls(sessions, key, plan.cursor.turn if isinstance(plan, Follow) else cursor.turn, buffer)
-        if isinstance(plan, Follow):
-            turn._followed = await sessions.follow(key, plan, turn._take)
-        else:
-            for item in plan.items:
-                turn._take(item)
+        told = await sessions.judge(key, cursor)
+        turn = cls(sessions, key, told.turn if isinstance(told, Cursor) else cursor.turn, buffer)
+        if isinstance(told, Cursor):
+            turn._followed = await sessions.follow(key, told, turn._take)
+        elif told is not None:
+            turn._take(told)
         if turn._followed is None or turn._followed.ended:
             turn._finish()
         return turn
