@@ -85,7 +85,7 @@ class MessagesApi:
     port: int = 0
     once: deque[Behaviour] = field(default_factory=deque)
     requests: list[Request] = field(default_factory=list)
-    _clients: set[_Client] = field(default_factory=set)
+    _clients: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -97,28 +97,29 @@ class MessagesApi:
         return [r.body for r in self.requests if r.path == "/v1/messages"]
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, self.host, self.port)
+        self._server = await asyncio.start_server(self._connected, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for client in self._clients:
-            client.drop()
+        for task in self._clients:
+            task.cancel()
+        await asyncio.gather(*self._clients)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = _Client(reader, writer)
-        self._clients.add(client)
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(_Client(reader, writer)))
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    async def _serve(self, client: _Client) -> None:
         try:
             while True:
                 request = await client.request()
                 self.requests.append(request)
                 await self._answer(client, request)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has left, or was cut off as asked
-        finally:
-            self._clients.discard(client)
-            client.drop()
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            client.drop()  # the client has left, was cut off as asked, or the server closes
 
     async def _answer(self, client: _Client, request: Request) -> None:
         if request.path == "/v1/messages/count_tokens":

@@ -195,6 +195,17 @@ def test_a_refused_request() -> None:
     assert [] == of(StreamEvent, lines)
 
 
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_an_entry_names_its_session(name: str) -> None:
+    found = [entry for mirror in of(Mirror, read(name)) for entry in mirror.entries]
+    assert {SESSION} == {claude.session_of(entry) for entry in found}
+
+
+@pytest.mark.parametrize("entry", [b"", b"{}", b"[]", b'{"sessionId":7}', b"\xff"])
+def test_an_entry_that_names_none_is_no_error(entry: bytes) -> None:
+    assert "" == claude.session_of(entry)
+
+
 # --- endings ---------------------------------------------------------------------------------------------
 
 BROKEN = {"is_error": True, "subtype": "error_during_execution"}

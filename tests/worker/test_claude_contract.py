@@ -26,6 +26,7 @@ from warmwire.worker.claude import (
     StreamEvent,
     initialize_line,
     interrupt_line,
+    session_of,
     user_line,
 )
 from warmwire.worker.errors import ErrorCode
@@ -203,39 +204,56 @@ async def test_a_megabyte_passes(chat: Chat, api: MessagesApi) -> None:
 
 
 async def test_mirrored_entries_alone_bring_a_session_back(chat: Chat, tmp_path: Path) -> None:
-    session, elsewhere = new_id(), tmp_path / "elsewhere"
-    cli = await chat(session=session)
+    cli = await chat(session=(session := new_id()))
     heard = [*(await ask(cli, "one"))[0], *(await ask(cli, 'two "\nlines"'))[0]]
     cli.process.kill()  # all that counts has been mirrored when the result comes
-    transcript = transcript_path(elsewhere, session)
-    await asyncio.to_thread(write_lines, transcript, entries(heard))
-    cli = await chat("elsewhere", resume=transcript)
-    said, result = await ask(cli, "recall")
+    past = await written(tmp_path / "elsewhere", entries(heard))
+    _, result = await ask(await chat("elsewhere", resume=past), "recall")
     assert ('one\ntwo "\nlines"', session) == (result.text, result.session_id)
-    assert {str(transcript)} == {line.file for line in said if isinstance(line, Mirror)}
-    await cli.process.stop()
-    cli = await chat("elsewhere", resume=transcript)  # it has gone on in the same file
-    assert 'one\ntwo "\nlines"\nrecall' == (await ask(cli, "recall"))[1].text
 
 
 def entries(heard: Sequence[object]) -> list[bytes]:
     return [entry for line in heard if isinstance(line, Mirror) for entry in line.entries]
 
 
-def write_lines(path: Path, lines: list[bytes]) -> None:
-    path.parent.mkdir()
-    path.write_bytes(b"".join(line + b"\n" for line in lines))
+async def written(folder: Path, lines: list[bytes]) -> Path:
+    path = transcript_path(folder, session_of(lines[-1]))
+
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"".join(line + b"\n" for line in lines))
+
+    await asyncio.to_thread(write)
+    return path
 
 
-async def test_a_resumed_session_mirrors_only_what_is_new(chat: Chat, tmp_path: Path) -> None:
-    session = new_id()
-    first, _ = await ask(await chat(session=session), "the first message")
-    transcript = transcript_path(tmp_path / "s2", session)
-    await asyncio.to_thread(write_lines, transcript, entries(first))
-    second, _ = await ask(await chat("s2", resume=transcript), "the second message")
-    mirrored = b"".join(entries(second))
-    assert b"the second message" in mirrored
-    assert b"the first message" not in mirrored
+def typed(lines: list[bytes]) -> list[str]:
+    """What the user says in these entries."""
+    found = (json.loads(line) for line in lines)
+    return [entry["message"]["content"] for entry in found if entry["type"] == "user"]
+
+
+async def test_a_resumed_session_knows_and_mirrors_nothing_else(chat: Chat, tmp_path: Path) -> None:
+    cli = await chat()
+    first, _ = await ask(cli, "one")
+    await ask(cli, "lost with its worker")
+    cli.process.kill()
+    past = await written(tmp_path / "s1", entries(first))
+    cli = await chat(resume=past)  # in the same folder, where files of the CLI say more
+    second, _ = await ask(cli, "two")
+    await ask(cli, "lost as well")
+    cli.process.kill()
+    assert ["two"] == typed(entries(second))
+    past = await written(tmp_path / "s1", entries([*first, *second]))
+    assert "one\ntwo" == (await ask(await chat(resume=past), "recall"))[1].text
+
+
+async def test_a_transcript_of_another_name_is_mirrored_all_over_again(chat: Chat, tmp_path: Path) -> None:
+    first, _ = await ask(await chat(), "one")
+    past = await written(tmp_path / "s2", entries(first))
+    other = await asyncio.to_thread(past.rename, past.with_name("other.jsonl"))
+    second, _ = await ask(await chat("s2", resume=other), "two")
+    assert ["one", "two"] == typed(entries(second))
 
 
 async def test_a_transcript_that_is_not_there_ends_the_process(chat: Chat, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from warmwire.worker.launch import Launch, find_claude, launch, transcript_path
+from warmwire.worker.launch import Launch, find_claude, launch
 
 FOLDER = Path("/data/s1")
 WORKER = {
@@ -48,8 +48,8 @@ def test_a_new_conversation_has_its_session_id() -> None:
 
 
 def test_a_resumed_conversation_has_its_transcript_instead() -> None:
-    argv = launched(resume=transcript_path(FOLDER, "1-2")).argv
-    assert "--resume=/data/s1/1-2.jsonl" in argv
+    argv = launched(resume=Path("/data/past.jsonl")).argv
+    assert "--resume=/data/past.jsonl" in argv
     assert "--session-id=1-2" not in argv
 
 

@@ -481,6 +481,24 @@ _READERS: Mapping[str, Callable[[bytes], Line]] = {
 }
 
 
+# --- the transcript ---------------------------------------------------------------------------------------
+
+
+class _EntryWire(msgspec.Struct):
+    session: str = msgspec.field(name="sessionId", default="")
+
+
+_ENTRY = msgspec.json.Decoder(_EntryWire)
+
+
+def session_of(entry: bytes) -> str:
+    """The CLI's session id that an entry of a transcript belongs to; empty if it does not say."""
+    try:
+        return _ENTRY.decode(entry).session
+    except _UNREADABLE:
+        return ""
+
+
 # --- how a turn ended ------------------------------------------------------------------------------------
 
 BY_REASON = {

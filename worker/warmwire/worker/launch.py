@@ -79,11 +79,12 @@ def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by 
 
 
 def transcript_path(folder: Path, session: str) -> Path:
-    """Where to put a transcript to resume from.
+    """Where to put a transcript to resume from; `session` is the id that its entries hold.
 
-    The CLI goes on writing beside the file that it resumes, under the session's id: named like this, into it.
+    The CLI goes on in a file of that name beside it. Under any other name it would first copy the whole past
+    into that file and mirror all of it once more, and what is stored would double with each resume.
     """
-    return folder / f"{session}.jsonl"
+    return folder / "resume" / f"{session}.jsonl"
 
 
 def _passed(environment: Mapping[str, str]) -> dict[str, str]:
