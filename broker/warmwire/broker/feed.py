@@ -195,8 +195,9 @@ class Feed:
         ending = None
         while True:
             try:
-                ending = _ending(await self._store.turn(self.key, turn))
-            except Unavailable as error:
+                async with asyncio.timeout(ASK_WITHIN):  # of a connection that breaks meanwhile nothing comes
+                    ending = _ending(await self._store.turn(self.key, turn))
+            except (Unavailable, TimeoutError) as error:
                 log.info("turn record cannot be read yet", turn=turn, error=str(error))
                 await asyncio.sleep(ASK_AGAIN)
                 continue
