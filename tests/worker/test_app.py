@@ -308,6 +308,33 @@ class TestOwnership:
         await eventually(lambda: not emulator_pids(tmp_path), "its process is ended")
 
 
+class TestFence:
+    async def test_a_worker_that_does_not_hear_itself_stops_its_processes_and_goes_on_when_it_does(
+        self, client: Client, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "2000")
+        worker = await start()
+        asked = await client.send("s1", "Hello")
+        await eventually(lambda: asked.text, "a first delta")
+        (subscription,) = [
+            one for one in worker._bus._client._subs.values() if one.subject == client.subjects.heartbeats
+        ]
+        heard, subscription._cb = subscription._cb, ignore
+        (pid,) = emulator_pids(tmp_path)
+        await eventually(lambda: stopped(pid), "unheard, the process stands still")
+        subscription._cb = heard
+        assert "turn_completed" == (await asked.ended())["type"]
+        assert 1 == len(asked.of("turn_started"))
+
+
+async def ignore(_: object) -> None:
+    """A network that has swallowed the heartbeat."""
+
+
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
 class TestStarting:
     def test_a_missing_cli_is_said_with_what_to_do(self) -> None:
         with pytest.raises(BadInput, match="no program 'surely-not-there'"):

@@ -83,13 +83,17 @@ class HeartbeatThread:
             await bus.publish(self._subjects.heartbeat(beat.worker), beat.encode())
 
 
-async def listen(bus: Bus, subjects: Subjects) -> Liveness:
-    """Hear every worker's heartbeats on this connection."""
+async def listen(
+    bus: Bus, subjects: Subjects, also: Callable[[Heartbeat], None] = lambda _: None
+) -> Liveness:
+    """Hear every worker's heartbeats on this connection; ``also`` is called with each."""
     liveness = Liveness(monotonic())
 
     def heard(message: Arrived) -> None:
         try:
-            liveness.heard(decode(Heartbeat, message.data), monotonic())
+            beat = decode(Heartbeat, message.data)
+            liveness.heard(beat, monotonic())
+            also(beat)
         except BadInput as error:
             alien.add(1)
             log.warning("alien message on a heartbeat subject", subject=message.subject, error=str(error))

@@ -165,10 +165,14 @@ class ForwardReply(Message):
 
 
 class Heartbeat(Message):
-    """A worker lives. ``free`` is how many more turns it could run now."""
+    """A worker lives. ``free`` is how many more turns it could run now.
+
+    ``sent`` is by the worker's own monotonic clock, in seconds: of use to nobody but itself.
+    """
 
     worker: str
     version: str
+    sent: float = 0.0
     free: int
     running: int
     sessions: int

@@ -32,6 +32,8 @@ class Sender:
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._sending = asyncio.Lock()
+        self._allowed = asyncio.Event()
+        self._allowed.set()
         self._tasks = Tasks()
         self._dropping = False
         self.dropped = 0
@@ -52,8 +54,17 @@ class Sender:
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._window, self._wake.set)
 
+    def hold(self) -> None:
+        """Send nothing until ``go_on``."""
+        self._allowed.clear()
+
+    def go_on(self) -> None:
+        """Send again."""
+        self._allowed.set()
+
     async def stop(self) -> None:
         """Send what waits and end."""
+        self.go_on()
         await self._tasks.stop()
         await self.flush()
 
@@ -64,6 +75,7 @@ class Sender:
                 self._timer.cancel()
                 self._timer = None
             while self._waiting:
+                await self._allowed.wait()
                 await self._publish(*self._waiting[0])
 
     async def _publish(self, subject: str, data: bytes) -> None:

@@ -169,6 +169,11 @@ class Store:
                 return found.seq or 0
             raise _cas_error(error, subject) from error
 
+    async def transcript_end(self, key: SessionKey) -> int:
+        """The sequence of the transcript's last append; 0 without any."""
+        found = await self._get(self._subjects.log_stream, self._subjects.transcript(key))
+        return found.seq or 0 if found else 0
+
     async def transcript(self, key: SessionKey) -> tuple[list[bytes], int]:
         """All appends in order, and the last sequence (0 without any)."""
         subject, last = self._subjects.transcript(key), 0

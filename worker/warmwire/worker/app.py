@@ -1,6 +1,6 @@
 """A worker: pulls user messages, owns sessions, runs their CLIs.
 
-Start: connect, streams, hear heartbeats, pull, send heartbeats.
+Start: connect, streams, hear heartbeats, send heartbeats, pull.
 Stop, in this order: pull no more (others take what comes), release idle sessions at once (others may claim
 them), let running turns end until the deadline, hand the rest back, then stop beating (from now on silence is
 death), send what waits, leave NATS.
@@ -35,6 +35,9 @@ from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.pull import Pulled, Puller
 from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
+from warmwire.broker.tasks import Tasks
+from warmwire.worker.fence import Command as FenceCommand
+from warmwire.worker.fence import Fence, Freeze, ReadOwners, Thaw
 from warmwire.worker.host import IN_PROGRESS, NAK, TERMINATE, Host, Lost, Services
 from warmwire.worker.launch import find_claude
 from warmwire.worker.ownership import Claim, place
@@ -68,8 +71,10 @@ class Worker:
         self._hosts: dict[SessionKey, Host] = {}
         self._opening: dict[SessionKey, asyncio.Future[None]] = {}
         self._placing: dict[int, Held] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
+        self._fence = Fence(monotonic())
         self._draining = False
+        self._version = version("warmwire")
         self.stopped = False
 
     async def start(self) -> None:
@@ -83,7 +88,7 @@ class Worker:
         self._bus: Bus = await connect(settings.nats, self.id)
         await streams.ensure(self._bus, subjects, settings.replicas, time_ns() // 1_000_000)
         self._store = Store(self._bus, subjects)
-        self._liveness: Liveness = await heartbeat.listen(self._bus, subjects)
+        self._liveness: Liveness = await heartbeat.listen(self._bus, subjects, self._heard)
         self._sender = Sender(self._bus, settings.send_window_ms / 1000)
         self._sender.start()
         self._services = Services(
@@ -96,13 +101,15 @@ class Worker:
             subjects,
             self._sender,
             self._ended,
+            self._leave,
         )
-        self._puller = Puller(self._bus, subjects, self._room, self._pulled)
-        await self._puller.start()
-        self._begin(self._keep_time())
-        self._begin(self._keep_held())
         self._beats = heartbeat.HeartbeatThread(settings.nats, subjects, self._beat)
         self._beats.start()
+        self._fence = Fence(monotonic())
+        self._puller = Puller(self._bus, subjects, self._room, self._pulled)
+        await self._puller.start()
+        self._tasks.begin(self._keep_time(), "keep time")
+        self._tasks.begin(self._keep_held(), "keep held messages")
         log.info("worker ready", worker=self.id, cli=self._command[0], turns=self._limits.turns)
 
     async def stop(self) -> None:
@@ -117,9 +124,7 @@ class Worker:
             if self._hosts:
                 await asyncio.sleep(TICK / 5)
         await self._release(list(self._hosts.values()))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         await self._beats.stop()
         await self._sender.stop()
         await self._bus.close()
@@ -128,6 +133,8 @@ class Worker:
     # -- messages
 
     def _room(self) -> int:
+        if not self._fence.open(monotonic()):
+            return 0
         active = sum(host.active for host in self._hosts.values())
         return self._limits.turns - active - len(self._placing)
 
@@ -138,13 +145,13 @@ class Worker:
         except BadInput as error:
             telemetry.alien.add(1)
             log.warning("alien user message terminated", subject=pulled.subject, error=str(error))
-            self._begin(self._bus.publish(pulled.ack, TERMINATE))
+            self._tasks.begin(self._bus.publish(pulled.ack, TERMINATE), "terminate")
             return
         held = Held(
             message, pulled.sequence, pulled.ack, pulled.deliveries, pulled.headers.get("traceparent")
         )
         self._placing[held.sequence] = held  # from here on it counts, and is kept from being redelivered
-        self._begin(self._take(key, held, pulled))
+        self._tasks.begin(self._take(key, held, pulled), "place a message")
 
     async def _take(self, key: SessionKey, held: Held, pulled: Pulled) -> None:
         try:
@@ -155,6 +162,9 @@ class Worker:
     async def _place(self, key: SessionKey, held: Held, pulled: Pulled) -> None:
         """Until somebody answers for the message: we, or the owner that it is forwarded to."""
         while not self._draining:
+            if not self._fence.open(monotonic()):
+                await asyncio.sleep(PLACE_AGAIN)
+                continue
             try:
                 host = await self._host(key, pulled)
                 if host is None:
@@ -228,6 +238,8 @@ class Worker:
     async def _keep_held(self) -> None:
         while True:
             await asyncio.sleep(IN_PROGRESS_EVERY)
+            if not self._fence.open(monotonic()):
+                continue
             held = [*self._placing.values(), *(held for host in self._hosts.values() for held in host.held())]
             try:
                 for message in held:
@@ -239,16 +251,24 @@ class Worker:
         while True:
             await asyncio.sleep(TICK)
             now = monotonic()
-            for key, host in tuple(self._hosts.items()):
-                if host.closed.is_set():
-                    del self._hosts[key]
-                else:
-                    host.tick(now)
+            self._obey(self._fence.tick(now))
+            if not self._fence.open(now):
+                continue
+            for host in tuple(self._hosts.values()):
+                host.tick(now)
             idle = {
                 key: host.idle_since for key, host in self._hosts.items() if host.idle and not host.closing
             }
             surplus = to_park(idle, len(self._hosts), self._limits.sessions)
-            self._begin(self._release([self._hosts[key] for key in surplus]))
+            self._tasks.begin(self._release([self._hosts[key] for key in surplus]), "park")
+
+    def _leave(self, host: Host, ending: Coroutine[Any, Any, None]) -> None:
+        async def leave() -> None:
+            await ending
+            if self._hosts.get(host.key) is host:
+                del self._hosts[host.key]
+
+        self._tasks.begin(leave(), "leave a session")
 
     async def _release(self, hosts: list[Host]) -> None:
         gate = asyncio.Semaphore(RELEASES_AT_ONCE)
@@ -261,6 +281,42 @@ class Worker:
                     del self._hosts[host.key]
 
         await asyncio.gather(*(release(host) for host in hosts))
+
+    # -- the fence
+
+    def _heard(self, beat: Heartbeat) -> None:
+        if beat.worker == self.id:
+            self._obey(self._fence.heard(beat.sent, monotonic()))
+
+    def _obey(self, commands: list[FenceCommand]) -> None:
+        for command in commands:
+            match command:
+                case Freeze():
+                    log.warning("not heard by ourselves: holding still")
+                    self._sender.hold()
+                    for host in self._hosts.values():
+                        host.freeze()
+                case ReadOwners(number):
+                    self._tasks.begin(self._read_owners(number), "read owner records")
+                case Thaw():
+                    log.info("heard by ourselves again: going on")
+                    self._liveness.reconnected(monotonic())
+                    for host in self._hosts.values():
+                        host.thaw()
+                    self._sender.go_on()
+                    self._puller.more_room()
+
+    async def _read_owners(self, number: int) -> None:
+        gate = asyncio.Semaphore(RELEASES_AT_ONCE)
+
+        async def check(host: Host) -> None:
+            async with gate:
+                await host.check()
+
+        await asyncio.gather(*(check(host) for host in tuple(self._hosts.values())))
+        self._obey(self._fence.read(number, monotonic()))
+
+    # -- what others are told
 
     def _ended(self, key: SessionKey, ended: Ended) -> None:
         end = ended.end
@@ -288,17 +344,13 @@ class Worker:
         running = sum(host.active for host in hosts)
         return Heartbeat(
             worker=self.id,
-            version=version("warmwire"),
+            version=self._version,
+            sent=monotonic(),
             free=max(0, self._limits.turns - running),
             running=running,
             sessions=len(hosts),
             draining=self._draining,
         )
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def cli_command(cli: str) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from warmwire.broker.messages import (
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
+from warmwire.broker.tasks import Tasks
 from warmwire.worker import claude, transcript
 from warmwire.worker.errors import CliError, ErrorCode
 from warmwire.worker.launch import launch
@@ -84,6 +85,8 @@ class Services:
     subjects: Subjects
     sender: Sender
     ended: Callable[[SessionKey, Ended], None]
+    leave: Callable[[Host, Coroutine[Any, Any, None]], None]
+    """Carries out a host's end, which ends the host's own tasks."""
 
 
 class Lost(Exception):
@@ -103,9 +106,9 @@ class Host:
         self._events_subject = services.subjects.events(key)
         self._folder = services.folder / key.tenant / key.session
         self._subscriptions: list[Subscription] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._stored: list[bytes] = []
-        self._last = 0
+        self._tasks = Tasks()
+        self._frozen = False
+        self._last = 0  # sequence of the transcript's last append
         self._cli: CliProcess | None = None
         self._model: str | None = None
         self._cli_heard = False
@@ -119,7 +122,7 @@ class Host:
             await bus.subscribe(subjects.control(self.key), self._asked),
             await bus.subscribe(subjects.forwards(self.key), self._forwarded),
         ]
-        self._stored, self._last = await self._surely(lambda: self._services.store.transcript(self.key))
+        self._last = await self._surely(lambda: self._services.store.transcript_end(self.key))
         if had_owner:
             await self._append(transcript.epoch_entry(self._session.epoch))
 
@@ -175,6 +178,31 @@ class Host:
         await self._end_cli()
         self.closed.set()
 
+    def freeze(self) -> None:
+        """Hold still: stop the CLI, and whatever CLI is being started."""
+        self._frozen = True
+        if self._cli is not None:
+            self._cli.freeze()
+
+    def thaw(self) -> None:
+        """Go on."""
+        self._frozen = False
+        if self._cli is not None:
+            self._cli.thaw()
+
+    async def check(self) -> None:
+        """Leave if the session has another owner by now."""
+        try:
+            await self._surely(self._check_ownership)
+        except Lost:
+            self._lose()
+
+    def _lose(self) -> None:
+        if not self.closing:
+            log.warning("session lost to another worker", session=str(self.key))
+            self.closing = True
+            self._services.leave(self, self.abandon())
+
     async def abandon(self) -> None:
         """Somebody else owns the session: stop at once, answer for nothing."""
         self.closing = True
@@ -185,13 +213,8 @@ class Host:
 
     async def _stop_work(self) -> None:
         for subscription in self._subscriptions:
-            if self._services.bus.connected:
-                await subscription.unsubscribe()
-        mine = asyncio.current_task()
-        others = [task for task in self._tasks if task is not mine]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+            await subscription.unsubscribe()
+        await self._tasks.stop()
 
     async def _end_cli(self) -> None:
         cli, self._cli = self._cli, None
@@ -213,21 +236,15 @@ class Host:
                 case Ended():
                     self._services.ended(self.key, command)
                 case KeepInterrupt():
-                    self._begin(self._keep_interrupt(command.turn))
+                    self._tasks.begin(self._keep_interrupt(command.turn), "keep an interrupt")
                 case _:
-                    self._begin(self._answer(command))
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+                    self._tasks.begin(self._answer(command), "carry out a command")
 
     async def _answer(self, command: Command) -> None:
         try:
             self._run(await self._carry_out(command))
         except Lost:
-            log.warning("session lost to another worker", session=str(self.key))
-            await self.abandon()
+            self._lose()
 
     async def _carry_out(self, command: Command) -> list[Command]:
         store, session = self._services.store, self._session
@@ -242,7 +259,9 @@ class Host:
                     self._surely(lambda: store.turn(self.key, turn)),
                     self._surely(lambda: store.interrupt_asked(self.key, turn)),
                 )
-                answered = transcript.answered(self._stored, turn) if isinstance(record, Started) else None
+                answered = None
+                if isinstance(record, Started):
+                    answered = transcript.answered(await self._transcript(), turn)
                 return session.record(record, interrupted, monotonic(), answered)
             case PutRecord(turn, record):
                 await self._surely(lambda: store.put_turn(self.key, turn, record))
@@ -260,14 +279,16 @@ class Host:
 
     async def _surely(self, work: Callable[[], Awaitable[T]]) -> T:
         """Repeat until it is done. Raises Lost when the session has another owner by then."""
-        pause = FIRST_PAUSE
+        pause, doubtful = FIRST_PAUSE, False
         while True:
             try:
+                if doubtful:
+                    await self._check_ownership()
                 return await work()
+            except Conflict:
+                doubtful = True
             except (Unavailable, Contended) as error:
                 log.warning("will be tried again", session=str(self.key), error=str(error))
-            except Conflict:
-                await self._check_ownership()
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -276,13 +297,16 @@ class Host:
 
     async def _check_ownership(self) -> None:
         """Only a record that names somebody else means that the session is lost."""
-        try:
-            owned = await self._services.store.owner(self.key)
-        except Unavailable as error:
-            log.warning("not known whose the session is", session=str(self.key), error=str(error))
-            return
+        owned = await self._services.store.owner(self.key)
         if owned is None or owned.sequence != self._session.epoch:
             raise Lost
+
+    async def _transcript(self) -> list[bytes]:
+        """What is stored of the conversation; read when it is needed, not kept per idle session."""
+        if self._last == 0:
+            return []
+        stored, _ = await self._surely(lambda: self._services.store.transcript(self.key))
+        return stored
 
     async def _append(self, entries: bytes) -> None:
         store = self._services.store
@@ -291,11 +315,10 @@ class Host:
             try:
                 self._last = await store.append_transcript(self.key, entries, self._last)
             except Conflict:  # perhaps by the owner before, between our reading and our first append
-                self._stored, self._last = await store.transcript(self.key)
-                if transcript.epoch(self._stored) > self._session.epoch:
+                stored, self._last = await store.transcript(self.key)
+                if transcript.epoch(stored) > self._session.epoch:
                     raise Lost from None  # with what we have just read, our append would be taken
                 raise
-            self._stored.append(entries)
 
         await self._surely(append)
 
@@ -330,7 +353,7 @@ class Host:
 
     async def _start_cli(self, system_prompt: str | None) -> None:
         conversation = str(uuid.uuid4())
-        past = transcript.conversation(self._stored)
+        past = transcript.conversation(await self._transcript())
         resume = self._folder / "resume" / f"{conversation}.jsonl" if past else None
         if resume is not None:
             await asyncio.to_thread(_write_private, resume, past)
@@ -345,6 +368,8 @@ class Host:
         )
         self._cli_heard = False
         self._cli = await CliProcess.start(plan, self._lines, self._exited)
+        if self._frozen:
+            self._cli.freeze()
 
     def _lines(self, lines: list[bytes]) -> None:
         self._cli_heard = True
@@ -383,7 +408,7 @@ class Host:
             telemetry.alien.add(1)
             log.warning("alien request dropped", subject=message.subject, error=str(error))
             return
-        self._begin(self._reply(message.reply, request))
+        self._tasks.begin(self._reply(message.reply, request), "reply")
 
     async def _reply(self, reply: str, request: Control) -> None:
         answer = self._act_on(request)
@@ -400,7 +425,7 @@ class Host:
                 self._run(commands)
                 return InterruptReply(turn=stopped).encode()
             case Close():
-                self._begin(self.close())
+                self._services.leave(self, self.close())
                 return b"{}"
 
     def _forwarded(self, message: Arrived) -> None:
@@ -419,7 +444,7 @@ class Host:
             return
         if not self.closing:
             self.offer(held)
-        self._begin(self._tell(message.reply, ForwardReply(mine=not self.closing).encode()))
+        self._tasks.begin(self._tell(message.reply, ForwardReply(mine=not self.closing).encode()), "reply")
 
 
 def _write_private(path: Path, content: bytes) -> None:
