@@ -45,7 +45,7 @@ IDLE, RUNNING = 50, 10
 
 @dataclass(frozen=True)
 class Plan:
-    """What a scenario is to do with: a folder of its own, the seed, how many sessions, how long the answers."""
+    """What a scenario has to do with: a folder, the seed, how many sessions, how long the answers are."""
 
     folder: Path
     seed: int
@@ -263,7 +263,7 @@ async def _cut(plan: Plan, seconds: float) -> Outcome:
         proxy = await cluster.proxy()
         (far,) = await cluster.start_workers(1, proxy.url)
         await load.start(plan.sessions)
-        await busy(load, far, plan.sessions // 4)
+        await busy(load, far, plan.sessions // 6)
         cut = hit(load, f"network of {far.name} cut", [far])
         proxy.cut()
         await let_time_pass(seconds)
@@ -364,11 +364,11 @@ async def clock_jump(plan: Plan) -> Outcome:
     async with stage(plan, workers=1) as (cluster, load):
         (victim,) = await cluster.start_workers(1, environment=environment)
         await load.start(plan.sessions)
-        await busy(load, victim, plan.sessions // 4)
+        await busy(load, victim, plan.sessions // 6)
         jumped = hit(load, f"clock of {victim.name} + 1 h", [victim])
         clock.write_text("+3600")
         await over(load, jumped)
-        await busy(load, victim, plan.sessions // 4)
+        await busy(load, victim, plan.sessions // 6)
         load.fault(f"clock of {victim.name} - 1 h")
         clock.write_text("-3600")
         outcome = await concluded(load, jumped)
@@ -413,7 +413,15 @@ def row(name: str, outcome: Outcome, seconds: float) -> str:
     notes = "; ".join([*outcome.notes, f"took {seconds:.0f} s"])
     total = sum(outcome.endings.values())
     return COLUMNS.format(
-        name, outcome.accepted, total, endings, len(outcome.violations), len(waits), worst, middle, notes
+        name,
+        outcome.accepted,
+        total,
+        endings,
+        len(outcome.violations),
+        len(outcome.hit.turns),
+        worst,
+        middle,
+        notes,
     )
 
 
@@ -439,6 +447,9 @@ async def play_all(names: Sequence[str], folder: Path, seed: int, sessions: int)
             violations += len((await play(name, plan)).violations)
         except LeftOutError as error:
             print(f"{name}: left out: {error}")
+        except TimeoutError as error:
+            violations += 1
+            print(f"{name}: not played to its end: {error}")
     return violations
 
 

@@ -74,6 +74,36 @@ class Subscription:
             await self._inner.drain()  # type: ignore[no-untyped-call]
 
 
+class _Client(Client):
+    """nats-py's, whose requests fail when the connection breaks: their answers are lost with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._awaited: set[asyncio.Timeout] = set()
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,
+        old_style: bool = False,
+        headers: dict[str, str] | None = None,
+    ) -> Msg:
+        """As it was. Raises TimeoutError in both cases."""
+        async with asyncio.timeout(None) as awaited:
+            self._awaited.add(awaited)
+            try:
+                return await super().request(subject, payload, timeout, old_style, headers)
+            finally:
+                self._awaited.discard(awaited)
+
+    def fail_requests(self) -> None:
+        """The connection has broken."""
+        for awaited in self._awaited:
+            if not awaited.expired():
+                awaited.reschedule(asyncio.get_running_loop().time())
+
+
 class Bus:
     """One connection to NATS. Use ``connect``."""
 
@@ -180,7 +210,7 @@ async def connect(url: str, name: str) -> Bus:
         BadInput: not a NATS URL.
     """
     servers = _servers(url)
-    client = Client()
+    client = _Client()
     bus = Bus(client)
 
     async def reconnected() -> None:
@@ -190,6 +220,7 @@ async def connect(url: str, name: str) -> Bus:
     async def disconnected() -> None:
         if not bus.leaving:
             log.warning("connection to NATS lost", role=name)
+        client.fail_requests()
 
     try:
         async with asyncio.timeout(CONNECT_WITHIN):
