@@ -499,6 +499,11 @@ def session_of(entry: bytes) -> str:
         return ""
 
 
+def session_of_transcript(transcript: bytes) -> str:
+    """The CLI's session id in a transcript: the first that an entry names; empty if none does."""
+    return next(filter(None, map(session_of, transcript.splitlines())), "")
+
+
 # --- how a turn ended ------------------------------------------------------------------------------------
 
 BY_REASON = {

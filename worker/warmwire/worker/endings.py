@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from warmwire.broker.events import TurnCompleted, TurnEnd, TurnFailed, TurnInterrupted, Usage
 from warmwire.worker import claude
 from warmwire.worker.errors import ErrorCode
@@ -9,6 +11,9 @@ from warmwire.worker.turn import Turn
 
 DETAIL_LIMIT = 500
 """Characters of the CLI's own words in a failure's message."""
+
+_ADDRESS = re.compile(r"\b\w+://\S+|\b[\w.-]+:\d{2,5}\b")
+"""Where the API is, is no business of a viewer's."""
 
 
 def by_result(turn: Turn, line: claude.Result, now: float) -> TurnEnd:
@@ -56,7 +61,7 @@ def failed(
         duration_ms=ms(now - turn.begun),
         ttft_ms=_ttft(turn),
         code=code.value,
-        message=f"{code.message} {detail[:DETAIL_LIMIT]}".strip(),
+        message=f"{code.message} {_ADDRESS.sub('…', detail[:DETAIL_LIMIT])}".strip(),
         retryable=code.retryable,
     )
 

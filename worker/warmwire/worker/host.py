@@ -39,7 +39,7 @@ from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
 from warmwire.worker import claude, transcript
 from warmwire.worker.errors import CliError, ErrorCode
-from warmwire.worker.launch import launch
+from warmwire.worker.launch import launch, transcript_path
 from warmwire.worker.process import CliProcess, Exit
 from warmwire.worker.session import Session, Stage
 from warmwire.worker.settings import WorkerSettings
@@ -354,8 +354,9 @@ class Host:
     async def _start_cli(self, system_prompt: str | None) -> None:
         conversation = str(uuid.uuid4())
         past = transcript.conversation(await self._transcript())
-        resume = self._folder / "resume" / f"{conversation}.jsonl" if past else None
-        if resume is not None:
+        resume = None
+        if past:
+            resume = transcript_path(self._folder, claude.session_of_transcript(past) or conversation)
             await asyncio.to_thread(_write_private, resume, past)
         plan = launch(
             self._services.command,

@@ -264,7 +264,8 @@ class Session:
         tools = self._publish_ours(*tools_started(turn.id, line.tools))
         if not line.text or line.synthetic or line.message_id in turn.streamed:
             return tools
-        return [*self._publish_unstreamed(turn, line.message_id, line.text, now), *tools]
+        voided = self._retry(turn)  # its last retry, in one piece, is not announced by the CLI
+        return [*voided, *self._publish_unstreamed(turn, line.message_id, line.text, now), *tools]
 
     def _publish_unstreamed(self, turn: Turn, message: str, text: str, now: float) -> list[Command]:
         commands: list[Command] = []
