@@ -21,6 +21,7 @@ from time import monotonic
 
 import structlog
 
+from warmwire.broker import envelope
 from warmwire.broker.bus import Arrived
 from warmwire.broker.messages import OwnerRecord, decode
 
@@ -190,11 +191,33 @@ async def pause_worker(plan: Plan) -> Outcome:
         victim = busiest(cluster, load)
         paused = hit(load, f"SIGSTOP {victim.name}", [victim])
         victim.signal(signal.SIGSTOP)
+        stale = await stale_events(load)
         await let_time_pass(PAUSE)
         load.fault(f"SIGCONT {victim.name}")
         victim.signal(signal.SIGCONT)
-        await over(load, paused)
-        return await concluded(load, paused)
+        outcome = await concluded(load, paused)
+        outcome.notes += [f"stale events on the wire: {stale.total()}", f"sessions lost: {lost(victim)}"]
+        return outcome
+
+
+async def stale_events(load: Load) -> Counter[str]:
+    """Counts, per session and from now on, the events of owners that have lost it."""
+    newest: dict[str, int] = {}
+    stale = Counter[str]()
+
+    def heard(message: Arrived) -> None:
+        session, epoch = message.subject.rsplit(".", 1)[1], envelope.decode(message.data).epoch
+        stale[session] += epoch < newest.get(session, 0)
+        newest[session] = max(epoch, newest.get(session, 0))
+
+    await load.mine.bus.subscribe("ww.evt.*.*", heard)
+    await load.mine.bus.flush()
+    return stale
+
+
+def lost(worker: Worker) -> int:
+    """How many sessions a worker has found to be another's, by a refused write or by reading the record."""
+    return worker.said.count("session lost to another worker")
 
 
 @scenario
@@ -266,10 +289,13 @@ async def _cut(plan: Plan, seconds: float) -> Outcome:
         await busy(load, far, plan.sessions // 6)
         cut = hit(load, f"network of {far.name} cut", [far])
         proxy.cut()
+        stale = await stale_events(load)
         await let_time_pass(seconds)
         load.fault("network mended")
         proxy.mend()
-        return await concluded(load, cut)
+        outcome = await concluded(load, cut)
+        outcome.notes += [f"stale events on the wire: {stale.total()}", f"sessions lost: {lost(far)}"]
+        return outcome
 
 
 @scenario
