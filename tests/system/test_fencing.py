@@ -1,4 +1,4 @@
-"""What a worker that has lost a session still tries, on the wire: its writes are refused, its events unseen."""
+"""What a worker that has lost a session still tries: its writes are refused, its events unseen."""
 
 import asyncio
 from collections.abc import AsyncIterator
