@@ -15,21 +15,21 @@ from .fake_worker import FakeWorker
 from .wire import Wire
 
 CHAT = "/v1/chat/stream"
-SESSION_RULE = "session_id: must be 1 to 64 characters of A-Z a-z 0-9 _ -"
-NOT_CONTENT = 'message: must be text, or a list of content blocks: objects with a "type"'
+SESSION_RULE = "session_id must be 1 to 64 characters of A-Z a-z 0-9 _ -"
+NOT_CONTENT = 'message must be text, or a list of content blocks: objects with a "type"'
 
 
 @pytest.mark.parametrize(
     ("body", "code", "field", "detail"),
     [
-        ({"message": ""}, "invalid_field", "message", "message: must not be empty"),
-        ({"message": " \n\t"}, "invalid_field", "message", "message: must not be empty"),
-        ({"message": []}, "invalid_field", "message", "message: must not be empty"),
+        ({"message": ""}, "invalid_field", "message", "message must not be empty"),
+        ({"message": " \n\t"}, "invalid_field", "message", "message must not be empty"),
+        ({"message": []}, "invalid_field", "message", "message must not be empty"),
         (
             {"message": [{"type": "text", "text": ""}]},
             "invalid_field",
             "message",
-            "message: must not be empty",
+            "message must not be empty",
         ),
         ({"message": 7}, "invalid_field", "message", NOT_CONTENT),
         ({"message": None}, "invalid_field", "message", NOT_CONTENT),
@@ -58,7 +58,7 @@ NOT_CONTENT = 'message: must be text, or a list of content blocks: objects with 
             "on_worker_loss",
             "on_worker_loss: input should be 'retry' or 'fail'",
         ),
-        ({"message": "Hello", "temperature": 1}, "unknown_field", "temperature", "temperature: is not known"),
+        ({"message": "Hello", "temperature": 1}, "unknown_field", "temperature", "temperature is not known"),
     ],
 )
 async def test_a_bad_body_is_422_and_names_the_field(
@@ -110,7 +110,7 @@ async def test_a_message_at_the_limit_is_accepted_and_one_byte_more_is_413(
     assert (200, 413) == (accepted.status, refused.status)
     assert problem["type"] == "urn:warmwire:problem:message_too_large"
     assert ("message", 1000) == (problem["field"], problem["limit"])
-    assert problem["detail"] == "message: has 1001 bytes, 1000 are allowed"
+    assert problem["detail"] == "message has 1001 bytes, 1000 are allowed"
     assert await queued(worker) == 1
 
 

@@ -1,4 +1,4 @@
-"""The chat page: three files, served as they are, with headers that let nothing else in."""
+"""The chat page: a few files, served as they are, with headers that let nothing else in."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/answer.js": ("answer.js", "text/javascript; charset=utf-8"),
+    "/stream.js": ("stream.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 HEADERS = {

@@ -69,7 +69,7 @@ class ChatRequest(BaseModel):
     def prepared(self, limit: int, idempotency_key: str | None = None) -> Request:
         """The user message to publish; ``limit`` is in bytes. Raises BadInput."""
         if idempotency_key is not None and self.session_id is None:
-            raise Problem(Kind.INVALID_FIELD, "session_id: is needed with an Idempotency-Key", "session_id")
+            raise Problem(Kind.INVALID_FIELD, "session_id is needed with an Idempotency-Key", "session_id")
         session = str(uuid.uuid4()) if self.session_id is None else self.session_id
         return prepare(
             SessionKey(DEFAULT_TENANT, session),
@@ -94,7 +94,7 @@ def from_query(query: Mapping[str, str]) -> ChatRequest:
     """The chat request in a URL. Raises Problem."""
     request = _validated(lambda: ChatRequest.model_validate(dict(query)))
     if request.session_id is None:
-        raise Problem(Kind.INVALID_FIELD, "session_id: is needed, so that a reconnect finds it", "session_id")
+        raise Problem(Kind.INVALID_FIELD, "session_id is needed, so that a reconnect finds it", "session_id")
     return request
 
 
@@ -113,7 +113,7 @@ async def _read(http: HttpRequest, limit: int) -> bytearray:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem(Kind.MESSAGE_TOO_LARGE, f"message: {limit} bytes are allowed", "message", limit)
+    return Problem(Kind.MESSAGE_TOO_LARGE, f"message may have {limit} bytes", "message", limit)
 
 
 def _validated(validate: Any) -> ChatRequest:
@@ -130,5 +130,7 @@ def _problem(error: ValidationError) -> Problem:
         return Problem(Kind.NOT_JSON, first["msg"])
     field = ".".join(str(part) for part in first["loc"]) or None
     kind = Kind.UNKNOWN_FIELD if first["type"] == "extra_forbidden" else Kind.INVALID_FIELD
-    text = "is not known" if kind is Kind.UNKNOWN_FIELD else first["msg"][0].lower() + first["msg"][1:]
-    return Problem(kind, f"{field or 'body'}: {text}", field)
+    text = (
+        " is not known" if kind is Kind.UNKNOWN_FIELD else ": " + first["msg"][0].lower() + first["msg"][1:]
+    )
+    return Problem(kind, f"{field or 'body'}{text}", field)

@@ -97,12 +97,12 @@ def problem_of(error: WarmwireError) -> Problem:
         case Problem():
             return error
         case MessageTooLarge(field=field, limit=limit):
-            return Problem(Kind.MESSAGE_TOO_LARGE, f"message: {error.problem}", field, limit)
+            return Problem(Kind.MESSAGE_TOO_LARGE, f"message {error.problem}", field, limit)
         case KeyReused():
             return Problem(Kind.KEY_REUSED, "the same key came with another message", "Idempotency-Key")
         case BadInput():
             field = "Idempotency-Key" if error.field == "idempotency_key" else error.field
-            return Problem(Kind.INVALID_FIELD, f"{field}: {error.problem}", field, LIMITS.get(field))
+            return Problem(Kind.INVALID_FIELD, f"{field} {error.problem}", field, LIMITS.get(field))
         case QueueFull(limit=limit):
             return Problem(Kind.QUEUE_FULL, str(error), limit=limit)
     kind = next((kind for type_, kind in _KINDS.items() if isinstance(error, type_)), None)
