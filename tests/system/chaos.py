@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from statistics import median
 from time import monotonic
 
@@ -40,6 +41,8 @@ PAUSE = 6.0
 USUAL = 60
 SESSIONS = {"kill-leader": 200}
 """Sessions at a time, where nothing else is asked for."""
+STORM = 6
+"""Faults of a storm."""
 IDLE, RUNNING = 50, 10
 """Sessions of the drained worker."""
 
@@ -413,6 +416,61 @@ def clock_of_its_own(clock: Path) -> dict[str, str]:
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
+
+
+async def _storm(plan: Plan, members: int) -> Outcome:
+    """Faults that follow each other before all is well again."""
+    random = Random(plan.seed)
+    async with stage(plan, workers=3, members=members) as (cluster, load):
+        await load.start(plan.sessions)
+        await under_way(load, plan.sessions // 2)
+        first = hit(load, "storm")
+        for _ in range(STORM):
+            worker = random.choice([worker for worker in cluster.workers if worker.running])
+            fault = random.choice((_kill_and_replace, _pause, _leave_and_replace, _kill_a_server))
+            load.fault(f"{fault.__name__} ({worker.name})")
+            await fault(cluster, worker, random)
+            await under_way(load, plan.sessions // 6)
+        outcome = await concluded(load, first)
+        outcome.all_complete = False  # a turn that is hit three times fails: too_many_attempts
+        outcome.notes.append(f"turns begun again: {resets(load.history)}")
+        return outcome
+
+
+async def _kill_and_replace(cluster: Cluster, worker: Worker, _: Random) -> None:
+    worker.kill()
+    await cluster.start_workers(1)
+
+
+async def _pause(_: Cluster, worker: Worker, random: Random) -> None:
+    worker.signal(signal.SIGSTOP)
+    await let_time_pass(random.uniform(0.5, PAUSE))
+    worker.signal(signal.SIGCONT)
+
+
+async def _leave_and_replace(cluster: Cluster, worker: Worker, _: Random) -> None:
+    worker.signal(signal.SIGTERM)
+    await cluster.start_workers(1)
+
+
+async def _kill_a_server(cluster: Cluster, _: Worker, random: Random) -> None:
+    number = random.randrange(cluster.members)
+    cluster.servers[number].kill()
+    await let_time_pass(random.uniform(0, 2))  # the server is away: that is the fault
+    cluster.restart_server(number)
+    await cluster.servers_ready()
+
+
+@scenario
+async def storm(plan: Plan) -> Outcome:
+    """Six faults of workers and of the only NATS server, chosen by the seed, before all is well again."""
+    return await _storm(plan, 1)
+
+
+@scenario
+async def storm_in_cluster(plan: Plan) -> Outcome:
+    """The same with a NATS cluster of three."""
+    return await _storm(plan, MEMBERS)
 
 
 class LeftOutError(Exception):

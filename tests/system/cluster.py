@@ -125,11 +125,10 @@ class Worker(Process):
         super().__init__(name, [sys.executable, "-m", "warmwire.worker"], output, environment)
         self.id = ""
 
-    async def ready(self) -> None:
-        """Wait until it pulls messages."""
+    async def ready(self) -> bool:
+        """Wait until it pulls messages; false if it ends before."""
         await until(lambda: self._is_ready() or not self.running, f"{self.name} is ready")
-        if not self.id:
-            raise RuntimeError(f"{self.name} has ended: {self.said[-2000:]}")
+        return bool(self.id)
 
     def _is_ready(self) -> bool:
         found = WORKER_ID.search(re.sub(r"\x1b\[[0-9;]*m", "", self.said))
@@ -247,11 +246,19 @@ class Cluster:
         self, count: int, nats: str | None = None, environment: Mapping[str, str] | None = None
     ) -> list[Worker]:
         """Start workers and wait until all of them are ready; `environment` is added to theirs."""
-        new = [self._worker(nats or self.url, environment or {}) for _ in range(count)]
-        self.workers += new
-        for worker in new:
-            await worker.ready()
-        return new
+        starts = (self._start_worker(nats or self.url, environment or {}) for _ in range(count))
+        return list(await asyncio.gather(*starts))
+
+    async def _start_worker(self, nats: str, environment: Mapping[str, str]) -> Worker:
+        """As a supervisor does: one that ends because NATS has no leader yet is started again."""
+        end = monotonic() + 30 * SECONDS
+        while True:
+            worker = self._worker(nats, environment)
+            self.workers.append(worker)
+            if await worker.ready():
+                return worker
+            if monotonic() > end:
+                raise NotInTime(f"{worker.name} has ended: {worker.said[-2000:]}")
 
     def _worker(self, nats: str, environment: Mapping[str, str]) -> Worker:
         self._started += 1
