@@ -332,16 +332,44 @@ async def kill_worker_fail(plan: Plan) -> Outcome:
 async def kill_edge(plan: Plan) -> Outcome:
     """kill -9 of one of two edges; its viewers go on at the other with `Last-Event-ID`."""
     async with stage(plan) as (cluster, _):
-        edges = await cluster.start_edges(2)
-        load = EdgeLoad(cluster.url, plan.seed, deltas=plan.deltas, edges=edges)
-        await load.start(plan.sessions)
-        await under_way(load, plan.sessions // 2)
-        turns = {turn for turn in load.notes.flowing if load.edge_of.get(turn) == edges[0]}
+        load = await over_http(plan, cluster)
+        turns = {turn for turn in load.notes.flowing if load.edge_of.get(turn) == load.edges[0]}
         killed = Hit(load.fault(f"kill -9 {cluster.edges[0].name}"), frozenset(turns))
         cluster.edges[0].kill()
         outcome = await concluded(load, killed)
         broken = sum(isinstance(record, h.Broke) for record in load.history)
         outcome.notes.append(f"connections broken: {broken}")
+        return outcome
+
+
+async def over_http(plan: Plan, cluster: Cluster) -> EdgeLoad:
+    """Two edges and a load over them that is under way."""
+    load = EdgeLoad(cluster.url, plan.seed, deltas=plan.deltas, edges=await cluster.start_edges(2))
+    await load.start(plan.sessions)
+    await under_way(load, plan.sessions // 2)
+    return load
+
+
+@scenario
+async def kill_worker_http(plan: Plan) -> Outcome:
+    """kill -9 of one of two workers, watched over HTTP."""
+    async with stage(plan) as (cluster, _):
+        load = await over_http(plan, cluster)
+        victim = busiest(cluster, load)
+        killed = hit(load, f"kill -9 {victim.name}", [victim])
+        victim.kill()
+        return await concluded(load, killed)
+
+
+@scenario
+async def restart_nats_http(plan: Plan) -> Outcome:
+    """kill -9 of the only NATS server, and the same server again from its files, watched over HTTP."""
+    async with stage(plan) as (cluster, _):
+        load = await over_http(plan, cluster)
+        killed = hit(load, "kill -9 nats-0")
+        await _kill_a_server(cluster, cluster.workers[0], Random(plan.seed))
+        outcome = await concluded(load, killed)
+        outcome.notes.append(f"turns begun again: {resets(load.history)}")
         return outcome
 
 
