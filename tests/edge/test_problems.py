@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from warmwire.broker.messages import UserMessage
 from warmwire.broker.names import SessionKey, new_turn_id
+from warmwire.edge.chat import ChatRequest
+from warmwire.edge.errors import Kind
 
 from .conftest import Start
 from .fake_worker import FakeWorker
@@ -219,3 +222,15 @@ async def test_unknown_routes_and_methods_are_problems_too(
 async def test_a_bad_url_is_422_and_names_the_field(wire: Wire, query: str, field: str) -> None:
     answer = await wire.request("GET", f"{CHAT}?{query}")
     assert (422, field) == (answer.status, (await answer.problem())["field"])
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_problem_is_listed_with_its_status_and_whether_to_try_again(kind: Kind) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "http.md").read_text()
+    assert f"| `{kind}` | {kind.status} | {'yes' if kind.retry_after else 'no'} |" in page
+
+
+@pytest.mark.parametrize("field", list(ChatRequest.model_fields))
+def test_every_field_is_listed(field: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "http.md").read_text()
+    assert f"| `{field}` |" in page

@@ -9,15 +9,16 @@ from typing import Any, Self
 from tests.conftest import SECONDS
 
 WITHIN = 10 * SECONDS
-"""Seconds for anything that is expected."""
+"""Seconds for anything that is expected, unless a test says otherwise."""
 
 
 class Answer:
     """One response, read as it arrives. ``chunks`` are its HTTP chunks so far: one per write of the edge."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, within: float) -> None:
         self._reader = reader
         self._writer = writer
+        self._seconds = within
         self._rest = b""
         self._over = False
         self.status = 0
@@ -104,7 +105,7 @@ class Answer:
         return (await self._within(self._reader.readexactly(size + 2)))[:-2]
 
     async def _within(self, reading: Any) -> bytes:
-        async with asyncio.timeout(WITHIN):
+        async with asyncio.timeout(self._seconds):
             data: bytes = await reading
             return data
 
@@ -115,6 +116,7 @@ class Wire:
     def __init__(self, host: str, port: int) -> None:
         self.host = host
         self.port = port
+        self.within = WITHIN
         self._answers: list[Answer] = []
 
     async def request(
@@ -129,7 +131,7 @@ class Wire:
     async def raw(self, data: bytes) -> Answer:
         """Send these bytes."""
         reader, writer = await asyncio.open_connection(self.host, self.port)
-        answer = Answer(reader, writer)
+        answer = Answer(reader, writer, self.within)
         self._answers.append(answer)
         writer.write(data)
         await writer.drain()

@@ -21,12 +21,12 @@ from warmwire.broker.reader import Lost
 NOWHERE = Cursor("0", 0, 0)
 """Given out where there is nothing to continue, so that who comes back with it is told that it is done."""
 UNREAD = Position(END, END)
-"""Stands for a position that could not be read: nobody has given it out, so a gap and a snapshot answer it."""
+"""Stands for a position that could not be read: nobody has given it out, so gap and snapshot answer it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known of a session and of the cursor's turn. Read in this order, a turn that ends stays known.
+    """What is known of a session and of the cursor's turn. Read in this order, a turn that ends is known.
 
     ``queued``: something waits or runs. ``running``: the turn that the owner runs. ``at``: where the session
     stands. ``recorded``: the cursor's turn has a record.
