@@ -240,4 +240,5 @@ def test_a_missing_claude_is_one_line_that_says_how_to_get_it(start: Start, tmp_
     blocked.mkdir(parents=True)
     (blocked / "__init__.py").touch()
     environment = {"PATH": str(tmp_path), "PYTHONPATH": str(blocked.parent), "WARMWIRE_CLI": "claude"}
-    fails_at_once(start(**environment), r"--cli: no claude CLI found: .* pip install 'warmwire\[claude\]'", code=2)
+    expected = r"--cli: no claude CLI found: .* pip install 'warmwire\[claude\]'"
+    fails_at_once(start(**environment), expected, code=2)
