@@ -34,6 +34,9 @@ SILENCE = 10.0
 OPEN_LIMIT = 64
 """Turns of one session followed at a time; past it the oldest is no longer asked about."""
 
+NOWHERE = Position(0, 0)
+FAR = Position(END, END)
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -109,6 +112,7 @@ class Reader:
         self._asked_after: Position | None = None
         self._last_epoch = 0  # of an owner that is named but silent
         self._records: set[str] = set()  # looked up before anything else is shown
+        self._horizon = FAR  # an end that lies beyond it will come as an event
         self._view: View | None = None  # an answer that waits for them
         self._entering = 0  # the epoch for which they have been looked up
         self._owes_snapshot = False
@@ -149,7 +153,7 @@ class Reader:
         unclosed = self._unclosed_by(view)
         if unclosed and not self._continues(view):
             self._view = view
-            return self._ask_records(unclosed)
+            return self._ask_records(unclosed, view.at)
         return [*self._apply(view, now), *self._go_on(now), *map(AskRecord, unclosed)]
 
     def vacant(self, number: int, epoch: int, now: float) -> list[Action]:
@@ -158,7 +162,7 @@ class Reader:
             return []
         self._question = None
         self.position = self.position or Position(epoch, END)
-        return self._ask_records(self._open) if self._open else self._go_on(now)
+        return self._ask_records(self._open, FAR) if self._open else self._go_on(now)
 
     def unanswered(self, number: int, epoch: int = 0) -> None:
         """No answer in time; the tick asks again. ``epoch`` is that of an owner who is named but silent."""
@@ -170,7 +174,9 @@ class Reader:
         """A turn's record was looked up; without an ending it goes on."""
         awaited = turn in self._records
         self._records.discard(turn)
-        actions = self._close(ending) if ending is not None and turn in self._open else []
+        horizon = self._horizon if awaited else self.position or NOWHERE
+        passed = ending is not None and turn in self._open and ending.terminal.position <= horizon
+        actions = self._close(ending) if ending is not None and passed else []
         if not awaited or self._records or self._question is not None:
             return actions
         view, self._view = self._view, None
@@ -218,7 +224,7 @@ class Reader:
                 del self._held[:number]
                 self._entering = envelope.epoch
                 self._seeking_since = now
-                return actions + self._ask_records(others)
+                return actions + self._ask_records(others, envelope.position)
             actions += self._deliver(envelope, now)
         self._held.clear()
         self._seeking_since = None
@@ -265,8 +271,9 @@ class Reader:
         self._asked_after = after
         return [Ask(self._questions, after)]
 
-    def _ask_records(self, turns: Iterable[str]) -> list[Action]:
+    def _ask_records(self, turns: Iterable[str], horizon: Position) -> list[Action]:
         wanted = list(turns)
+        self._horizon = horizon
         self._records.update(wanted)
         return [AskRecord(turn) for turn in wanted]
 
@@ -318,10 +325,11 @@ class Reader:
         return [*actions, Shown(end.turn, ending.before, ending.snapshot), end]
 
     def _give_up(self, now: float) -> list[Action]:
-        """No answer in time: say what is lost and go on with what is there."""
-        self._question, self._seeking_since, self._view = None, None, None
+        """No answer in time: say what is lost and go on with what is there, an answer without records too."""
+        self._question, self._seeking_since = None, None
         self._records.clear()
-        actions: list[Action] = []
+        view, self._view = self._view, None
+        actions = self._apply(view, now) if view else []
         held, self._held = self._held, []
         for envelope in held:
             if not self._stale(envelope):

@@ -1,0 +1,487 @@
+"""The reader's rules, one by one; its docstring numbers them."""
+
+from __future__ import annotations
+
+import pytest
+
+from warmwire.broker.envelope import END, Envelope, Position
+from warmwire.broker.reader import (
+    HOLD_LIMIT,
+    OPEN_LIMIT,
+    REPAIR_WITHIN,
+    SILENCE,
+    Action,
+    Ask,
+    AskRecord,
+    Lost,
+    Reader,
+    Shown,
+    View,
+)
+
+from .made import delta, ended, ending, started, view
+
+SNAPSHOT = b'{"type":"snapshot"}'
+
+
+class Desk:
+    """A reader, what it last asked, and a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.reader = Reader(self.now)
+        self.question: Ask | None = None
+
+    def did(self, actions: list[Action]) -> list[Action]:
+        for action in actions:
+            if isinstance(action, Ask):
+                self.question = action
+        return actions
+
+    def start(self) -> list[Action]:
+        return self.did(self.reader.start(self.now))
+
+    def event(self, envelope: Envelope) -> list[Action]:
+        return self.did(self.reader.event(envelope, self.now))
+
+    def answered(self, answer: View) -> list[Action]:
+        assert self.question is not None
+        return self.did(self.reader.answered(self.question.number, answer, self.now))
+
+    def vacant(self, epoch: int) -> list[Action]:
+        assert self.question is not None
+        return self.did(self.reader.vacant(self.question.number, epoch, self.now))
+
+    def unanswered(self, epoch: int = 0) -> None:
+        assert self.question is not None
+        self.reader.unanswered(self.question.number, epoch)
+
+    def recorded(self, turn: str, how: object = None) -> list[Action]:
+        return self.did(self.reader.recorded(turn, how, self.now))  # type: ignore[arg-type]
+
+    def reconnected(self) -> list[Action]:
+        return self.did(self.reader.reconnected(self.now))
+
+    def after(self, seconds: float) -> list[Action]:
+        self.now += seconds
+        return self.did(self.reader.tick(self.now))
+
+
+def asked(actions: list[Action]) -> list[Position | None]:
+    """After which positions the owner is asked."""
+    return [action.after for action in actions if isinstance(action, Ask)]
+
+
+def given(actions: list[Action]) -> list[Action]:
+    """What a viewer is given."""
+    return [action for action in actions if not isinstance(action, Ask | AskRecord)]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """A reader that has just subscribed."""
+    desk = Desk()
+    desk.start()
+    return desk
+
+
+@pytest.fixture
+def live(desk: Desk) -> Desk:
+    """A reader that follows turn t1 of epoch 1 and has seen events 1 to 5."""
+    desk.vacant(0)
+    for number in range(1, 6):
+        desk.event(delta(1, number) if number > 1 else started(1, 1))
+    return desk
+
+
+class TestTheFirstPosition:
+    def test_is_asked_of_the_owner(self) -> None:
+        assert [None] == asked(Desk().start())
+
+    def test_is_where_the_owner_says_it_stands(self, desk: Desk) -> None:
+        assert [] == desk.answered(view(1, 7))
+        assert Position(1, 7) == desk.reader.position
+
+    def test_brings_the_open_turn_as_a_snapshot(self, desk: Desk) -> None:
+        assert [Shown("t1", Position(1, 7), SNAPSHOT)] == desk.answered(view(1, 7, "t1"))
+
+    def test_never_comes_from_an_event(self, desk: Desk) -> None:
+        assert [] == desk.event(delta(1, 8))
+        assert desk.reader.position is None
+
+    def test_is_followed_by_the_newer_of_what_came_meanwhile(self, desk: Desk) -> None:
+        for number in (6, 7, 8):
+            desk.event(delta(1, number))
+        assert [delta(1, 8)] == desk.answered(view(1, 7))
+
+    def test_without_an_owner_comes_from_the_records(self, desk: Desk) -> None:
+        assert [] == desk.vacant(5)
+        assert Position(5, END) == desk.reader.position
+
+    def test_from_the_records_lets_a_new_epoch_begin_at_once(self, desk: Desk) -> None:
+        desk.vacant(5)
+        assert [started(6, 1)] == desk.event(started(6, 1))
+
+    def test_from_the_records_asks_for_a_new_epoch_from_its_beginning(self, desk: Desk) -> None:
+        desk.vacant(5)
+        assert [Position(5, END)] == asked(desk.event(delta(6, 3)))
+        events = (started(6, 1), delta(6, 2), delta(6, 3))
+        assert [*events] == desk.answered(view(6, 3, "t1", events))
+
+    def test_of_an_owner_that_is_named_but_silent_is_its_epoch(self, desk: Desk) -> None:
+        desk.unanswered(epoch=5)
+        desk.after(REPAIR_WITHIN)
+        assert Position(5, END) == desk.reader.position
+        assert [started(6, 1)] == desk.event(started(6, 1))
+
+    def test_where_nothing_answers_is_the_first_event_s_with_what_is_lost(self, desk: Desk) -> None:
+        desk.event(delta(1, 8))
+        assert [Lost(Position(1, 0), Position(1, 7)), delta(1, 8)] == given(desk.after(REPAIR_WITHIN))
+
+    def test_looks_up_an_expected_turn_that_the_owner_does_not_have(self, desk: Desk) -> None:
+        desk.reader.expect("t1")
+        assert [AskRecord("t1")] == desk.answered(view(2, 1))
+        assert [Shown("t1", Position(1, 8), SNAPSHOT), ended(1, 9)] == desk.recorded("t1", ending(1, 9))
+        assert Position(2, 1) == desk.reader.position
+
+    def test_of_an_owner_that_was_held_gone_is_asked_for_when_it_speaks(self, desk: Desk) -> None:
+        desk.vacant(5)
+        assert [None] == asked(desk.event(delta(5, 3)))
+        assert [Shown("t1", Position(5, 4), SNAPSHOT)] == desk.answered(view(5, 4, "t1"))
+        assert [delta(5, 5)] == desk.event(delta(5, 5))
+
+    def test_of_an_owner_that_was_held_gone_is_taken_from_its_answer(self, desk: Desk) -> None:
+        desk.vacant(5)
+        desk.reconnected()
+        assert [Shown("t1", Position(5, 4), SNAPSHOT)] == desk.answered(view(5, 4, "t1"))
+
+    def test_of_an_owner_that_speaks_but_does_not_answer_is_its_event_s(self, desk: Desk) -> None:
+        desk.vacant(5)
+        desk.event(delta(5, 3))
+        assert [Lost(Position(5, 0), Position(5, 2)), delta(5, 3)] == given(desk.after(REPAIR_WITHIN))
+
+
+class TestWhatIsNotNewer:
+    def test_is_dropped_when_repeated(self, live: Desk) -> None:
+        assert [] == live.event(delta(1, 5))
+        assert [] == live.event(delta(1, 2))
+
+    def test_is_dropped_when_of_an_epoch_that_is_over(self, live: Desk) -> None:
+        live.event(delta(2, 1))
+        assert [] == live.event(delta(1, 6))
+
+    def test_looks_up_an_open_turn_whose_end_it_is(self, live: Desk) -> None:
+        live.event(delta(2, 1))
+        assert [AskRecord("t1")] == live.event(ended(1, 9))
+        expected = [Shown("t1", Position(1, 8), SNAPSHOT), ended(1, 9)]
+        assert expected == live.recorded("t1", ending(1, 9))
+
+    def test_changes_nothing_for_a_turn_that_has_ended(self, live: Desk) -> None:
+        live.event(ended(1, 6))
+        assert [] == live.event(ended(1, 6))
+
+
+class TestTheNext:
+    def test_sequence_is_given_at_once(self, live: Desk) -> None:
+        assert [delta(1, 6)] == live.event(delta(1, 6))
+
+    def test_turn_follows_the_one_that_has_ended(self, live: Desk) -> None:
+        assert [ended(1, 6)] == live.event(ended(1, 6))
+        assert [started(1, 7, "t2")] == live.event(started(1, 7, "t2"))
+
+
+class TestAHole:
+    def test_is_held_and_asked_about_at_once(self, live: Desk) -> None:
+        assert [Position(1, 5)] == asked(live.event(delta(1, 8)))
+
+    def test_is_repaired_by_the_owner(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        live.event(delta(1, 9))
+        events = (delta(1, 6), delta(1, 7), delta(1, 8))
+        assert [*events, delta(1, 9)] == live.answered(view(1, 8, "t1", events))
+
+    def test_that_the_owner_cannot_fill_is_lost_and_a_snapshot_shown(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        expected = [Lost(Position(1, 5), Position(1, 8)), Shown("t1", Position(1, 8), SNAPSHOT)]
+        assert expected == live.answered(view(1, 8, "t1"))
+        assert [delta(1, 9)] == live.event(delta(1, 9))
+
+    def test_in_an_owner_s_answer_is_not_believed_to_be_whole(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        torn = (delta(1, 6), delta(1, 8))
+        assert [Lost(Position(1, 5), Position(1, 8))] == live.answered(view(1, 8, "t1", torn))
+
+    def test_is_asked_about_again_while_nobody_answers(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        live.unanswered()
+        assert [Position(1, 5)] == asked(live.after(0.25))
+
+    def test_is_not_asked_about_again_while_the_question_is_open(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        assert [] == live.after(0.25)
+
+    def test_that_an_answer_leaves_is_asked_about_by_the_tick_alone(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        assert [] == live.answered(view(1, 5, "t1", ()))
+        assert [Position(1, 5)] == asked(live.after(0.25))
+
+    def test_that_answers_never_fill_is_given_up(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        for _ in range(7):
+            live.answered(view(1, 5, "t1", ()))
+            live.after(0.25)
+        live.answered(view(1, 5, "t1", ()))
+        assert [Lost(Position(1, 5), Position(1, 7)), delta(1, 8)] == given(live.after(0.25))
+
+    def test_behind_another_one_is_asked_about_at_once(self, live: Desk) -> None:
+        live.event(delta(1, 7))
+        live.event(delta(1, 10))
+        actions = live.answered(view(1, 7, "t1", (delta(1, 6), delta(1, 7))))
+        assert [delta(1, 6), delta(1, 7)] == given(actions)
+        assert [Position(1, 7)] == asked(actions)
+
+    def test_is_not_filled_by_the_answer_to_an_earlier_question(self, desk: Desk) -> None:
+        first = desk.question
+        assert first is not None
+        desk.reconnected()
+        assert [] == desk.reader.answered(first.number, view(1, 99), desk.now)
+        assert [] == desk.reader.vacant(first.number, 7, desk.now)
+        assert desk.reader.position is None
+        desk.reader.unanswered(first.number)
+        assert [] == desk.after(0.25)  # the last question is still open
+
+    def test_is_not_filled_by_an_owner_that_has_lost_the_session(self, live: Desk) -> None:
+        live.event(delta(2, 1))
+        live.event(delta(2, 3))
+        assert [] == live.answered(view(1, 40, "t1"))
+        assert [Position(2, 1)] == asked(live.after(0.25))
+
+    def test_at_the_end_of_an_epoch_s_events_is_found_when_all_is_silent(self, live: Desk) -> None:
+        live.after(SILENCE)
+        assert [delta(1, 6)] == live.answered(view(1, 6, "t1", (delta(1, 6),)))
+
+
+class TestGivingUp:
+    def test_comes_when_a_repair_takes_too_long(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        live.event(delta(1, 11))
+        expected = [
+            Lost(Position(1, 5), Position(1, 7)),
+            delta(1, 8),
+            Lost(Position(1, 8), Position(1, 10)),
+            delta(1, 11),
+        ]
+        assert expected == given(live.after(REPAIR_WITHIN))
+        assert [delta(1, 12)] == live.event(delta(1, 12))
+
+    def test_comes_when_too_much_is_held(self, live: Desk) -> None:
+        for number in range(HOLD_LIMIT):
+            assert [] == given(live.event(delta(1, 8 + number)))
+        actions = live.event(delta(1, 8 + HOLD_LIMIT))
+        assert Lost(Position(1, 5), Position(1, 7)) == actions[0]
+        assert HOLD_LIMIT + 2 == len(actions)
+
+    def test_owes_a_snapshot_and_asks_for_it_until_it_has_it(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        live.after(REPAIR_WITHIN)
+        assert [None] == asked(live.after(0.25))
+        live.unanswered()
+        assert [None] == asked(live.after(0.25))
+        assert [Shown("t1", Position(1, 8), SNAPSHOT)] == live.answered(view(1, 8, "t1"))
+        assert [] == live.after(0.25)
+
+    def test_gives_the_snapshot_when_its_events_have_come(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        live.after(REPAIR_WITHIN)
+        live.after(0.25)
+        assert [] == live.answered(view(1, 9, "t1"))
+        assert [delta(1, 9), Shown("t1", Position(1, 9), SNAPSHOT)] == live.event(delta(1, 9))
+
+    def test_asks_anew_when_the_snapshot_comes_too_late(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        live.after(REPAIR_WITHIN)
+        live.after(0.25)
+        live.event(delta(1, 9))
+        assert [] == live.answered(view(1, 8, "t1"))
+        assert [None] == asked(live.after(0.25))
+
+    def test_owes_nothing_once_the_turn_has_ended(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        live.after(REPAIR_WITHIN)
+        live.event(ended(1, 9))
+        assert [] == live.after(0.25)
+
+    def test_owes_nothing_when_the_owner_runs_nothing(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        live.after(REPAIR_WITHIN)
+        live.after(0.25)
+        assert [] == live.answered(view(1, 8))
+        assert [] == live.after(0.25)
+
+    def test_still_looks_up_the_turns_of_an_epoch_that_is_over(self, live: Desk) -> None:
+        live.event(delta(2, 3, "t2"))
+        assert AskRecord("t1") in live.after(REPAIR_WITHIN)
+        assert [Shown("t1", Position(1, 8), SNAPSHOT), ended(1, 9)] == live.recorded("t1", ending(1, 9))
+
+
+class TestANewEpoch:
+    def test_goes_on_at_once_with_the_same_turn(self, live: Desk) -> None:
+        assert [started(2, 1)] == live.event(started(2, 1))
+
+    def test_begins_at_once_when_no_turn_is_open(self, live: Desk) -> None:
+        live.event(ended(1, 6))
+        assert [started(2, 1, "t2")] == live.event(started(2, 1, "t2"))
+
+    def test_first_closes_the_open_turn_from_its_record(self, live: Desk) -> None:
+        assert [AskRecord("t1")] == live.event(started(2, 1, "t2"))
+        expected = [
+            Lost(Position(1, 5), Position(1, 8)),
+            Shown("t1", Position(1, 8), SNAPSHOT),
+            ended(1, 9),
+            started(2, 1, "t2"),
+        ]
+        assert expected == live.recorded("t1", ending(1, 9))
+
+    def test_gives_the_end_alone_where_nothing_else_is_missing(self, live: Desk) -> None:
+        live.event(started(2, 1, "t2"))
+        assert [ended(1, 6), started(2, 1, "t2")] == live.recorded("t1", ending(1, 6))
+
+    def test_leaves_a_turn_open_that_has_not_ended(self, live: Desk) -> None:
+        live.event(started(2, 1, "t2"))
+        assert [started(2, 1, "t2")] == live.recorded("t1")
+        live.event(ended(2, 2, "t2"))
+        assert [started(2, 3)] == live.event(started(2, 3))
+
+    def test_waits_for_every_open_turn_s_record(self, live: Desk) -> None:
+        live.reader.expect("t3")
+        assert [AskRecord("t1"), AskRecord("t3")] == live.event(started(2, 1, "t2"))
+        assert [ended(1, 6)] == live.recorded("t1", ending(1, 6))
+        assert [started(2, 1, "t2")] == live.recorded("t3")
+
+    def test_does_not_wait_for_a_record_longer_than_for_a_repair(self, live: Desk) -> None:
+        live.event(started(2, 1, "t2"))
+        assert [started(2, 1, "t2")] == given(live.after(REPAIR_WITHIN))
+        assert [Shown("t1", Position(1, 5), SNAPSHOT), ended(1, 6)] == live.recorded("t1", ending(1, 6))
+
+    def test_whose_first_event_is_missing_is_asked_about(self, live: Desk) -> None:
+        assert [Position(1, 5)] == asked(live.event(delta(2, 2)))
+        events = (started(2, 1), delta(2, 2))
+        assert [*events] == live.answered(view(2, 2, "t1", events))
+
+    def test_in_an_answer_closes_the_open_turn_first(self, live: Desk) -> None:
+        live.event(delta(2, 2, "t2"))
+        events = (started(2, 1, "t2"), delta(2, 2, "t2"))
+        assert [AskRecord("t1")] == live.answered(view(2, 2, "t2", events))
+        assert [ended(1, 6), *events] == live.recorded("t1", ending(1, 6))
+
+    def test_in_an_answer_may_end_the_open_turn_itself(self, live: Desk) -> None:
+        live.event(delta(2, 3, "t2"))
+        events = (ended(2, 1), started(2, 2, "t2"), delta(2, 3, "t2"))
+        assert [*events] == live.answered(view(2, 3, "t2", events))
+
+    def test_without_an_event_yet_loses_nothing(self, live: Desk) -> None:
+        live.reconnected()
+        assert [AskRecord("t1")] == live.answered(view(2, 0))
+        assert [] == live.recorded("t1")
+        assert [started(2, 1)] == live.event(started(2, 1))
+
+    def test_may_first_repeat_the_end_of_the_one_before(self, live: Desk) -> None:
+        assert [ended(1, 6)] == live.event(ended(1, 6))
+        assert [] == live.event(ended(1, 6))
+        assert [started(2, 1, "t2")] == live.event(started(2, 1, "t2"))
+
+    def test_that_repeats_an_end_behind_a_hole_is_asked_and_the_record_read(self, live: Desk) -> None:
+        assert [Position(1, 5)] == asked(live.event(ended(1, 9)))
+        assert [AskRecord("t1")] == live.answered(view(2, 0))
+        expected = [
+            Lost(Position(1, 5), Position(1, 8)),
+            Shown("t1", Position(1, 8), SNAPSHOT),
+            ended(1, 9),
+        ]
+        assert expected == live.recorded("t1", ending(1, 9))
+        assert [started(2, 1, "t2")] == live.event(started(2, 1, "t2"))
+
+
+class TestSilence:
+    def test_with_an_open_turn_asks_the_owner(self, live: Desk) -> None:
+        assert [] == live.after(SILENCE - 1)
+        assert [Position(1, 5)] == asked(live.after(1))
+
+    def test_without_an_open_turn_asks_nobody(self, live: Desk) -> None:
+        live.event(ended(1, 6))
+        assert [] == live.after(SILENCE)
+
+    def test_is_not_broken_by_an_owner_that_has_lost_the_session(self, live: Desk) -> None:
+        live.event(delta(2, 1))
+        live.after(SILENCE - 1)
+        live.event(delta(1, 6))
+        assert [Position(2, 1)] == asked(live.after(1))
+
+    def test_asks_once_each_time(self, live: Desk) -> None:
+        live.after(SILENCE)
+        live.answered(view(1, 5, "t1", ()))
+        assert [] == live.after(1)
+        assert [Position(1, 5)] == asked(live.after(SILENCE))
+
+    def test_where_nobody_owns_the_session_reads_the_record(self, live: Desk) -> None:
+        live.after(SILENCE)
+        assert [AskRecord("t1")] == live.vacant(3)
+        expected = [
+            Lost(Position(1, 5), Position(2, 3)),
+            Shown("t1", Position(2, 3), SNAPSHOT),
+            ended(2, 4),
+        ]
+        assert expected == live.recorded("t1", ending(2, 4))
+
+    def test_goes_on_when_nobody_answers(self, live: Desk) -> None:
+        live.after(SILENCE)
+        live.unanswered(epoch=1)
+        assert [] == given(live.after(REPAIR_WITHIN))
+        assert [delta(1, 6)] == live.event(delta(1, 6))
+
+
+class TestAReconnect:
+    def test_asks_what_was_missed(self, live: Desk) -> None:
+        assert [Position(1, 5)] == asked(live.reconnected())
+        assert [delta(1, 6)] == live.answered(view(1, 6, "t1", (delta(1, 6),)))
+
+    def test_holds_events_until_the_answer(self, live: Desk) -> None:
+        live.reconnected()
+        assert [] == live.event(delta(1, 7))
+        assert [delta(1, 6), delta(1, 7)] == live.answered(view(1, 6, "t1", (delta(1, 6),)))
+
+    def test_gives_a_repair_its_full_time_again(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        live.now += REPAIR_WITHIN - 0.5
+        live.reconnected()
+        assert [] == live.after(REPAIR_WITHIN - 0.5)
+
+    def test_without_anything_missed_changes_nothing(self, live: Desk) -> None:
+        live.reconnected()
+        assert [] == live.answered(view(1, 5, "t1", ()))
+        assert [delta(1, 6)] == live.event(delta(1, 6))
+
+    def test_at_which_all_moved_on_loses_and_shows(self, live: Desk) -> None:
+        live.reconnected()
+        assert [AskRecord("t1")] == live.answered(view(3, 7, "t9"))
+        expected = [
+            ended(1, 6),
+            Lost(Position(1, 6), Position(3, 7)),
+            Shown("t9", Position(3, 7), SNAPSHOT),
+        ]
+        assert expected == live.recorded("t1", ending(1, 6))
+
+
+class TestTurns:
+    def test_of_one_session_are_followed_up_to_a_limit(self, live: Desk) -> None:
+        for number in range(OPEN_LIMIT):
+            live.reader.expect(f"x{number}")
+        records = live.event(started(2, 1, "other"))
+        assert OPEN_LIMIT == len(records)
+        assert AskRecord("t1") not in records
+
+    def test_end_once_however_often_they_are_recorded(self, live: Desk) -> None:
+        live.event(started(2, 1, "t2"))
+        assert ended(1, 6) in live.recorded("t1", ending(1, 6))
+        assert [] == live.recorded("t1", ending(1, 6))
+        assert [] == live.event(ended(1, 6))
