@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 
@@ -22,11 +23,15 @@ WAITING_LIMIT = 16 * 1024 * 1024
 
 
 class Sender:
-    """Publishes events in the order given. ``start`` before use, ``stop`` sends what waits."""
+    """Publishes events in the order given. ``start`` before use, ``stop`` sends what waits.
 
-    def __init__(self, bus: Bus, window: float) -> None:
+    Once ``may_send`` says no it holds them, as after ``hold``, until ``go_on``.
+    """
+
+    def __init__(self, bus: Bus, window: float, may_send: Callable[[], bool] = lambda: True) -> None:
         self._bus = bus
         self._window = window
+        self._may_send = may_send
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
@@ -62,8 +67,14 @@ class Sender:
         """Send again."""
         self._allowed.set()
 
+    def forget(self, subject: str) -> None:
+        """What waits for this subject is not to be sent any more."""
+        self._waiting = deque(event for event in self._waiting if event[0] != subject)
+        self._bytes = sum(len(data) for _, data in self._waiting)
+
     async def stop(self) -> None:
         """Send what waits and end."""
+        self._may_send = lambda: True
         self.go_on()
         await self._tasks.stop()
         await self.flush()
@@ -75,12 +86,15 @@ class Sender:
                 self._timer.cancel()
                 self._timer = None
             while self._waiting:
+                if not self._may_send():
+                    self.hold()
                 await self._allowed.wait()
-                await self._publish(*self._waiting[0])
+                if self._waiting:
+                    await self._publish(self._waiting[0])
 
-    async def _publish(self, subject: str, data: bytes) -> None:
+    async def _publish(self, event: tuple[str, bytes]) -> None:
         try:
-            await self._bus.publish(subject, data)
+            await self._bus.publish(*event)
         except BadInput as error:  # this one cannot be sent, the next can
             self._drop(1, str(error))
         except Unavailable as error:
@@ -90,8 +104,9 @@ class Sender:
             return
         else:
             self._dropping = False
-        self._waiting.popleft()  # only now: who is cancelled in the middle leaves the rest for ``stop``
-        self._bytes -= len(data)
+        if self._waiting and self._waiting[0] is event:  # else it was to be forgotten meanwhile
+            self._waiting.popleft()  # only now: who is cancelled in the middle leaves the rest for ``stop``
+            self._bytes -= len(event[1])
 
     def _drop(self, events: int, why: str) -> None:
         if not self._dropping:  # one line for each spell of it

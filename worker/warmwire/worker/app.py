@@ -89,7 +89,10 @@ class Worker:
         await streams.ensure(self._bus, subjects, settings.replicas, time_ns() // 1_000_000)
         self._store = Store(self._bus, subjects)
         self._liveness: Liveness = await heartbeat.listen(self._bus, subjects, self._heard)
-        self._sender = Sender(self._bus, settings.send_window_ms / 1000)
+        # The first thing that a worker does after a pause is to send what its CLIs have said meanwhile.
+        self._sender = Sender(
+            self._bus, settings.send_window_ms / 1000, lambda: self._fence.open(monotonic())
+        )
         self._sender.start()
         self._services = Services(
             self.id,

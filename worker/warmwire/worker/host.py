@@ -207,6 +207,7 @@ class Host:
         """Somebody else owns the session: stop at once, answer for nothing."""
         self.closing = True
         self._kill_cli()
+        self._services.sender.forget(self._events_subject)
         await self._stop_work()
         await self._end_cli()
         self.closed.set()
