@@ -259,6 +259,7 @@ class Cluster:
                 return worker
             if monotonic() > end:
                 raise NotInTime(f"{worker.name} has ended: {worker.said[-2000:]}")
+            await asyncio.sleep(1)  # the pause of a supervisor
 
     def _worker(self, nats: str, environment: Mapping[str, str]) -> Worker:
         self._started += 1
