@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker import process
+from warmwire.worker import tree
 from warmwire.worker.claude import (
     Assistant,
     ControlReply,
@@ -426,8 +426,8 @@ async def test_a_tool_is_within_reach_of_a_kill(
     cli = await start(Launch((*argv, "--allowedTools=Bash"), plain.env, plain.cwd, plain.folders))
     cli.process.write(user_line("Hi", new_id()))
     pid = cli.process.pid
-    await asyncio.to_thread(wait_for, lambda: any(map(is_tail, process.descendants([pid]))), "the tool runs")
-    tools = process.descendants([pid])
+    await asyncio.to_thread(wait_for, lambda: any(map(is_tail, tree.descendants([pid]))), "the tool runs")
+    tools = tree.descendants([pid])
     assert {os.getsid(tool) for tool in tools}.isdisjoint({pid})  # why the kill must walk the tree
     cli.process.kill()
     await cli.process.wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker import process
+from warmwire.worker import process, tree
 from warmwire.worker.claude import BadLine, Lifecycle
 from warmwire.worker.errors import CliGone, CliMissing, CliStalled, CliStartFailed, ErrorCode
 from warmwire.worker.launch import Launch
@@ -181,7 +181,7 @@ PARENT_OF_A_SESSION = "say(subprocess.Popen(['sleep', '600'], start_new_session=
 async def test_a_kill_reaches_processes_in_other_sessions(start: Start, folder: Path) -> None:
     cli = await start(program(folder, PARENT_OF_A_SESSION))
     _, line = await cli.until(Lifecycle)
-    assert {int(line.state)} == process.descendants([cli.process.pid])
+    assert {int(line.state)} == tree.descendants([cli.process.pid])
     cli.process.kill()
     assert -signal.SIGKILL == (await cli.process.wait()).returncode
     await until_dead(int(line.state))

@@ -8,19 +8,18 @@ Why each precaution is here:
   finish its turn, and the work would be done twice. If the worker dies in the instant before that signal is
   set, the CLI finds its stdin at end of file and leaves by itself;
 * stdout and stderr are always drained: the CLI buffers without bound what nobody reads;
-* a kill reaches the whole tree: each tool of the CLI runs in a session of its own and would outlive it.
+* a kill reaches the whole tree: each tool of the CLI runs in a session of its own and would outlive it. What
+  a CLI leaves behind when something else kills it is the business of `processes`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -30,6 +29,7 @@ import structlog
 from warmwire.worker.errors import CliGone, CliMissing, CliStalled, CliStartFailed
 from warmwire.worker.launch import Launch
 from warmwire.worker.lines import Lines
+from warmwire.worker.tree import kill_trees, signal_all, signal_group
 
 STDERR_KEPT = 16 * 1024  # bytes: the last of what the CLI said on stderr
 STDIN_BUFFER = 16 * 1024 * 1024  # bytes written but not yet read by the CLI; more means that it is stuck
@@ -53,6 +53,11 @@ class Exit:
 
 OnLines = Callable[[list[bytes]], None]  # the whole lines of one read of stdout; at least one
 OnExit = Callable[[Exit], None]  # once, after the last line
+OnGone = Callable[[int], None]  # once, as soon as the process of that number is no more
+
+
+def _nothing(_pid: int) -> None:
+    """For who does not mind."""
 
 
 class CliProcess:
@@ -65,7 +70,9 @@ class CliProcess:
         self._stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
 
     @classmethod
-    async def start(cls, launch: Launch, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
+    async def start(
+        cls, launch: Launch, on_lines: OnLines, on_exit: OnExit, on_gone: OnGone = _nothing
+    ) -> CliProcess:
         """Raises CliMissing or CliStartFailed."""
         argv = _dying_with_parent(_resolved(launch))
         loop = asyncio.get_running_loop()
@@ -73,7 +80,7 @@ class CliProcess:
             for folder in launch.folders:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             transport, protocol = await loop.subprocess_exec(
-                lambda: _Pipes(loop, on_lines, on_exit),
+                lambda: _Pipes(loop, on_lines, on_exit, on_gone),
                 *argv,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -106,11 +113,11 @@ class CliProcess:
     def freeze(self) -> None:
         """Stop it in its tracks until `thaw`. Its tools run on, but nobody hears of it."""
         if self.running:
-            _signal_group(self.pid, signal.SIGSTOP)
+            signal_group(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         if self.running:
-            _signal_group(self.pid, signal.SIGCONT)
+            signal_group(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End the process and everything it has started, now."""
@@ -128,7 +135,7 @@ class CliProcess:
         self.close_stdin()
         if await self._ended_within(grace):
             return self._protocol.exit.result()
-        _signal_all([self.pid], signal.SIGTERM)
+        signal_all([self.pid], signal.SIGTERM)
         if not await self._ended_within(term):
             self.kill()
         return await self.wait()
@@ -141,11 +148,14 @@ class CliProcess:
 class _Pipes(asyncio.SubprocessProtocol):
     """Callbacks instead of streams: a delta costs one call, no task and no await."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_lines: OnLines, on_exit: OnExit) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_lines: OnLines, on_exit: OnExit, on_gone: OnGone
+    ) -> None:
         self.exit: asyncio.Future[Exit] = loop.create_future()
         self._loop = loop
         self._on_lines = on_lines
         self._on_exit = on_exit
+        self._on_gone = on_gone
         self._framer = Lines()
         self._stderr = bytearray()
         self._transport: asyncio.SubprocessTransport
@@ -172,7 +182,9 @@ class _Pipes(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         self._exited = True
-        _signal_group(self._transport.get_pid(), signal.SIGKILL)  # what it leaves behind in its own group
+        pid = self._transport.get_pid()
+        signal_group(pid, signal.SIGKILL)  # what it leaves behind in its own group
+        self._on_gone(pid)
         self._finish_if_drained()
         self._loop.call_later(LAST_WORDS, self._finish)
 
@@ -217,49 +229,3 @@ def _setpriv() -> str | None:
         return found
     log.warning("setpriv_missing", consequence="a CLI outlives a worker that is killed until its turn ends")
     return None
-
-
-# --- end -------------------------------------------------------------------------------------------------
-
-
-def kill_trees(pids: Collection[int]) -> None:
-    """Kill these processes and all their descendants; one walk over /proc for all of them.
-
-    The roots are stopped first, so that they start nothing new during the walk.
-    """
-    _signal_all(pids, signal.SIGSTOP)
-    _signal_all(descendants(pids) | set(pids), signal.SIGKILL)
-
-
-def descendants(roots: Iterable[int]) -> set[int]:
-    """All processes below `roots`, in whatever session or group (empty where there is no /proc)."""
-    children: dict[int, list[int]] = {}
-    for pid, parent in _parents():
-        children.setdefault(parent, []).append(pid)
-    found: set[int] = set()
-    pending = [child for root in roots for child in children.get(root, ())]
-    while pending:
-        pid = pending.pop()
-        found.add(pid)
-        pending += children.get(pid, ())
-    return found
-
-
-def _parents() -> Iterable[tuple[int, int]]:
-    for entry in os.scandir("/proc") if Path("/proc/self/stat").exists() else ():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended during the walk
-                stat = Path(entry.path, "stat").read_bytes()
-                # The command name, in brackets, may hold anything; what follows the last bracket is fields.
-                yield int(entry.name), int(stat[stat.rindex(b")") + 2 :].split(maxsplit=2)[1])
-
-
-def _signal_all(pids: Iterable[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)

@@ -1,0 +1,74 @@
+"""Which CLI processes a worker has, on disk, for whoever clears up after it: one empty file for each.
+
+A file's name is the process's number and start time (a number alone may by then be somebody else's); the
+folder's name is that of the boot, before which nothing lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from warmwire.worker import cgroup, tree
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+FOLDER = "processes"
+GROUP = "cgroup"
+
+
+class Registry:
+    """The processes of the worker that has this folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / FOLDER / _boot()
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._entries: dict[int, Path] = {}
+
+    def add(self, pid: int) -> None:
+        """It was started just now."""
+        if found := tree.seen(pid):
+            entry = self._entries[pid] = self._folder / f"{pid}-{found.started}"
+            entry.touch(mode=0o600)
+
+    def remove(self, pid: int) -> None:
+        """It has ended."""
+        entry = self._entries.pop(pid, None)
+        if entry is not None:
+            entry.unlink(missing_ok=True)
+
+    def running(self) -> set[int]:
+        """Those on disk that run still."""
+        return {pid for pid, started in map(_parts, self._folder.iterdir()) if _runs(pid, started)}
+
+
+def clear(folder: Path) -> int:
+    """End what a worker that is no more has left running; returns how many processes that were.
+
+    Its guardian has done so long before, unless that was killed with it.
+    """
+    left = tree.working_in(folder)
+    if (folder / FOLDER / _boot()).is_dir():
+        left |= Registry(folder).running()
+    with contextlib.suppress(FileNotFoundError):
+        group = Path((folder / GROUP).read_text())
+        cgroup.kill(group)
+        cgroup.remove(group)
+    tree.kill_trees(left)
+    return len(left)
+
+
+def _boot() -> str:
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return "this"
+
+
+def _parts(entry: Path) -> tuple[int, int]:
+    pid, _, started = entry.name.partition("-")
+    return int(pid), int(started)
+
+
+def _runs(pid: int, started: int) -> bool:
+    found = tree.seen(pid)
+    return found is not None and found.runs and found.started == started
