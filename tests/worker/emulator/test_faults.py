@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker import claude
+from warmwire.worker import claude, tree
 from warmwire.worker.emulation import settings
 
 from tests.worker.emulator.cli import (
@@ -94,6 +95,16 @@ def test_a_long_line_has_so_many_bytes_of_text(cli: Start) -> None:
     heard = cli(FAULT="long-line:300000").turn()
     assert "x" * 300_000 == texts(heard)[0]
     assert only("result", heard)["result"].startswith("x" * 300_000)
+
+
+def test_a_child_has_a_session_of_its_own_and_outlives_the_turn(cli: Start) -> None:
+    running = cli(FAULT="child")
+    running.turn("Hello")
+    (child,) = tree.descendants([running.process.pid])
+    try:
+        assert child == os.getsid(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_tool_turn_has_a_call_a_result_and_a_second_message(cli: Start) -> None:

@@ -188,9 +188,12 @@ class Emulator:
         self.closed, self.interrupting = True, self.busy
 
 
-def misbehave(fault: str) -> NoReturn:
+def misbehave(fault: str) -> None:
     if fault == "crash":
         posix.kill(posix.getpid(), _signal.SIGKILL)
+    if fault == "child":  # as a tool in the background: in a session of its own, with our pipes
+        posix.posix_spawnp("sleep", ["sleep", "600"], posix.environ, setsid=True)
+        return
     for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_IGN)
     while True:  # deaf: only SIGKILL ends it

@@ -24,7 +24,7 @@ API_ERRORS = {
     500: ("api_error", "unknown"),
     529: ("overloaded_error", "overloaded"),
 }
-PLAIN_FAULTS = ("exit-at-start", "bad-line", "tool")
+PLAIN_FAULTS = ("exit-at-start", "bad-line", "child", "tool")
 NUMBERED_FAULTS = ("crash", "hang", "deaf", "error", "retry", "long-line")
 MAX_COUNT = 10**8  # deltas, or bytes of a long line
 

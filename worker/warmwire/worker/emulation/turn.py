@@ -27,7 +27,13 @@ FOREVER = float("inf")
 QUOTE = 80  # characters of a message that the answer repeats
 BAD_LINE = b'{"type":"stream_event","event":{"ty\xff\xfe this line is not JSON\n'
 # Faults in the middle of an answer, as the step that does it.
-MISBEHAVIOUR: dict[str, Step] = {"crash": "crash", "deaf": "deaf", "hang": FOREVER, "bad-line": BAD_LINE}
+MISBEHAVIOUR: dict[str, Step] = {
+    "crash": "crash",
+    "deaf": "deaf",
+    "hang": FOREVER,
+    "bad-line": BAD_LINE,
+    "child": "child",
+}
 MORE = ("Here", "are", "some", "more", "words,", "because", "a", "longer", "answer", "was", "asked", "for.")
 
 
