@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
+import shlex
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,13 +17,22 @@ from typing import Any
 import pytest
 
 from warmwire.broker import streams
-from warmwire.broker.errors import BadInput
-from warmwire.broker.messages import Interrupt, InterruptReply, OwnerRecord, UserMessage, decode
+from warmwire.broker.errors import BadInput, NoResponder, Unavailable
+from warmwire.broker.messages import (
+    Interrupt,
+    InterruptReply,
+    OwnerRecord,
+    Replay,
+    UserMessage,
+    decode,
+)
 from warmwire.broker.names import SessionKey
+from warmwire.worker import fence
 from warmwire.worker.app import Worker, claimed_folder, cli_command
 from warmwire.worker.settings import WorkerSettings
 
 from tests.client import Client, connected, eventually
+from tests.conftest import SECONDS
 
 Start = Callable[..., Any]
 
@@ -150,14 +162,118 @@ class TestAnswering:
         assert 1 == recalled.text.count("Hello")
         assert await client.store.head(SessionKey("default", "s1")) is None
 
-    async def test_another_model_gets_a_process_of_its_own_with_the_memory(
-        self, client: Client, start: Start
+    async def test_another_model_is_told_to_the_same_process(
+        self, client: Client, start: Start, tmp_path: Path
     ) -> None:
         await start()
+        asked = [await client.ask("s1", "Hello", model=model) for model in ("one", "two", None)]
+        models = [one.of("message_start")[0]["message"]["model"] for one in asked]
+        assert ["one", "two", "warmwire-emulator"] == models
+        assert 1 == len(emulator_pids(tmp_path))
+
+    async def test_another_model_costs_a_process_where_the_cli_cannot_be_told(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        await start(cli=nameless_emulator(tmp_path))
         await client.ask("s1", "remember the heron", model="one")
+        before = emulator_pids(tmp_path)
         recalled = await client.ask("s1", "recall", model="two")
         assert "remember the heron" in recalled.text
         assert "two" == recalled.of("message_start")[0]["message"]["model"]
+        assert 1 == len(set(emulator_pids(tmp_path)) - set(before))
+
+
+def nameless_emulator(folder: Path) -> str:
+    """A command line for an emulator that does not say its version."""
+    script = folder / "nameless"
+    emulator = " ".join(map(shlex.quote, cli_command("emulator")))
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 1\nexec {emulator} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+async def spare_of(worker: Worker, folder: Path) -> int:
+    """The pid of the worker's one spare, once it is ready."""
+    await eventually(lambda: any(spare.ready for spare in worker._supply.spares()), "a spare is ready")
+    (pid,) = emulator_pids(folder / "workers" / worker.id / "spares")
+    return pid
+
+
+class TestPool:
+    async def test_a_new_conversation_adopts_the_spare_and_another_takes_its_place(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        worker = await start(spares=1)
+        spare = await spare_of(worker, tmp_path)
+        asked = await client.ask("s1", "remember the heron", model="one")
+        assert "one" == asked.of("message_start")[0]["message"]["model"]
+        await eventually(lambda: len(emulator_pids(tmp_path)) == 2, "the next spare")
+        assert spare in emulator_pids(tmp_path)
+        assert 1 == (await client.ask("s1", "recall")).text.count("remember the heron")
+        assert 2 == len(emulator_pids(tmp_path))
+
+    async def test_a_conversation_of_an_adopted_process_goes_on_elsewhere(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        first = await start(spares=1)
+        await spare_of(first, tmp_path)
+        await client.ask("s1", "remember the heron")
+        await first.stop()
+        assert [] == emulator_pids(tmp_path)
+        await start()
+        assert 1 == (await client.ask("s1", "recall")).text.count("remember the heron")
+
+    async def test_a_spare_that_has_died_is_not_given_to_anybody(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        worker = await start(spares=1)
+        os.kill(await spare_of(worker, tmp_path), signal.SIGKILL)
+        assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
+
+    async def test_a_cli_that_does_not_say_its_version_has_no_spares(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        worker = await start(spares=1, cli=nameless_emulator(tmp_path))
+        assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
+        assert () == worker._supply.spares()
+
+    async def test_an_idle_process_is_frozen_and_goes_on_with_the_next_message(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        await start(freeze_after=0.1)
+        await client.ask("s1", "remember the heron")
+        (pid,) = emulator_pids(tmp_path)
+        await eventually(lambda: stopped(pid), "idle, the process stands still")
+        assert 1 == (await client.ask("s1", "recall")).text.count("remember the heron")
+        assert [pid] == emulator_pids(tmp_path)
+
+    async def test_a_frozen_process_ends_in_order(self, client: Client, start: Start, tmp_path: Path) -> None:
+        worker = await start(freeze_after=0.1)
+        await client.ask("s1", "Hello")
+        (pid,) = emulator_pids(tmp_path)
+        await eventually(lambda: stopped(pid), "idle, the process stands still")
+        async with asyncio.timeout(3 * SECONDS):  # it would take seven to kill it
+            await worker.stop()
+        assert [] == emulator_pids(tmp_path)
+
+    async def test_a_process_idle_for_long_is_parked(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        await start(park_after=0.1)
+        await client.ask("s1", "remember the heron")
+        await eventually(lambda: not emulator_pids(tmp_path), "idle, the process is gone")
+        assert 1 == (await client.ask("s1", "recall")).text.count("remember the heron")
+
+    async def test_looking_at_a_session_does_not_keep_it_warm(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        await start(park_after=1)
+        await client.ask("s1", "Hello")
+        control = client.subjects.control(SessionKey("default", "s1"))
+        async with asyncio.timeout(10 * SECONDS):
+            while emulator_pids(tmp_path):
+                with contextlib.suppress(NoResponder, Unavailable):
+                    await client.bus.request(control, Replay().encode(), 1)
 
 
 class TestEndings:
@@ -325,6 +441,17 @@ class TestFence:
         subscription._cb = heard
         assert "turn_completed" == (await asked.ended())["type"]
         assert 1 == len(asked.of("turn_started"))
+
+    async def test_what_was_frozen_before_stays_frozen(
+        self, client: Client, start: Start, tmp_path: Path
+    ) -> None:
+        worker = await start(freeze_after=0.1)
+        await client.ask("s1", "Hello")
+        (pid,) = emulator_pids(tmp_path)
+        await eventually(lambda: stopped(pid), "idle, the process stands still")
+        for command in (fence.Freeze(), fence.Thaw()):
+            worker._obey([command])
+        assert stopped(pid)
 
 
 async def ignore(_: object) -> None:

@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Coroutine
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic, time_ns
@@ -36,14 +37,17 @@ from warmwire.broker.pull import Pulled, Puller
 from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
-from warmwire.worker.fence import Command as FenceCommand
-from warmwire.worker.fence import Fence, Freeze, ReadOwners, Thaw
+from warmwire.worker import fence, machine, pool, registry
+from warmwire.worker.abilities import abilities, doubt, probe
+from warmwire.worker.fence import Fence
 from warmwire.worker.host import IN_PROGRESS, NAK, TERMINATE, Host, Lost, Services
 from warmwire.worker.launch import find_claude
 from warmwire.worker.ownership import Claim, place
-from warmwire.worker.pool import Limits, limits, to_park
+from warmwire.worker.processes import Processes
 from warmwire.worker.settings import WorkerSettings
+from warmwire.worker.supply import Supply
 from warmwire.worker.turn import Ended, Held
+from warmwire.worker.warm import PROFILE
 
 log = structlog.get_logger(__name__)
 
@@ -62,8 +66,9 @@ RELEASES_AT_ONCE = 32
 class Worker:
     """One worker process. ``start``, then ``stop``."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, *, alone: bool = False) -> None:
         self.id = f"w-{secrets.token_hex(8)}"
+        self._alone = alone  # nothing else is in this process
         self._settings = settings
         self._subjects = Subjects(settings.prefix)
         self._command = cli_command(settings.cli)
@@ -85,6 +90,12 @@ class Worker:
         """
         settings, subjects = self._settings, self._subjects
         self._folder = claimed_folder(settings.data, self.id)
+        self._processes = Processes(
+            self._folder.path,
+            alone=self._alone,
+            group=settings.control_group,
+            memory_mb=settings.cli_memory_mb,
+        )
         self._bus: Bus = await connect(settings.nats, self.id)
         await streams.ensure(self._bus, subjects, settings.replicas, time_ns() // 1_000_000)
         self._store = Store(self._bus, subjects)
@@ -94,10 +105,11 @@ class Worker:
             self._bus, settings.send_window_ms / 1000, lambda: self._fence.open(monotonic())
         )
         self._sender.start()
+        self._supply = await self._open_supply()
         self._services = Services(
             self.id,
             settings,
-            self._command,
+            self._supply,
             self._folder.path,
             self._bus,
             self._store,
@@ -115,12 +127,28 @@ class Worker:
         self._tasks.begin(self._keep_held(), "keep held messages")
         log.info("worker ready", worker=self.id, cli=self._command[0], turns=self._limits.turns)
 
+    async def _open_supply(self) -> Supply:
+        said = await probe(self._command)
+        log.info("CLI version", version=said)
+        if (why := doubt(said)) is not None:
+            log.warning(why, version=said)
+        await self._processes.open()
+        return Supply(
+            self._command,
+            self._folder.path,
+            abilities(said),
+            self._limits.starting,
+            self._tasks,
+            self._processes,
+        )
+
     async def stop(self) -> None:
         """Leave without losing anything; see the module's text for the order."""
         self._draining = self.stopped = True
         await self._puller.stop()
         for host in self._hosts.values():
             host.drain()
+        await self._supply.stop()
         deadline = monotonic() + self._settings.drain_timeout
         while self._hosts and monotonic() < deadline:
             await self._release([host for host in self._hosts.values() if not host.active])
@@ -131,6 +159,7 @@ class Worker:
         await self._beats.stop()
         await self._sender.stop()
         await self._bus.close()
+        await self._processes.close()
         self._folder.remove()
 
     # -- messages
@@ -259,11 +288,38 @@ class Worker:
                 continue
             for host in tuple(self._hosts.values()):
                 host.tick(now)
-            idle = {
-                key: host.idle_since for key, host in self._hosts.items() if host.idle and not host.closing
-            }
-            surplus = to_park(idle, len(self._hosts), self._limits.sessions)
-            self._tasks.begin(self._release([self._hosts[key] for key in surplus]), "park")
+            if not self._draining:
+                self._keep_pool(now)
+
+    def _keep_pool(self, now: float) -> None:
+        parked: list[Host] = []
+        for work in pool.upkeep(self._pool(now), self._limits):
+            match work:
+                case pool.Park(key):
+                    parked.append(self._hosts[key])
+                case pool.Freeze(key):
+                    self._hosts[key].freeze()
+                case pool.KillSpare(number):
+                    self._supply.kill(number)
+                case pool.SpawnSpare(profile):
+                    self._supply.spawn(profile)
+        if parked:
+            self._tasks.begin(self._release(parked), "park")
+
+    def _pool(self, now: float) -> pool.View[SessionKey]:
+        supply = self._supply
+        return pool.View(
+            now,
+            [host.seen() for host in self._hosts.values() if not host.closing],
+            supply.spares(),
+            profiles=[PROFILE] if supply.can.adopt else [],
+            claiming=len(self._opening),
+            starting=supply.starting,
+            adopted_at=supply.adopted_at,
+            failed=supply.failed,
+            failed_at=supply.failed_at,
+            memory_left_mb=machine.memory_left_mb(),
+        )
 
     def _leave(self, host: Host, ending: Coroutine[Any, Any, None]) -> None:
         async def leave() -> None:
@@ -291,21 +347,21 @@ class Worker:
         if beat.worker == self.id:
             self._obey(self._fence.heard(beat.sent, monotonic()))
 
-    def _obey(self, commands: list[FenceCommand]) -> None:
+    def _obey(self, commands: list[fence.Command]) -> None:
         for command in commands:
             match command:
-                case Freeze():
+                case fence.Freeze():
                     log.warning("not heard by ourselves: holding still")
                     self._sender.hold()
                     for host in self._hosts.values():
-                        host.freeze()
-                case ReadOwners(number):
+                        host.hold()
+                case fence.ReadOwners(number):
                     self._tasks.begin(self._read_owners(number), "read owner records")
-                case Thaw():
+                case fence.Thaw():
                     log.info("heard by ourselves again: going on")
                     self._liveness.reconnected(monotonic())
                     for host in self._hosts.values():
-                        host.thaw()
+                        host.go_on()
                     self._sender.go_on()
                     self._puller.more_room()
 
@@ -379,16 +435,21 @@ def cli_command(cli: str) -> tuple[str, ...]:
     return words
 
 
-def machine_limits(settings: WorkerSettings) -> Limits:
+def machine_limits(settings: WorkerSettings) -> pool.Limits:
     """The limits for this machine."""
-    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024)
     emulated = settings.cli == "emulator"
-    return limits(
+    found = pool.limits(
         settings.max_turns_at_once,
         settings.max_sessions,
         emulated=emulated,
         cores=os.cpu_count() or 1,
-        memory_mb=memory_mb,
+        memory_mb=machine.memory_mb(),
+    )
+    return replace(
+        found,
+        spares=settings.spares if settings.spares is not None else int(not emulated),
+        freeze_after=settings.freeze_after,
+        park_after=settings.park_after,
     )
 
 
@@ -421,6 +482,7 @@ def claimed_folder(data: Path, worker: str) -> ClaimedFolder:
         raise BadInput("data", f"{data} cannot be written: {error.strerror}") from error
     for other in home.iterdir():
         if other.name != worker and _abandoned(other):
+            registry.clear(other)
             shutil.rmtree(other, ignore_errors=True)
     return folder
 
@@ -437,7 +499,7 @@ def _abandoned(folder: Path) -> bool:
 
 
 async def _run(settings: WorkerSettings) -> int:
-    worker = Worker(settings)
+    worker = Worker(settings, alone=True)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -50,6 +50,31 @@ def initialize_line(request_id: str) -> bytes:
     return _control(request_id, {"subtype": "initialize"})
 
 
+READY = "ready"
+ADOPT = "adopt"
+SET_MODEL = "set-model"
+"""Request ids of what is told between turns; a refusal of the last two makes the process useless."""
+
+
+def ready_line() -> bytes:
+    """Answered as soon as the CLI is up, by an error if need be.
+
+    Not by `initialize`: the first of those fixes the system prompt for good.
+    """
+    return _control(READY, {"subtype": "mcp_status"})
+
+
+def adopt_line(system_prompt: str) -> bytes:
+    """Bind a process that was started without a system prompt; before its first message, and once."""
+    return _control(ADOPT, {"subtype": "initialize", "systemPrompt": system_prompt})
+
+
+def set_model_line(model: str | None) -> bytes:
+    """From the next message on; None is what the CLI takes when it is not told. The API judges the name."""
+    named = {} if model is None else {"model": model}
+    return _control(SET_MODEL, {"subtype": "set_model", **named})
+
+
 def refuse_line(request_id: str, reason: str) -> bytes:
     """Answer a `ControlRequest`: left without an answer it would hang the turn."""
     answer = {"subtype": "error", "request_id": request_id, "error": reason}

@@ -6,9 +6,6 @@ Commands that are answered run in tasks of their own, one at a time per session;
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +34,11 @@ from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
-from warmwire.worker import claude, transcript
+from warmwire.worker import claude, pool, transcript
 from warmwire.worker.errors import CliError, ErrorCode
-from warmwire.worker.launch import launch, transcript_path
-from warmwire.worker.process import CliProcess, Exit
 from warmwire.worker.session import Session, Stage
 from warmwire.worker.settings import WorkerSettings
+from warmwire.worker.supply import Supply
 from warmwire.worker.turn import (
     Ack,
     AppendTranscript,
@@ -58,6 +54,7 @@ from warmwire.worker.turn import (
     PutRecord,
     ReadRecord,
 )
+from warmwire.worker.warm import Warm
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +75,7 @@ class Services:
 
     worker: str
     settings: WorkerSettings
-    command: tuple[str, ...]
+    supply: Supply
     folder: Path
     bus: Bus
     store: Store
@@ -104,14 +101,11 @@ class Host:
         self._nonce = nonce
         self._session = Session(key, services.worker, epoch, monotonic(), services.settings.stall_timeout)
         self._events_subject = services.subjects.events(key)
-        self._folder = services.folder / key.tenant / key.session
+        folder = services.folder / "sessions" / key.tenant / key.session
+        self._cli = Warm(services.supply, folder, self._lines, self._cli_failed)
         self._subscriptions: list[Subscription] = []
         self._tasks = Tasks()
-        self._frozen = False
         self._last = 0  # sequence of the transcript's last append
-        self._cli: CliProcess | None = None
-        self._model: str | None = None
-        self._cli_heard = False
 
     # -- life
 
@@ -127,19 +121,16 @@ class Host:
             await self._append(transcript.epoch_entry(self._session.epoch))
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is going on or waiting."""
-        return self._session.stage is Stage.IDLE and not self._session.waiting
-
-    @property
     def active(self) -> bool:
         """Whether a turn is at hand."""
         return self._session.stage is not Stage.IDLE
 
-    @property
-    def idle_since(self) -> float:
-        """When the last turn finished (monotonic seconds)."""
-        return self._session.idle_since
+    def seen(self) -> pool.Held[SessionKey]:
+        """As the pool's policy sees it."""
+        session = self._session
+        return pool.Held(
+            self.key, self._cli.tier, session.idle_since, in_flight=self.active or bool(session.waiting)
+        )
 
     def held(self) -> Iterator[Held]:
         """The messages that this host answers for."""
@@ -165,7 +156,7 @@ class Host:
         self.drain()
         unfinished = list(self.held())
         if self.active:
-            self._kill_cli()  # before anybody else may begin the turn again
+            self._cli.kill()  # before anybody else may begin the turn again
         await self._stop_work()
         try:
             await self._services.store.release(self.key, self._session.epoch, self._nonce)
@@ -175,20 +166,21 @@ class Host:
             )
         for held in unfinished:
             await self._tell(held.ack, NAK)
-        await self._end_cli()
+        await self._cli.end()
         self.closed.set()
 
     def freeze(self) -> None:
-        """Hold still: stop the CLI, and whatever CLI is being started."""
-        self._frozen = True
-        if self._cli is not None:
-            self._cli.freeze()
+        """Between turns: stop the CLI until it is needed."""
+        self._cli.freeze()
 
-    def thaw(self) -> None:
-        """Go on."""
-        self._frozen = False
-        if self._cli is not None:
-            self._cli.thaw()
+    def hold(self) -> None:
+        """Hold still: stop the CLI, and whatever CLI is being started."""
+        self._cli.hold()
+
+    def go_on(self) -> None:
+        """Hold still no longer; the silence of that time says nothing about the CLI."""
+        self._session.thawed(monotonic())
+        self._cli.go_on()
 
     async def check(self) -> None:
         """Leave if the session has another owner by now."""
@@ -206,22 +198,16 @@ class Host:
     async def abandon(self) -> None:
         """Somebody else owns the session: stop at once, answer for nothing."""
         self.closing = True
-        self._kill_cli()
+        self._cli.kill()
         self._services.sender.forget(self._events_subject)
         await self._stop_work()
-        await self._end_cli()
+        await self._cli.end()
         self.closed.set()
 
     async def _stop_work(self) -> None:
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
         await self._tasks.stop()
-
-    async def _end_cli(self) -> None:
-        cli, self._cli = self._cli, None
-        if cli is not None:
-            await cli.stop()
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     # -- carrying out commands
 
@@ -233,7 +219,7 @@ class Host:
                 case Give():
                     self._give(command.line)
                 case KillCli():
-                    self._kill_cli()
+                    self._cli.kill()
                 case Ended():
                     self._services.ended(self.key, command)
                 case KeepInterrupt():
@@ -340,66 +326,42 @@ class Host:
     # -- the CLI
 
     async def _need_cli(self, need: NeedCli) -> list[Command]:
-        model = need.model or self._model
-        if self._cli is not None and self._cli.running and model == self._model:
-            return self._session.cli_ready(monotonic())
-        await self._end_cli()
-        self._model = model
         try:
-            await self._start_cli(need.system_prompt)
+            await self._cli.provide(need.model, need.system_prompt, self._conversation)
         except CliError as error:
             log.error("no CLI", session=str(self.key), error=str(error))  # noqa: TRY400 - its text says it all
             return self._session.cli_failed(error.code, monotonic())
         return self._session.cli_ready(monotonic())
 
-    async def _start_cli(self, system_prompt: str | None) -> None:
-        conversation = str(uuid.uuid4())
-        past = transcript.conversation(await self._transcript())
-        resume = None
-        if past:
-            resume = transcript_path(self._folder, claude.session_of_transcript(past) or conversation)
-            await asyncio.to_thread(_write_private, resume, past)
-        plan = launch(
-            self._services.command,
-            folder=self._folder,
-            session=conversation,
-            environment=os.environ,
-            model=self._model,
-            system_prompt=system_prompt,
-            resume=resume,
-        )
-        self._cli_heard = False
-        self._cli = await CliProcess.start(plan, self._lines, self._exited)
-        if self._frozen:
-            self._cli.freeze()
+    async def _conversation(self) -> bytes:
+        return transcript.conversation(await self._transcript())
 
     def _lines(self, lines: list[bytes]) -> None:
-        self._cli_heard = True
         now = monotonic()
-        for line in lines:
-            self._run(self._session.line(claude.parse(line), now))
+        for raw in lines:
+            line = claude.parse(raw)
+            if type(line) is claude.ControlReply and not line.ok:
+                self._refused(line)
+            self._run(self._session.line(line, now))
 
-    def _exited(self, exit_: Exit) -> None:
-        if self._cli is None or self._cli.running or self.closing:
-            return
-        self._cli = None
-        code = ErrorCode.CLI_CRASHED if self._cli_heard else ErrorCode.CLI_START_FAILED
-        log.info("CLI ended", session=str(self.key), code=exit_.returncode, stderr=exit_.stderr[-500:])
-        self._run(self._session.cli_failed(code, monotonic()))
+    def _refused(self, reply: claude.ControlReply) -> None:
+        """Without its prompt or its model a process is of no use to the session."""
+        if reply.request_id in (claude.ADOPT, claude.SET_MODEL):
+            log.error("the CLI refused", request=reply.request_id, error=reply.error)
+            self._cli.kill()
+            self._cli_failed(ErrorCode.CLI_FAILED)
+
+    def _cli_failed(self, code: ErrorCode) -> None:
+        if not self.closing:
+            self._run(self._session.cli_failed(code, monotonic()))
 
     def _give(self, line: bytes) -> None:
         try:
-            if self._cli is not None:
-                self._cli.write(line)
+            self._cli.write(line)
         except CliError as error:
-            self._kill_cli()
-            code = error.code if self._cli_heard else ErrorCode.CLI_START_FAILED
-            self._run(self._session.cli_failed(code, monotonic()))
-
-    def _kill_cli(self) -> None:
-        cli, self._cli = self._cli, None
-        if cli is not None:
-            cli.kill()
+            loss = self._cli.loss
+            self._cli.kill()
+            self._cli_failed(loss if loss is ErrorCode.CLI_START_FAILED else error.code)
 
     # -- what others ask
 
@@ -447,9 +409,3 @@ class Host:
         if not self.closing:
             self.offer(held)
         self._tasks.begin(self._tell(message.reply, ForwardReply(mine=not self.closing).encode()), "reply")
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)

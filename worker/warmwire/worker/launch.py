@@ -47,26 +47,28 @@ def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by 
     command: Sequence[str],
     *,
     folder: Path,
-    session: str,
     environment: Mapping[str, str],
+    session: str | None = None,
     model: str | None = None,
     system_prompt: str | None = None,
     resume: Path | None = None,
 ) -> Launch:
-    """Start `command` for one session, which has `folder` to itself.
+    """Start `command`, which has `folder` to itself; `environment` is the worker's.
 
-    `session` is the CLI's own session id (a UUID), new for each new conversation; with `resume`, the absolute
-    path of a transcript, the id is the transcript's and `session` is not said again. `environment` is the
-    worker's.
+    For a new conversation with the CLI's own id `session` (a UUID); with `resume`, the absolute path of a
+    transcript, for that one, whose id is not said again; with neither, for one that is not known yet: it
+    is told its system prompt and its model when it is adopted, and chooses its id itself.
     """
     home, work, scratch = folder / "home", folder / "work", folder / "tmp"
     config = home / ".claude"
-    chosen = [f"--system-prompt={DEFAULT_SYSTEM_PROMPT if system_prompt is None else system_prompt}"]
+    bound: list[str] = []
+    if session is not None or resume is not None:
+        bound.append(f"--system-prompt={prompt_or_default(system_prompt)}")
+        bound.append(f"--session-id={session}" if resume is None else f"--resume={resume}")
     if model is not None:
-        chosen.append(f"--model={model}")
-    chosen.append(f"--session-id={session}" if resume is None else f"--resume={resume}")
+        bound.append(f"--model={model}")
     return Launch(
-        argv=(*command, *FLAGS, *chosen),
+        argv=(*command, *FLAGS, *bound),
         env={
             **_passed(environment),
             "HOME": str(home),
@@ -76,6 +78,11 @@ def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by 
         cwd=work,
         folders=(folder, home, config, work, scratch),
     )
+
+
+def prompt_or_default(system_prompt: str | None) -> str:
+    """The system prompt of a session that asks for this one; an empty one is one."""
+    return DEFAULT_SYSTEM_PROMPT if system_prompt is None else system_prompt
 
 
 def transcript_path(folder: Path, session: str) -> Path:

@@ -1,11 +1,24 @@
-"""How many turns and warm processes a worker may have, and which process goes first. Pure."""
+"""The policy of the pool: which processes there are, who gets which, and which go. Pure; time is an argument.
+
+A CLI process is in one of these tiers, each cheaper to keep and slower to answer than the one before:
+
+    generic warm   spawned and bound to nobody; the first turn of a new conversation adopts it (a *spare*)
+    warm           of one session, between turns or in one
+    frozen         of one session, stopped (SIGSTOP): it keeps its memory and uses no CPU
+    parked         no process; the conversation is in the stored transcript
+
+`serve` says how a turn gets its process, `upkeep` what else is to be done. Neither does anything: what they
+return is carried out by `warm` (a session's process), `spares` and `app`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Generic, TypeVar
 
-from warmwire.broker.names import SessionKey
+K = TypeVar("K")
 
 EMULATOR_MB = 8
 """What an emulator is reckoned to take, in MB."""
@@ -15,28 +28,255 @@ TURNS_PER_CORE = 25
 """Turns of the real CLI that a core carries while they stream."""
 LEAST_EMULATOR_TURNS = 300
 """Turns at once that one worker carries with emulators, whatever the machine."""
+RESERVE = 20
+"""One part in so many of the machine's memory is left free."""
+SETTLE = 0.3
+"""Seconds after an adoption in which no spare is spawned: the adopted process has its first turn to begin."""
+READY_WITHIN = 30.0
+"""Seconds in which a spare must be ready."""
+LONGEST_PAUSE = 60.0
+"""Seconds between two tries to have a spare, when they keep on failing."""
+
+
+class Tier(Enum):
+    """What a session has of a process."""
+
+    WARM = auto()
+    FROZEN = auto()
+    PARKED = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``turns`` running at once, ``sessions`` held warm; both at least 1."""
+    """What a worker may have. The first two are at least 1; seconds and MB."""
 
     turns: int
     sessions: int
+    spares: int = 0
+    """Generic warm processes per profile, beside the sessions'."""
+    starting: int = 1
+    """Processes that may start at the same time."""
+    freeze_after: float = 60.0
+    park_after: float = 1800.0
+    reserve_mb: int = 0
+    """When less memory is left, sessions are parked."""
+    process_mb: int = REAL_MB
 
 
 def limits(turns: int | None, sessions: int | None, *, emulated: bool, cores: int, memory_mb: int) -> Limits:
     """The configured limits, or defaults by half the machine's memory, and for real CLIs by its cores."""
-    by_memory = max(1, memory_mb // 2 // (EMULATOR_MB if emulated else REAL_MB))
+    process_mb = EMULATOR_MB if emulated else REAL_MB
+    by_memory = max(1, memory_mb // 2 // process_mb)
     by_cores = LEAST_EMULATOR_TURNS if emulated else TURNS_PER_CORE * cores
     at_once = turns or (max(by_cores, 1) if emulated else max(1, min(by_cores, by_memory)))
-    return Limits(at_once, max(at_once, sessions or by_memory))
+    return Limits(
+        at_once,
+        max(at_once, sessions or by_memory),
+        starting=max(1, cores) * (4 if emulated else 1),  # an emulator is up within 20 ms
+        reserve_mb=memory_mb // RESERVE,
+        process_mb=process_mb,
+    )
 
 
-def to_park(idle_since: Mapping[SessionKey, float], held: int, limit: int) -> list[SessionKey]:
-    """The idle sessions to let go so that ``held`` falls to ``limit``: those that finished longest ago first.
+# --- a turn needs a process ------------------------------------------------------------------------------
 
-    A session in flight is not in ``idle_since`` and so never goes.
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What this version of the CLI can be told on stdin, instead of at its spawn."""
+
+    adopt: bool = False
+    """System prompt and model, before the first message."""
+    set_model: bool = False
+    """Another model, between turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A turn's. ``new``: there is no conversation yet; a process cannot take up one after its spawn."""
+
+    profile: str
+    model: str | None
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The process that the session has, if any runs."""
+
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A generic warm process, or one that is about to be. ``since``: when it was spawned."""
+
+    id: int
+    profile: str
+    since: float
+    ready: bool = False
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """The session's own process, thawed if it is frozen; told the model where that is another."""
+
+    set_model: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """This spare becomes the session's."""
+
+    spare: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """A process of its own, at once, from the transcript; in place of the one that it has, if any."""
+
+
+Service = Use | Adopt | Spawn
+
+
+def serve(need: Need, own: Own | None, spares: Sequence[Spare], can: Abilities) -> Service:
+    """How a turn gets its process.
+
+    1. the session has one that speaks the model: that one
+    2. it has one with another model, and the CLI can change that: that one, told so
+    3. it has one with another model, and the CLI cannot: a spawn in its place
+    4. a new conversation, and the CLI can be told its prompt: the spare of its profile that is ready longest
+    5. none is ready, but some are starting: the one that began first; it is ahead of what we could spawn
+    6. else (a conversation to resume, no spare that lives): a spawn
     """
-    over = held - limit
-    return sorted(idle_since, key=lambda key: idle_since[key])[:over] if over > 0 else []
+    if own is not None:
+        return Use(set_model=own.model != need.model) if own.model == need.model or can.set_model else Spawn()
+    if not need.new or not can.adopt:
+        return Spawn()
+    fit = [spare for spare in spares if spare.profile == need.profile and not spare.ended]
+    best = min(fit, key=lambda spare: (not spare.ready, spare.since), default=None)
+    return Spawn() if best is None else Adopt(best.id)
+
+
+# --- upkeep ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Generic[K]):
+    """A session that this worker owns.
+
+    ``finished``: when its last turn finished, or when it was claimed. Nothing else moves it: neither looking
+    at the session nor waiting for it.
+    """
+
+    key: K
+    tier: Tier
+    finished: float
+    in_flight: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View(Generic[K]):
+    """All that the policy looks at.
+
+    ``claiming``: sessions on their way here, which have their slot already. ``starting``: processes that
+    have not said a word yet. ``failed``: spares that failed one after the other, the last at ``failed_at``.
+    """
+
+    now: float
+    sessions: Sequence[Held[K]] = ()
+    spares: Sequence[Spare] = ()
+    profiles: Sequence[str] = ()
+    claiming: int = 0
+    starting: int = 0
+    adopted_at: float = float("-inf")
+    failed: int = 0
+    failed_at: float = float("-inf")
+    memory_left_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnSpare:
+    """One more spare of this profile."""
+
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class KillSpare:
+    """It has ended, hangs, or its memory is needed."""
+
+    spare: int
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze(Generic[K]):
+    """Stop the session's process."""
+
+    key: K
+
+
+@dataclass(frozen=True, slots=True)
+class Park(Generic[K]):
+    """End the session's process and let the session go."""
+
+    key: K
+
+
+Work = SpawnSpare | KillSpare | Freeze[K] | Park[K]
+
+
+def upkeep(view: View[K], limits: Limits) -> list[Work[K]]:
+    """What is to be done, in this order.
+
+    Sessions. One in flight is never touched.
+      1. more of them than the limit: the surplus is parked, least recently finished first
+      2. memory is short: as many are parked as would give it back, least recently finished first
+      3. one that finished ``park_after`` ago is parked
+      4. one that finished ``freeze_after`` ago is frozen
+    Spares.
+      5. one that has ended is removed, and one that has not become ready in ``READY_WITHIN``
+      6. memory is short, and there is nothing left to park: one is removed
+      7. some are missing: they are spawned, up to ``starting`` processes at a time; not within ``SETTLE``
+         of an adoption, not while memory is short, and with growing pauses when they fail
+    """
+    parked = _to_park(view, limits)
+    going = set(parked)
+    frozen = [
+        session.key
+        for session in view.sessions
+        if session.tier is Tier.WARM and not session.in_flight and session.key not in going
+        if view.now - session.finished >= limits.freeze_after
+    ]
+    short = _missing_mb(view, limits) > 0
+    gone = [spare.id for spare in view.spares if _hopeless(spare, view.now)]
+    if short and not parked and not gone:
+        gone = [spare.id for spare in view.spares][:1]
+    spawned = [] if short else _to_spawn(view, limits, set(gone))
+    return [*map(Park, parked), *map(Freeze, frozen), *map(KillSpare, gone), *map(SpawnSpare, spawned)]
+
+
+def _to_park(view: View[K], limits: Limits) -> list[K]:
+    idle = sorted((s for s in view.sessions if not s.in_flight), key=lambda session: session.finished)
+    over = len(view.sessions) + view.claiming - limits.sessions
+    short = -(-_missing_mb(view, limits) // max(1, limits.process_mb))
+    late = sum(view.now - session.finished >= limits.park_after for session in idle)
+    return [session.key for session in idle[: max(over, short, late, 0)]]
+
+
+def _missing_mb(view: View[K], limits: Limits) -> int:
+    return 0 if view.memory_left_mb is None else max(0, limits.reserve_mb - view.memory_left_mb)
+
+
+def _hopeless(spare: Spare, now: float) -> bool:
+    return spare.ended or (not spare.ready and now - spare.since > READY_WITHIN)
+
+
+def _to_spawn(view: View[K], limits: Limits, gone: set[int]) -> list[str]:
+    pause = min(2.0 ** min(view.failed, 10), LONGEST_PAUSE) if view.failed else 0.0
+    if view.now - view.failed_at < pause or view.now - view.adopted_at < SETTLE:
+        return []
+    there = [spare.profile for spare in view.spares if spare.id not in gone]
+    missing = [profile for profile in view.profiles for _ in range(limits.spares - there.count(profile))]
+    return missing[: max(0, limits.starting - view.starting)]

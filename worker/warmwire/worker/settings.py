@@ -27,6 +27,25 @@ class WorkerSettings(BrokerSettings):
     max_sessions: int | None = Field(
         None, ge=1, description="Sessions with a warm process. Default: as many as half the memory holds."
     )
+    spares: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="Processes that are started ahead of the conversations that will need them. "
+        "Default: 1 with a real CLI, 0 with the emulator.",
+    )
+    freeze_after: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds after its last turn at which a session's process is stopped (SIGSTOP) until the "
+        "next message.",
+    )
+    park_after: float = Field(
+        1800.0,
+        gt=0,
+        description="Seconds after its last turn at which a session's process is ended; the next message "
+        "starts one from the transcript.",
+    )
     drain_timeout: float = Field(
         30.0,
         ge=0,
@@ -34,6 +53,14 @@ class WorkerSettings(BrokerSettings):
     )
     stall_timeout: float = Field(
         300.0, gt=0, description="Seconds of silence of a CLI within a turn after which it is stopped."
+    )
+    control_group: bool = Field(
+        True,
+        description="Take a control group of its own, where that is allowed: the surest way to leave nothing "
+        "behind.",
+    )
+    cli_memory_mb: int | None = Field(
+        None, ge=64, description="MB of data that each process of a CLI may have. Default: no limit."
     )
     send_window_ms: float = Field(
         2.0, ge=0, le=100, description="Milliseconds that a delta may wait for others to share its way."

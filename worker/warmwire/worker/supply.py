@@ -1,0 +1,220 @@
+"""Where CLI processes come from: started a few at a time, and some of them ahead of their session (spares).
+
+What is to be spawned, adopted and killed is decided by `pool`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+
+import structlog
+
+from warmwire.broker.tasks import Tasks
+from warmwire.worker import claude, pool
+from warmwire.worker.errors import CliError
+from warmwire.worker.launch import Launch, launch
+from warmwire.worker.process import CliProcess, Exit, OnExit, OnLines
+from warmwire.worker.processes import Processes
+
+STARTING_WITHIN = 10.0
+"""Seconds after which a silent process no longer keeps others from starting."""
+
+log = structlog.get_logger(__name__)
+
+
+class Supply:
+    """The processes of one worker that are about to start, and its spares."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        can: pool.Abilities,
+        at_once: int,
+        tasks: Tasks,
+        processes: Processes,
+    ) -> None:
+        self.command = tuple(command)
+        self.can = can
+        self.adopted_at = float("-inf")
+        self.failed = 0
+        self.failed_at = float("-inf")
+        self.starting = 0
+        self._folder = folder / "spares"
+        self._gate = asyncio.Semaphore(at_once)
+        self._tasks = tasks
+        self._processes = processes
+        self._spares: dict[int, Spare] = {}
+        self._ids = itertools.count(1)
+
+    async def start(self, plan: Launch, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
+        """Start a process when it is its turn, which is over when it has said something. Raises CliError."""
+        self.starting += 1
+        start = _Start(self, on_lines, on_exit)
+        try:
+            await self._gate.acquire()
+            start.has_slot = True
+            process = await self._processes.start(plan, start.lines, start.exited)
+        except BaseException:
+            start.end()
+            raise
+        asyncio.get_running_loop().call_later(STARTING_WITHIN, start.end)
+        return process
+
+    def started(self, *, had_slot: bool) -> None:
+        """A process has said something, or is gone."""
+        self.starting -= 1
+        if had_slot:
+            self._gate.release()
+
+    # -- spares
+
+    def spares(self) -> tuple[pool.Spare, ...]:
+        """The spares as the policy sees them."""
+        return tuple(spare.seen() for spare in self._spares.values())
+
+    def spawn(self, profile: str) -> None:
+        """Begin to have one more spare."""
+        number = next(self._ids)
+        spare = self._spares[number] = Spare(self, number, profile, self._folder / str(number))
+        self._tasks.begin(spare.start(), "start a spare")
+
+    def take(self, number: int) -> Spare:
+        """The spare is adopted: from now on its process and its folder are somebody else's."""
+        self.adopted_at = monotonic()
+        return self._spares.pop(number)
+
+    def kill(self, number: int) -> None:
+        """Remove a spare."""
+        self.discard(self._spares.pop(number))
+
+    def discard(self, spare: Spare) -> None:
+        """End a spare that was taken and then not wanted."""
+        self._tasks.begin(spare.end(), "end a spare")
+
+    async def stop(self) -> None:
+        """End all spares."""
+        spares, self._spares = list(self._spares.values()), {}
+        await asyncio.gather(*(spare.end() for spare in spares))
+
+
+class Spare:
+    """A process that was started before its session is known. It hears for itself until it is adopted."""
+
+    def __init__(self, supply: Supply, number: int, profile: str, folder: Path) -> None:
+        self.folder = folder
+        self.ready = False
+        self._supply = supply
+        self._number = number
+        self._profile = profile
+        self._since = monotonic()
+        self._ended = False
+        self._process: asyncio.Future[CliProcess] = asyncio.get_running_loop().create_future()
+        self._on_lines: OnLines = self._hear
+        self._on_exit: OnExit = self._exited
+
+    def seen(self) -> pool.Spare:
+        """As the policy sees it; whether it still runs is looked up now, not remembered."""
+        ended = self._ended or (self.started is not None and _has_ended(self.started.pid))
+        return pool.Spare(self._number, self._profile, self._since, self.ready, ended)
+
+    @property
+    def started(self) -> CliProcess | None:
+        """Its process, once it has one."""
+        future = self._process
+        failed = not future.done() or future.cancelled() or future.exception() is not None
+        return None if failed else future.result()
+
+    async def start(self) -> None:
+        """Start it, and ask it something that it answers when it is up."""
+        plan = launch(self._supply.command, folder=self.folder, environment=os.environ)
+        try:
+            process = await self._supply.start(plan, self._lines, self._exit)
+            process.write(claude.ready_line())
+        except CliError as error:
+            self._fail(str(error))
+            self._process.set_exception(error)
+            self._process.exception()  # seen: nobody may be waiting for it
+        except asyncio.CancelledError:
+            self._process.cancel()
+            raise
+        else:
+            self._process.set_result(process)
+
+    async def adopt(self, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
+        """Its process, whose new owner hears it from now on. Raises CliError."""
+        self._on_lines, self._on_exit = on_lines, on_exit
+        return await asyncio.shield(self._process)
+
+    async def end(self) -> None:
+        """End it and remove what it has written."""
+        self._on_exit = _ignore
+        if not self._process.done():
+            await asyncio.wait([self._process])
+        if self.started is not None:
+            self.started.kill()  # it has nothing to lose
+            await self.started.wait()
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def _lines(self, lines: list[bytes]) -> None:
+        self._on_lines(lines)
+
+    def _exit(self, exit_: Exit) -> None:
+        self._on_exit(exit_)
+
+    def _hear(self, lines: list[bytes]) -> None:
+        if not self.ready and any(isinstance(claude.parse(line), claude.ControlReply) for line in lines):
+            self.ready = True
+            self._supply.failed = 0
+            log.info("spare ready", spare=self._number, ms=round((monotonic() - self._since) * 1000))
+
+    def _exited(self, exit_: Exit) -> None:
+        self._fail(f"exit code {exit_.returncode}: {exit_.stderr[-500:]}")
+
+    def _fail(self, why: str) -> None:
+        self._ended = True
+        self._supply.failed += 1
+        self._supply.failed_at = monotonic()
+        log.warning("spare ended", spare=self._number, why=why)
+
+
+class _Start:
+    """A process on its way to its first word."""
+
+    def __init__(self, supply: Supply, on_lines: OnLines, on_exit: OnExit) -> None:
+        self.has_slot = False
+        self._supply: Supply | None = supply
+        self._on_lines = on_lines
+        self._on_exit = on_exit
+
+    def lines(self, lines: list[bytes]) -> None:
+        self.end()
+        self._on_lines(lines)
+
+    def exited(self, exit_: Exit) -> None:
+        self.end()
+        self._on_exit(exit_)
+
+    def end(self) -> None:
+        """Once; what comes later finds nothing to do."""
+        supply, self._supply = self._supply, None
+        if supply is not None:
+            supply.started(had_slot=self.has_slot)
+
+
+def _has_ended(pid: int) -> bool:
+    """By the kernel's word: the event loop may not have heard of it yet. Leaves the exit code to the loop."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def _ignore(_: Exit) -> None:
+    """It was killed on purpose."""

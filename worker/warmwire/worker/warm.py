@@ -1,0 +1,208 @@
+"""A session's CLI process, in whatever tier: adopted, spawned, frozen, thawed, ended, as `pool` decides."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from warmwire.worker import claude
+from warmwire.worker.errors import CliGone, ErrorCode
+from warmwire.worker.launch import launch, prompt_or_default, transcript_path
+from warmwire.worker.pool import Adopt, Need, Own, Spawn, Tier, Use, serve
+from warmwire.worker.process import CliProcess, Exit
+from warmwire.worker.supply import Supply
+
+PROFILE = "default"
+"""The one profile that there is."""
+
+log = structlog.get_logger(__name__)
+
+
+class Warm:
+    """What one session has of a process. ``heard`` gets its lines, ``failed`` why it is gone."""
+
+    def __init__(
+        self,
+        supply: Supply,
+        folder: Path,
+        heard: Callable[[list[bytes]], None],
+        failed: Callable[[ErrorCode], None],
+    ) -> None:
+        self._supply = supply
+        self._own_folder = self._folder = folder
+        self._heard = heard
+        self._failed = failed
+        self._process: CliProcess | None = None
+        self._generation = 0  # of the process: what an earlier one still says is nobody's business
+        self._model: str | None = None
+        self._has_spoken = False
+        self._frozen = False
+        self._held = False
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None and self._process.running
+
+    @property
+    def tier(self) -> Tier:
+        """What there is of a process."""
+        if not self.running:
+            return Tier.PARKED
+        return Tier.FROZEN if self._frozen else Tier.WARM
+
+    # -- for a turn
+
+    async def provide(
+        self, model: str | None, system_prompt: str | None, conversation: Callable[[], Awaitable[bytes]]
+    ) -> None:
+        """See to it that a process with the conversation so far is there, on this model. Raises CliError."""
+        own = Own(self._model) if self.running else None
+        past = b"" if own else await conversation()
+        need = Need(PROFILE, model, new=not past)
+        match serve(need, own, self._supply.spares(), self._supply.can):
+            case Use(set_model):
+                self._thaw()
+                if set_model:
+                    self._tell_model(model)
+            case Adopt(spare):
+                await self._adopt(spare, model, system_prompt)
+            case Spawn():
+                past = past or await conversation()
+                await self.end()
+                await self._spawn(model, system_prompt, past)
+        self._model = model
+
+    async def _adopt(self, number: int, model: str | None, system_prompt: str | None) -> None:
+        spare = self._supply.take(number)  # before anything else may run: nobody else gets it
+        try:
+            await self.end()
+            self._generation += 1
+            process = await spare.adopt(*self._ears())
+        except BaseException:
+            self._supply.discard(spare)
+            raise
+        self._folder, self._has_spoken = spare.folder, spare.ready
+        self._take(process)
+        process.write(claude.adopt_line(prompt_or_default(system_prompt)))
+        if model is not None:
+            self._tell_model(model)
+
+    async def _spawn(self, model: str | None, system_prompt: str | None, past: bytes) -> None:
+        session, resume = str(uuid.uuid4()), None
+        if past:
+            resume = transcript_path(self._folder, claude.session_of_transcript(past) or session)
+            await asyncio.to_thread(_write_private, resume, past)
+        plan = launch(
+            self._supply.command,
+            folder=self._folder,
+            environment=os.environ,
+            model=model,
+            session=session,
+            system_prompt=system_prompt,
+            resume=resume,
+        )
+        self._generation += 1
+        self._has_spoken = False
+        self._take(await self._supply.start(plan, *self._ears()))
+
+    def _take(self, process: CliProcess) -> None:
+        self._process = process
+        self._stop_or_go()
+
+    def _tell_model(self, model: str | None) -> None:
+        self.write(claude.set_model_line(model))
+
+    # -- what it says, what it is told
+
+    def write(self, line: bytes) -> None:
+        """Raises CliError."""
+        if self._process is None:
+            raise CliGone("there is no CLI process")
+        self._process.write(line)
+
+    def _ears(self) -> tuple[Callable[[list[bytes]], None], Callable[[Exit], None]]:
+        return partial(self._lines, self._generation), partial(self._exited, self._generation)
+
+    def _lines(self, generation: int, lines: list[bytes]) -> None:
+        if generation == self._generation:
+            self._has_spoken = True
+            self._heard(lines)
+
+    def _exited(self, generation: int, exit_: Exit) -> None:
+        if generation != self._generation:
+            return
+        self._process = None
+        log.info("CLI ended", code=exit_.returncode, stderr=exit_.stderr[-500:])
+        self._failed(self.loss)
+
+    @property
+    def loss(self) -> ErrorCode:
+        """What it means that the process is gone."""
+        return ErrorCode.CLI_CRASHED if self._has_spoken else ErrorCode.CLI_START_FAILED
+
+    # -- stop and go
+
+    def freeze(self) -> None:
+        """Between turns: stop it until it is needed."""
+        self._frozen = True
+        self._stop_or_go()
+
+    def _thaw(self) -> None:
+        if self._frozen:
+            self._frozen = False
+            self._stop_or_go()
+
+    def hold(self) -> None:
+        """The worker must hold still, and with it its processes, those that are being started too."""
+        self._held = True
+        self._stop_or_go()
+
+    def go_on(self) -> None:
+        """The worker goes on; a process that was frozen before stays frozen."""
+        self._held = False
+        self._stop_or_go()
+
+    def _stop_or_go(self) -> None:
+        if self._process is None:
+            return
+        if self._frozen or self._held:
+            self._process.freeze()
+        else:
+            self._process.thaw()
+
+    # -- the end
+
+    def kill(self) -> None:
+        """End it at once; nobody hears of it."""
+        process = self._let_go()
+        if process is not None:
+            process.kill()
+
+    async def end(self) -> None:
+        """End it in its own time and remove what it has written."""
+        process = self._let_go()
+        if process is not None:
+            process.thaw()  # a stopped process hears nothing
+            await process.stop()
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        self._folder = self._own_folder
+
+    def _let_go(self) -> CliProcess | None:
+        process, self._process = self._process, None
+        self._generation += 1
+        self._frozen = False
+        return process
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
