@@ -119,6 +119,11 @@ class Bus:
         """Whether the connection stands at this moment."""
         return self._client.is_connected
 
+    @property
+    def max_payload(self) -> int:
+        """Bytes that the server takes in one message."""
+        return self._client.max_payload
+
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after each reconnection: what was sent meanwhile was missed."""
         self._reconnected.append(callback)

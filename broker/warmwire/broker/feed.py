@@ -112,16 +112,28 @@ class Feed:
             NoResponder: there is no owner.
             Unavailable: the owner does not answer.
         """
-        recent = self._ring.after(cursor.position)
+        recent = self.recent(cursor.position)
         if recent is not None:
             return [*recent]
-        view = await self._ask_owner(Replay(turn=cursor.turn, epoch=cursor.epoch, seq=cursor.seq))
+        view = await self.ask(Replay(turn=cursor.turn, epoch=cursor.epoch, seq=cursor.seq))
         if view.events is not None and view.at >= cursor.position and _unbroken(cursor, view):
             return [*view.events]
         lost = Lost(cursor.position, view.at)
         if view.turn is None or view.snapshot is None:
             return [lost]
         return [lost, Shown(view.turn, view.at, view.snapshot)]
+
+    def recent(self, position: Position) -> list[Envelope] | None:
+        """What came after a position, if it is still in memory here."""
+        return self._ring.after(position)
+
+    async def ask(self, question: Replay) -> View:
+        """What the session's owner answers. Raises NoResponder, Unavailable."""
+        answer = await self._bus.request(self._subjects.control(self.key), question.encode(), ASK_WITHIN)
+        try:
+            return _view(decode(OwnerView, answer))
+        except BadInput as error:
+            raise Unavailable(f"the owner answered nonsense: {error}") from error
 
     # -- arriving
 
@@ -165,7 +177,7 @@ class Feed:
         number, after = question.number, question.after
         request = Replay(epoch=after.epoch, seq=after.seq) if after else Replay()
         try:
-            view = await self._ask_owner(request)
+            view = await self.ask(request)
         except NoResponder:
             await self._ask_owner_record(number)
         except Unavailable:
@@ -196,7 +208,7 @@ class Feed:
         while True:
             try:
                 async with asyncio.timeout(ASK_WITHIN):  # of a connection that breaks meanwhile nothing comes
-                    ending = _ending(await self._store.turn(self.key, turn))
+                    ending = ending_of(await self._store.turn(self.key, turn))
             except (Unavailable, TimeoutError) as error:
                 log.info("turn record cannot be read yet", turn=turn, error=str(error))
                 await asyncio.sleep(ASK_AGAIN)
@@ -206,13 +218,6 @@ class Feed:
             break
         self._looking_up.discard(turn)
         self._act(self._reader.recorded(turn, ending, monotonic()))
-
-    async def _ask_owner(self, question: Replay) -> View:
-        answer = await self._bus.request(self._subjects.control(self.key), question.encode(), ASK_WITHIN)
-        try:
-            return _view(decode(OwnerView, answer))
-        except BadInput as error:
-            raise Unavailable(f"the owner answered nonsense: {error}") from error
 
 
 def _view(view: OwnerView) -> View:
@@ -228,7 +233,8 @@ def _unbroken(cursor: Cursor, view: View) -> bool:
     return whole(first, view) is not None
 
 
-def _ending(record: TurnRecord | None) -> Ending | None:
+def ending_of(record: TurnRecord | None) -> Ending | None:
+    """How the turn ended, from its record; None while it has not."""
     if not isinstance(record, Finished):
         return None
     terminal = codec.decode(record.envelope.encode())
@@ -412,7 +418,7 @@ class Follower:
 
     async def _missed(self, cursor: Cursor) -> list[Item]:
         record = await self._store.turn(self._feed.key, self.turn)
-        ending = _ending(record)
+        ending = ending_of(record)
         if ending is not None:
             return await self._missed_of_ended(cursor, ending)
         self._feed.expect(self.turn)

@@ -94,9 +94,17 @@ class Subjects:
         """The turn's record."""
         return f"{self.prefix}.turn.{key}.{check_name('turn', turn)}"
 
+    def turns(self, key: SessionKey) -> str:
+        """Every turn record of the session."""
+        return f"{self.prefix}.turn.{key}.*"
+
     def interrupt(self, key: SessionKey, turn: str) -> str:
         """An interrupt for a turn that nobody owns yet."""
         return f"{self.prefix}.int.{key}.{check_name('turn', turn)}"
+
+    def interrupts(self, key: SessionKey) -> str:
+        """Every interrupt that waits for a turn of the session."""
+        return f"{self.prefix}.int.{key}.*"
 
     def about(self, key: SessionKey) -> str:
         """The session's own record: who may read it, its profile, its title."""
@@ -121,6 +129,11 @@ class Subjects:
     def watchers(self, key: SessionKey) -> str:
         """Asked to learn who is watching; edges with viewers answer."""
         return f"{self.prefix}.see.{key}"
+
+    @property
+    def all_watchers(self) -> str:
+        """What every edge listens to, to say who is watching there."""
+        return f"{self.prefix}.see.*.*"
 
     def heartbeat(self, worker: str) -> str:
         """A worker's heartbeat."""

@@ -6,14 +6,22 @@ Error codes of JetStream: https://github.com/nats-io/nats-server/blob/main/serve
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from nats.js.api import PubAck, RawStreamMsg
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from warmwire.broker.bus import Bus, translated
-from warmwire.broker.errors import Conflict, Contended, QueueFull, StoreFull, Unavailable, WarmwireError
+from warmwire.broker.errors import (
+    BadInput,
+    Conflict,
+    Contended,
+    QueueFull,
+    StoreFull,
+    Unavailable,
+    WarmwireError,
+)
 from warmwire.broker.messages import OwnerRecord, TurnRecord, UserMessage, decode, decode_turn_record
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.streams import QUEUED_PER_SESSION
@@ -42,6 +50,23 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """A user message that waits or runs, and its place in the queue."""
+
+    sequence: int
+    message: UserMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A turn's record, and its place among all records: later writes have higher ones."""
+
+    sequence: int
+    turn: str
+    record: TurnRecord
+
+
+@dataclass(frozen=True, slots=True)
 class Owned:
     """An owner record and its stream sequence, which is the epoch while the record names a worker."""
 
@@ -58,20 +83,28 @@ class Store:
 
     # -- the queue
 
-    async def submit(self, key: SessionKey, message: UserMessage, headers: dict[str, str]) -> Accepted:
+    async def submit(
+        self, key: SessionKey, message: UserMessage, headers: dict[str, str], *, only_if_idle: bool = False
+    ) -> Accepted:
         """Accept a user message: from here on it is not lost.
 
+        ``only_if_idle`` is judged by the server as it stores the message, so no two of them both get in.
+
         Raises:
+            Conflict: ``only_if_idle``, and another message of the session waits or runs.
             QueueFull: the session has ``QUEUED_PER_SESSION`` messages waiting or running.
             StoreFull: the whole queue is full.
             Unavailable: not known whether it was accepted; repeat with the same turn id.
         """
         subject = self._subjects.requests(key)
+        condition = _expecting(0) if only_if_idle else {}
         try:
             ack = await self._put(
-                subject, message.encode(), {**headers, "Nats-Msg-Id": f"{key}.{message.turn}"}
+                subject, message.encode(), {**headers, **condition, "Nats-Msg-Id": f"{key}.{message.turn}"}
             )
         except _Refused as error:
+            if error.code == _WRONG_LAST:
+                return await self._stored_before(key, message.turn, error)
             if error.code != _NOT_STORED:
                 raise Unavailable(str(error)) from error
             if _SESSION_FULL in str(error):
@@ -79,10 +112,34 @@ class Store:
             raise StoreFull(f"the queue of user messages is full: {error}") from error
         return Accepted(ack.seq, bool(ack.duplicate))
 
+    async def _stored_before(self, key: SessionKey, turn: str, error: _Refused) -> Accepted:
+        """The condition is judged before the duplicate is noticed: perhaps only an answer was lost."""
+        for queued in await self.queued(key):
+            if queued.message.turn == turn:
+                return Accepted(queued.sequence, duplicate=True)
+        raise Conflict(self._subjects.requests(key)) from error
+
     async def head(self, key: SessionKey) -> int | None:
         """The stream sequence of the session's first message that is not yet acked; None without one."""
         found = await self._get(self._subjects.request_stream, self._subjects.requests(key), first=True)
         return found.seq if found else None
+
+    async def queued(self, key: SessionKey) -> tuple[Queued, ...]:
+        """The session's messages that are not yet acked, in order: the first of them may be running.
+
+        What can be made of none of them is left out; a worker will terminate it.
+        """
+        stream, subject = self._subjects.request_stream, self._subjects.requests(key)
+        messages: list[Queued] = []
+        start = 1
+        while len(messages) < QUEUED_PER_SESSION:
+            found = await self._get(stream, subject, first=True, start=start)
+            if found is None:
+                break
+            start = (found.seq or 0) + 1
+            with suppress(BadInput):
+                messages.append(Queued(found.seq or 0, decode(UserMessage, found.data or b"")))
+        return tuple(messages)
 
     # -- owners
 
@@ -122,6 +179,24 @@ class Store:
         """The turn's record; None if it was never started, or longer than ``TURN_KEPT`` ago."""
         found = await self._get(self._subjects.state_stream, self._subjects.turn(key, turn))
         return decode_turn_record(found.data or b"") if found else None
+
+    async def turns(self, key: SessionKey, after: int, most: int) -> tuple[Recorded, ...]:
+        """Up to ``most`` turn records written after a place (0: the oldest), in order."""
+        found: list[Recorded] = []
+        while len(found) < most:
+            message = await self._get(
+                self._subjects.state_stream, self._subjects.turns(key), first=True, start=after + 1
+            )
+            if message is None:
+                break
+            after = message.seq or 0
+            found.append(_recorded(message))
+        return tuple(found)
+
+    async def last_turn(self, key: SessionKey) -> Recorded | None:
+        """The turn record that was written last."""
+        found = await self._get(self._subjects.state_stream, self._subjects.turns(key))
+        return _recorded(found) if found else None
 
     async def put_turn(self, key: SessionKey, turn: str, record: TurnRecord) -> None:
         """Write the turn's record, fenced by the owner record of the epoch that it names.
@@ -185,6 +260,25 @@ class Store:
             parts.append(found.data or b"")
             last = found.seq or 0
 
+    # -- sessions
+
+    async def purge(self, key: SessionKey) -> None:
+        """Forget the session: messages, transcript, records, and at last who owns it."""
+        subjects = self._subjects
+        for stream, subject in (
+            (subjects.request_stream, subjects.requests(key)),
+            (subjects.log_stream, subjects.transcript(key)),
+            (subjects.state_stream, subjects.turns(key)),
+            (subjects.state_stream, subjects.interrupts(key)),
+            (subjects.state_stream, subjects.about(key)),
+            (subjects.state_stream, subjects.owner(key)),
+        ):
+            with translated():
+                try:
+                    await self._bus.js.purge_stream(stream, subject=subject)
+                except APIError as error:
+                    raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
+
     # -- JetStream
 
     async def _put(
@@ -228,6 +322,11 @@ def _refusals() -> Iterator[None]:
             raise Unavailable("no leader for the stream at the moment") from error
         except APIError as error:
             raise _Refused(error.err_code or 0, error.description or "refused") from error
+
+
+def _recorded(message: RawStreamMsg) -> Recorded:
+    turn = (message.subject or "").rpartition(".")[2]
+    return Recorded(message.seq or 0, turn, decode_turn_record(message.data or b""))
 
 
 def _expecting(sequence: int) -> dict[str, str]:
