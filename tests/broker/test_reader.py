@@ -160,6 +160,19 @@ class TestTheFirstPosition:
         desk.event(delta(5, 3))
         assert [Lost(Position(5, 0), Position(5, 2)), delta(5, 3)] == given(desk.after(REPAIR_WITHIN))
 
+    def test_of_an_owner_that_was_held_gone_is_its_event_s_even_after_a_reconnect(self, desk: Desk) -> None:
+        desk.vacant(5)
+        desk.reconnected()
+        assert [] == desk.event(delta(5, 3))
+        assert [Lost(Position(5, 0), Position(5, 2)), delta(5, 3)] == given(desk.after(REPAIR_WITHIN))
+
+    def test_leaves_an_end_that_is_still_to_come_as_an_event_to_the_event(self, desk: Desk) -> None:
+        desk.reader.expect("t1")
+        desk.answered(view(2, 0))
+        assert [] == desk.recorded("t1", ending(2, 2))
+        assert [started(2, 1)] == desk.event(started(2, 1))
+        assert [ended(2, 2)] == desk.event(ended(2, 2))
+
 
 class TestWhatIsNotNewer:
     def test_is_dropped_when_repeated(self, live: Desk) -> None:
@@ -260,6 +273,24 @@ class TestAHole:
         live.after(SILENCE)
         assert [delta(1, 6)] == live.answered(view(1, 6, "t1", (delta(1, 6),)))
 
+    def test_in_one_epoch_is_filled_at_once_while_other_turns_are_looked_up(self, live: Desk) -> None:
+        live.reader.expect("t2")
+        live.event(delta(1, 7))
+        filled = (delta(1, 6), delta(1, 7))
+        assert [*filled, AskRecord("t2")] == live.answered(view(1, 7, "t1", filled))
+
+    def test_of_which_the_answer_waits_for_a_record_is_asked_about_anew_after_a_reconnect(
+        self, live: Desk
+    ) -> None:
+        live.event(delta(2, 2, "t2"))
+        first = (started(2, 1, "t2"), delta(2, 2, "t2"))
+        live.answered(view(2, 2, "t2", first))
+        live.reconnected()
+        assert [ended(1, 6)] == live.recorded("t1", ending(1, 6))
+        assert [] == live.event(delta(2, 4, "t2"))
+        events = (*first, delta(2, 3, "t2"))
+        assert [*events, delta(2, 4, "t2")] == live.answered(view(2, 3, "t2", events))
+
 
 class TestGivingUp:
     def test_comes_when_a_repair_takes_too_long(self, live: Desk) -> None:
@@ -280,6 +311,19 @@ class TestGivingUp:
         actions = live.event(delta(1, 8 + HOLD_LIMIT))
         assert Lost(Position(1, 5), Position(1, 7)) == actions[0]
         assert HOLD_LIMIT + 2 == len(actions)
+
+    def test_uses_an_answer_whose_records_do_not_come(self, live: Desk) -> None:
+        live.event(delta(2, 2, "t2"))
+        events = (started(2, 1, "t2"), delta(2, 2, "t2"))
+        live.answered(view(2, 2, "t2", events))
+        assert [*events] == given(live.after(REPAIR_WITHIN))
+
+    def test_waits_no_more_for_records(self, live: Desk) -> None:
+        live.event(started(2, 1, "t2"))
+        live.after(REPAIR_WITHIN)
+        live.event(delta(2, 3, "t2"))
+        live.unanswered()
+        assert [Position(2, 1)] == asked(live.after(0.25))
 
     def test_owes_a_snapshot_and_asks_for_it_until_it_has_it(self, live: Desk) -> None:
         live.event(delta(1, 8))
@@ -383,6 +427,7 @@ class TestANewEpoch:
         live.reconnected()
         assert [AskRecord("t1")] == live.answered(view(2, 0))
         assert [] == live.recorded("t1")
+        assert [] == live.event(delta(1, 6))
         assert [started(2, 1)] == live.event(started(2, 1))
 
     def test_may_first_repeat_the_end_of_the_one_before(self, live: Desk) -> None:

@@ -1,7 +1,8 @@
 """The reader against owners that die and a network that loses, repeats and mixes: nothing happens silently.
 
-One world: a session whose turns are run by one owner after another, each with an epoch of its own. Messages of
-one owner arrive in order, but late, twice or never; those of several owners in any order; answers late or never.
+One world: a session whose turns are run by one owner after another, each with an epoch of its own. Messages
+of one owner arrive in order, but late, twice or never; those of several owners in any order; answers late or
+never.
 """
 
 from __future__ import annotations
@@ -213,17 +214,14 @@ class Session(RuleBasedStateMachine):
         self.epoch += 1  # of the tombstone
         self.owner, self.released = None, True
 
-    @precondition(lambda self: any(owner.turn for owner in self.gone))
+    @precondition(lambda self: self.zombies())
     @rule(data=st.data())
     def wake_up(self, data: st.DataObject) -> None:
         """One that has lost the session goes on for a moment; its records would be refused."""
-        owner = data.draw(
-            st.sampled_from(
-                [owner for owner in self.gone if owner.turn not in {None, *self.records}] or [None]
-            )
-        )
-        if owner is not None:
-            self.publish(owner, delta)
+        self.publish(data.draw(st.sampled_from(self.zombies())), delta)
+
+    def zombies(self) -> list[Owner]:
+        return [owner for owner in self.gone if owner.turn not in {None, *self.records}]
 
     def publish(self, owner: Owner, make: object) -> None:
         owner.seq += 1
