@@ -42,7 +42,9 @@ ERRORS = {
 }
 DEFAULT_TEXT = "Hello! This is the stand-in Messages API; it answers every message with the same few words."
 # What the CLI itself writes into user messages; a person never typed it.
-ADDED_BY_CLI = re.compile(r"<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
+ADDED_BY_CLI = re.compile(
+    r"<(system-reminder|command-(?:name|message|args)|local-command-(?:caveat|stdout))>.*?</\1>\s*", re.DOTALL
+)
 INTERRUPTED = "[Request interrupted by user"
 SECRETS = {"authorization", "x-api-key", "cookie"}
 

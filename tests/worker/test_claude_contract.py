@@ -16,6 +16,8 @@ import pytest
 
 from warmwire.worker import tree
 from warmwire.worker.claude import (
+    ADOPT,
+    SET_MODEL,
     Assistant,
     ControlReply,
     Init,
@@ -24,9 +26,12 @@ from warmwire.worker.claude import (
     Result,
     Retry,
     StreamEvent,
+    adopt_line,
     initialize_line,
     interrupt_line,
+    ready_line,
     session_of,
+    set_model_line,
     user_line,
 )
 from warmwire.worker.errors import ErrorCode
@@ -55,10 +60,13 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
+def environment(url: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "made up"}
+
+
 def launched(cli: Path, folder: Path, url: str, session: str, resume: Path | None = None) -> Launch:
-    environment = {"PATH": os.environ["PATH"], "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "made up"}
     return launch(
-        [str(cli)], folder=folder, session=session, environment=environment, model=MODEL, resume=resume
+        [str(cli)], folder=folder, session=session, environment=environment(url), model=MODEL, resume=resume
     )
 
 
@@ -319,6 +327,89 @@ async def test_an_interrupt_without_a_turn_does_nothing(chat: Chat) -> None:
     assert "completed" == (await ask(cli, "Hi"))[1].ending
 
 
+# --- what may be said late -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spare(claude_cli: Path, start: Start, api: MessagesApi, tmp_path: Path) -> Chat:
+    """Starts the real CLI bound to nobody, as far as being ready."""
+
+    async def start_spare() -> Running:
+        cli = await start(
+            launch([str(claude_cli)], folder=tmp_path / "spare", environment=environment(api.url))
+        )
+        cli.process.write(ready_line())
+        await cli.until(ControlReply)
+        return cli
+
+    return start_spare
+
+
+def prompt(body: Json) -> str:
+    """The system prompt of a request: the last block, behind what the CLI says of itself."""
+    return str(body["system"][-1]["text"])
+
+
+async def test_a_spare_is_told_its_prompt_and_its_model(spare: Chat, api: MessagesApi) -> None:
+    cli = await spare()
+    cli.process.write(adopt_line("Talk like a heron.") + set_model_line(MODEL))
+    heard, _ = await ask(cli, "Hi")
+    assert [(ADOPT, True), (SET_MODEL, True)] == [
+        (line.request_id, line.ok) for line in heard if isinstance(line, ControlReply)
+    ]
+    assert ("Talk like a heron.", MODEL) == (prompt(api.asked[0]), api.asked[0]["model"])
+    assert ["Hi"] == user_texts(api.asked[0])
+
+
+async def test_what_a_spare_is_told_at_once_waits_until_it_is_up(
+    claude_cli: Path, start: Start, api: MessagesApi, tmp_path: Path
+) -> None:
+    cli = await start(launch([str(claude_cli)], folder=tmp_path, environment=environment(api.url)))
+    cli.process.write(ready_line() + adopt_line("Talk like a heron.") + set_model_line(MODEL))
+    await ask(cli, "Hi")
+    assert ("Talk like a heron.", MODEL) == (prompt(api.asked[0]), api.asked[0]["model"])
+
+
+async def test_only_the_first_initialize_sets_the_prompt(spare: Chat, api: MessagesApi) -> None:
+    cli = await spare()
+    cli.process.write(initialize_line("i1") + adopt_line("Talk like a heron."))
+    await ask(cli, "Hi")
+    assert "Talk like a heron." != prompt(api.asked[0])
+
+
+async def test_an_adopted_conversation_is_resumed_with_its_prompt(
+    spare: Chat, chat: Chat, api: MessagesApi, tmp_path: Path
+) -> None:
+    cli = await spare()
+    cli.process.write(adopt_line("Talk like a heron."))
+    heard, _ = await ask(cli, "one")
+    past = await written(tmp_path / "elsewhere", entries(heard))
+    await ask(await chat("elsewhere", resume=past), "two")
+    assert ["one", "two"] == user_texts(api.asked[-1])
+    assert "Talk like a heron." == prompt(api.asked[-1])
+
+
+async def test_the_model_can_change_between_turns(chat: Chat, api: MessagesApi) -> None:
+    cli = await chat()
+    await ask(cli, "one")
+    for model, text in (("claude-haiku-4-5", "two"), (None, "three")):
+        cli.process.write(set_model_line(model))
+        await ask(cli, text)
+    first, second, third = api.asked  # and no request to see whether there is such a model
+    assert (MODEL, "claude-haiku-4-5") == (first["model"], second["model"])
+    assert third["model"] not in (MODEL, "claude-haiku-4-5")  # the CLI's own default, not what it began with
+    assert ["one", "two", "three"] == user_texts(third)
+
+
+async def test_a_frozen_process_goes_on(chat: Chat) -> None:
+    cli = await chat()
+    await ask(cli, "one")
+    cli.process.freeze()
+    cli.process.thaw()
+    _, result = await ask(cli, "recall")
+    assert "one" == result.text
+
+
 # --- failures --------------------------------------------------------------------------------------------
 
 
@@ -352,9 +443,9 @@ async def test_an_error_of_the_api_ends_the_turn_and_not_the_process(
 async def test_without_a_credential_no_call_is_made(
     claude_cli: Path, start: Start, api: MessagesApi, tmp_path: Path
 ) -> None:
-    environment = {"PATH": os.environ["PATH"], "ANTHROPIC_BASE_URL": api.url}
+    without = {"PATH": os.environ["PATH"], "ANTHROPIC_BASE_URL": api.url}
     cli = await start(
-        launch([str(claude_cli)], folder=tmp_path / "s1", session=new_id(), environment=environment)
+        launch([str(claude_cli)], folder=tmp_path / "s1", session=new_id(), environment=without)
     )
     _, result = await ask(cli, "Hi")
     assert ("failed", ErrorCode.AUTH_FAILED) == (result.ending, result.error)

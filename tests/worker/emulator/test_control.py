@@ -56,6 +56,14 @@ def test_set_model_changes_the_next_turn(cli: Start) -> None:
     assert "other" == only("init", heard)["model"] == only("assistant", heard)["message"]["model"]
 
 
+def test_the_model_is_a_setting_too(cli: Start) -> None:
+    running = cli()
+    assert "success" == running.control("apply_flag_settings", settings={"model": "other"})["subtype"]
+    assert "other" == only("init", running.turn())["model"]
+    running.control("apply_flag_settings", settings={"model": None})
+    assert "warmwire-emulator" == only("init", running.turn())["model"]
+
+
 def test_set_permission_mode_changes_the_next_turn(cli: Start) -> None:
     running = cli()
     assert {"mode": "plan"} == running.control("set_permission_mode", mode="plan")["response"]

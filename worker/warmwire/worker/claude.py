@@ -70,9 +70,12 @@ def adopt_line(system_prompt: str) -> bytes:
 
 
 def set_model_line(model: str | None) -> bytes:
-    """From the next message on; None is what the CLI takes when it is not told. The API judges the name."""
-    named = {} if model is None else {"model": model}
-    return _control(SET_MODEL, {"subtype": "set_model", **named})
+    """From the next message on; None is what the CLI takes when it is not told. The API judges the name.
+
+    Not by `set_model`, which first asks the API for a token of the new model, and the turn waits. Either way
+    the CLI notes a change between turns in the conversation; one before the first message leaves no trace.
+    """
+    return _control(SET_MODEL, {"subtype": "apply_flag_settings", "settings": {"model": model}})
 
 
 def refuse_line(request_id: str, reason: str) -> bytes:

@@ -138,7 +138,8 @@ class Emulator:
                 return {"response": {"model": self.set_model(request.get("model"))}}
             case "set_permission_mode":
                 return self.set_permission_mode(str(request.get("mode")))
-            case "set_max_thinking_tokens" | "end_session":
+            case "apply_flag_settings" | "set_max_thinking_tokens" | "end_session":
+                self.apply(request.get("settings"))
                 return {}
         why = f"Unsupported control request subtype: {subtype}"
         return {"error": why, "error_code": "unsupported_request"}
@@ -174,6 +175,11 @@ class Emulator:
             text = f"<local-command-stdout>Set model to `{model}`</local-command-stdout>"
             write(1, Message(text).echo(self.session.id))
         return self.session.model
+
+    def apply(self, settings: object) -> None:
+        """Of all settings it knows the model."""
+        if isinstance(settings, dict) and "model" in settings:
+            self.set_model(settings["model"])
 
     def set_permission_mode(self, mode: str) -> Json:
         if mode == "bypassPermissions" and not self.session.may_bypass:
