@@ -75,7 +75,7 @@ class Subscription:
 
 
 class _Client(Client):
-    """nats-py's, whose requests fail when the connection breaks: their answers are lost with it."""
+    """nats-py's, mended: when the connection breaks requests fail, for their answers are lost with it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,6 +96,12 @@ class _Client(Client):
                 return await super().request(subject, payload, timeout, old_style, headers)
             finally:
                 self._awaited.discard(awaited)
+
+    async def close(self) -> None:
+        """As it was; but where nothing can be sent any more it does not try to, and fail half-way."""
+        if not self.is_connected:
+            self._pending, self._pending_data_size = [], 0
+        await super().close()
 
     def fail_requests(self) -> None:
         """The connection has broken."""

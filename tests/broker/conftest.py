@@ -1,0 +1,104 @@
+"""A broker of each test's own: a prefix on the shared server, or a server that may be stopped."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import time_ns
+from uuid import uuid4
+
+import pytest
+
+from warmwire.broker import streams
+from warmwire.broker.bus import Bus, connect
+from warmwire.broker.names import SessionKey, Subjects
+from warmwire.broker.store import Store
+from warmwire.compose.nats_server import CHOOSE_A_PORT, NatsServer, program
+
+from tests.conftest import wait_for
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A connection, and subjects and streams that no other test uses."""
+
+    url: str
+    bus: Bus
+    subjects: Subjects
+    store: Store
+    key: SessionKey
+
+    async def make_streams(self) -> None:
+        """As each role does when it starts."""
+        await streams.ensure(self.bus, self.subjects, 1, time_ns() // 1_000_000)
+
+
+async def connected(url: str) -> Broker:
+    """A broker on that server."""
+    bus = await connect(url, "test")
+    subjects = Subjects(f"t{uuid4().hex[:12]}")
+    return Broker(url, bus, subjects, Store(bus, subjects), SessionKey("acme", "s"))
+
+
+@pytest.fixture
+async def bare(nats_server: str) -> AsyncIterator[Broker]:
+    """A broker without streams."""
+    broker = await connected(nats_server)
+    yield broker
+    await broker.bus.close()
+
+
+@pytest.fixture
+async def broker(bare: Broker) -> Broker:
+    """A broker with its streams."""
+    await bare.make_streams()
+    return bare
+
+
+class Server:
+    """A nats-server that a test may stop, pause and start again at the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = NatsServer(folder)
+        self._port = CHOOSE_A_PORT
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self.process = process = subprocess.Popen(self._server.prepare(self._port), stdin=subprocess.DEVNULL)
+        wait_for(lambda: self._server.url(process.pid) or process.poll() is not None, "nats-server listens")
+        self.url = self._server.url(process.pid) or ""
+        assert self.url, self._server.cause()
+        self._port = int(self.url.rsplit(":", 1)[1])
+
+    def stop(self) -> None:
+        """End at once; what is stored stays."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of the test's own, running."""
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def without_jetstream(tmp_path: Path) -> Iterator[str]:
+    """URL of a server that stores nothing."""
+    argv = [program(), "--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir", str(tmp_path)]
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    there = NatsServer(tmp_path)
+    ports = tmp_path / "ports"
+    ports.symlink_to(tmp_path)
+    wait_for(lambda: there.url(process.pid), "nats-server listens")
+    yield there.url(process.pid) or ""
+    process.kill()
+    process.wait()
