@@ -132,7 +132,7 @@ class Worker:
         log.info("CLI version", version=said)
         if (why := doubt(said)) is not None:
             log.warning(why, version=said)
-        await self._processes.open()
+        self._processes.open()
         return Supply(
             self._command,
             self._folder.path,

@@ -7,6 +7,7 @@ Why each precaution is here:
 * the parent's death signal, set by `setpriv` before the exec: a CLI whose worker was killed would otherwise
   finish its turn, and the work would be done twice. If the worker dies in the instant before that signal is
   set, the CLI finds its stdin at end of file and leaves by itself;
+* no open file of ours but its three pipes: see `spawned`;
 * stdout and stderr are always drained: the CLI buffers without bound what nobody reads;
 * a kill reaches the whole tree: each tool of the CLI runs in a session of its own and would outlive it. What
   a CLI leaves behind when something else kills it is the business of `processes`.
@@ -16,13 +17,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import structlog
 
@@ -63,11 +66,10 @@ def _nothing(_pid: int) -> None:
 class CliProcess:
     """One running CLI. `start` makes it; its two callbacks hear all that happens to it."""
 
-    def __init__(self, transport: asyncio.SubprocessTransport, protocol: _Pipes) -> None:
-        self.pid = transport.get_pid()
-        self._transport = transport
-        self._protocol = protocol
-        self._stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
+    def __init__(self, child: subprocess.Popen[bytes], pipes: _Pipes) -> None:
+        self.pid = child.pid
+        self._child = child
+        self._pipes = pipes
 
     @classmethod
     async def start(
@@ -75,40 +77,36 @@ class CliProcess:
     ) -> CliProcess:
         """Raises CliMissing or CliStartFailed."""
         argv = _dying_with_parent(_resolved(launch))
-        loop = asyncio.get_running_loop()
         try:
             for folder in launch.folders:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            transport, protocol = await loop.subprocess_exec(
-                lambda: _Pipes(loop, on_lines, on_exit, on_gone),
-                *argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=dict(launch.env),
-                cwd=launch.cwd,
-                start_new_session=True,
-                close_fds=True,
-            )
+            child = spawned(argv, launch.env, launch.cwd)
         except OSError as error:
             raise CliStartFailed(f"the CLI {launch.argv[0]!r} could not be started: {error}") from error
-        return cls(transport, protocol)
+        pipes = _Pipes(child, on_lines, on_exit, on_gone)
+        try:
+            await pipes.connect()
+        except BaseException:
+            kill_trees([child.pid])
+            raise
+        return cls(child, pipes)
 
     @property
     def running(self) -> bool:
-        return self._transport.get_returncode() is None
+        return self._child.returncode is None
 
     def write(self, line: bytes) -> None:
         """Hand one line to the CLI's stdin. Raises CliGone, or CliStalled when it has stopped reading."""
-        if not self.running or self._stdin.is_closing():
+        stdin = self._pipes.stdin
+        if not self.running or stdin.is_closing():
             raise CliGone(f"the CLI process {self.pid} has ended")
-        if self._stdin.get_write_buffer_size() > STDIN_BUFFER:
+        if stdin.get_write_buffer_size() > STDIN_BUFFER:
             raise CliStalled(f"the CLI process {self.pid} does not read its input")
-        self._stdin.write(line)
+        stdin.write(line)
 
     def close_stdin(self) -> None:
         """Ask the CLI to leave once its running turn is done."""
-        self._stdin.close()
+        self._pipes.stdin.close()
 
     def freeze(self) -> None:
         """Stop it in its tracks until `thaw`. Its tools run on, but nobody hears of it."""
@@ -125,7 +123,7 @@ class CliProcess:
             kill_trees([self.pid])
 
     async def wait(self) -> Exit:
-        return await asyncio.shield(self._protocol.exit)
+        return await asyncio.shield(self._pipes.exit)
 
     async def stop(self, *, grace: float = 5.0, term: float = 2.0) -> Exit:
         """End it politely: end of input; after `grace` seconds SIGTERM; after `term` more a kill of the tree.
@@ -134,57 +132,70 @@ class CliProcess:
         """
         self.close_stdin()
         if await self._ended_within(grace):
-            return self._protocol.exit.result()
+            return self._pipes.exit.result()
         signal_all([self.pid], signal.SIGTERM)
         if not await self._ended_within(term):
             self.kill()
         return await self.wait()
 
     async def _ended_within(self, seconds: float) -> bool:
-        done, _ = await asyncio.wait([self._protocol.exit], timeout=seconds)
+        done, _ = await asyncio.wait([self._pipes.exit], timeout=seconds)
         return bool(done)
 
 
-class _Pipes(asyncio.SubprocessProtocol):
-    """Callbacks instead of streams: a delta costs one call, no task and no await."""
+class _Pipes:
+    """The three pipes and the end. Callbacks instead of streams: a delta costs one call, no task."""
+
+    stdin: asyncio.WriteTransport
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_lines: OnLines, on_exit: OnExit, on_gone: OnGone
+        self, child: subprocess.Popen[bytes], on_lines: OnLines, on_exit: OnExit, on_gone: OnGone
     ) -> None:
-        self.exit: asyncio.Future[Exit] = loop.create_future()
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
+        self.exit: asyncio.Future[Exit] = self._loop.create_future()
+        self._child = child
         self._on_lines = on_lines
         self._on_exit = on_exit
         self._on_gone = on_gone
         self._framer = Lines()
         self._stderr = bytearray()
-        self._transport: asyncio.SubprocessTransport
-        self._open = {1, 2}
+        self._transports: list[asyncio.BaseTransport] = []
+        self._open = 2  # stdout and stderr
         self._exited = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.SubprocessTransport, transport)
+    async def connect(self) -> None:
+        """Carry bytes from now on."""
+        loop, child = self._loop, self._child
+        watch(child, self._ended)
+        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, child.stdin)
+        self.stdin = stdin
+        stdout, _ = await loop.connect_read_pipe(lambda: _Output(self._said, self._closed), child.stdout)
+        stderr, _ = await loop.connect_read_pipe(
+            lambda: _Output(self._complained, self._closed), child.stderr
+        )
+        self._transports = [stdin, stdout, stderr]
+        if self.exit.done():  # while it was being connected
+            self._close()
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
+    def _said(self, data: bytes) -> None:
         if self.exit.done():
             return  # a grandchild that outlived the CLI; what it says belongs to nobody
-        if fd == 1:
-            lines = self._framer.feed(data)
-            if lines:
-                self._on_lines(lines)
-        else:
-            self._stderr += data
-            del self._stderr[:-STDERR_KEPT]
+        lines = self._framer.feed(data)
+        if lines:
+            self._on_lines(lines)
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._open.discard(fd)
+    def _complained(self, data: bytes) -> None:
+        self._stderr += data
+        del self._stderr[:-STDERR_KEPT]
+
+    def _closed(self) -> None:
+        self._open -= 1
         self._finish_if_drained()
 
-    def process_exited(self) -> None:
+    def _ended(self) -> None:
         self._exited = True
-        pid = self._transport.get_pid()
-        signal_group(pid, signal.SIGKILL)  # what it leaves behind in its own group
-        self._on_gone(pid)
+        signal_group(self._child.pid, signal.SIGKILL)  # what it leaves behind in its own group
+        self._on_gone(self._child.pid)
         self._finish_if_drained()
         self._loop.call_later(LAST_WORDS, self._finish)
 
@@ -195,13 +206,65 @@ class _Pipes(asyncio.SubprocessProtocol):
     def _finish(self) -> None:
         if self.exit.done():
             return
-        ended = Exit(cast(int, self._transport.get_returncode()), self._stderr.decode(errors="replace"))
-        self._transport.close()
+        self._close()
+        ended = Exit(self._child.returncode, self._stderr.decode(errors="replace"))
         self.exit.set_result(ended)
         self._on_exit(ended)
 
+    def _close(self) -> None:
+        for transport in self._transports:
+            transport.close()
+
+
+class _Output(asyncio.Protocol):
+    """One pipe that the CLI writes to."""
+
+    def __init__(self, heard: Callable[[bytes], None], closed: Callable[[], None]) -> None:
+        self._heard = heard
+        self._closed = closed
+
+    def data_received(self, data: bytes) -> None:
+        self._heard(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._closed()
+
 
 # --- start -----------------------------------------------------------------------------------------------
+
+
+def spawned(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
+    """A child in a session of its own that has three pipes of ours and no other open file.
+
+    Not by the loop: uvloop's children inherit what their parent did, and each of their own pipes twice, so
+    that a tool of a CLI could write to the CLI's stdout and hold it open. OSError if it cannot be started.
+    """
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        argv, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, env=env, cwd=cwd, start_new_session=True
+    )
+
+
+def watch(child: subprocess.Popen[bytes], ended: Callable[[], None]) -> None:
+    """Reap the child when it ends, then call."""
+    loop = asyncio.get_running_loop()
+    if sys.platform == "linux":
+        pidfd = os.pidfd_open(child.pid)
+
+        def reap() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            child.wait()
+            ended()
+
+        loop.add_reader(pidfd, reap)
+    else:
+
+        def wait() -> None:
+            child.wait()
+            loop.call_soon_threadsafe(ended)
+
+        threading.Thread(target=wait, name=f"wait for {child.pid}", daemon=True).start()
 
 
 def _resolved(launch: Launch) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ import structlog
 from warmwire.broker.tasks import Tasks
 from warmwire.worker import cgroup, tree
 from warmwire.worker.launch import Launch
-from warmwire.worker.process import CliProcess, OnExit, OnLines
+from warmwire.worker.process import CliProcess, OnExit, OnLines, watch
 from warmwire.worker.registry import GROUP, Registry
 
 OPEN_FILES = 4096
@@ -48,11 +49,13 @@ log = structlog.get_logger(__name__)
 class Processes:
     """``open``, then ``start`` CLIs, then ``close``.
 
-    ``alone``: this process is a worker and nothing else, so it may take a control group of its own, and what
-    becomes its child without its doing was left by a CLI.
+    ``alone``: this process is a worker and nothing else, so it may take a control group of its own (if
+    ``group``), and what becomes its child without its doing was left by a CLI.
     """
 
-    def __init__(self, folder: Path, *, alone: bool, memory_mb: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, alone: bool, group: bool = True, memory_mb: int | None = None
+    ) -> None:
         self._folder = folder
         self._memory = memory_mb
         self._registry = Registry(folder)
@@ -60,19 +63,22 @@ class Processes:
         self._starting: list[Path] = []
         self._something_ended = asyncio.Event()
         self._group: cgroup.Group | None = None
-        self._guardian: asyncio.subprocess.Process | None = None
+        self._guardian: subprocess.Popen[bytes] | None = None
+        self._guardian_ended = asyncio.Event()
+        self._guardian_ended.set()
         self._tasks = Tasks()
         self._alone = alone
+        self._wants_group = group
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """See to it that nothing can be left behind from now on."""
         if self._alone:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold users' credentials
-            self._group = cgroup.enter(f"warmwire-{self._folder.name}")
+            self._group = cgroup.enter(f"warmwire-{self._folder.name}") if self._wants_group else None
             self._alone = tree.become_subreaper()
         if self._group is not None:
             (self._folder / GROUP).write_text(str(self._group.path))
-        await self._start_guardian()
+        self._start_guardian()
         self._tasks.begin(self._keep_guardian(), "keep a guardian")
         if self._alone:
             self._tasks.begin(self._clear_up(), "clear up after CLIs")
@@ -98,10 +104,8 @@ class Processes:
         self._end_orphans()
         if self._group is not None:
             self._group.leave()
-        guardian, self._guardian = self._guardian, None
-        if guardian is not None and guardian.stdin is not None:
-            guardian.stdin.close()
-            await guardian.wait()
+        self._let_guardian_go()
+        await self._guardian_ended.wait()
 
     # -- limits
 
@@ -161,31 +165,40 @@ class Processes:
 
     # -- the guardian
 
-    async def _start_guardian(self) -> None:
+    def _start_guardian(self) -> None:
         """It gets no environment and no argument that names the folder: it must not be taken for a CLI."""
-        self._guardian = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-I", "-S", "-E", str(GUARDIAN)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
+        guardian = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-E", str(GUARDIAN)],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             env={},
             cwd="/",
             start_new_session=True,
         )
         group = str(self._group.path) if self._group else ""
-        assert self._guardian.stdin is not None  # noqa: S101 - asked for above
-        self._guardian.stdin.write(f"{self._folder}\n{group}\n".encode())
+        assert guardian.stdin is not None  # noqa: S101 - asked for above
+        guardian.stdin.write(f"{self._folder}\n{group}\n".encode())
+        self._guardian = guardian
+        self._guardian_ended.clear()
+        watch(guardian, self._guardian_ended.set)
 
     async def _keep_guardian(self) -> None:
         while True:
+            await self._guardian_ended.wait()
             if self._guardian is not None:
-                log.warning("the guardian has ended", code=await self._guardian.wait())
+                log.warning("the guardian has ended", code=self._guardian.returncode)
+                self._let_guardian_go()
             await asyncio.sleep(GUARDIAN_AGAIN)
             try:
-                await self._start_guardian()
+                self._start_guardian()
             except OSError as error:  # too many processes: it may pass
-                self._guardian = None
                 log.warning("no guardian", error=str(error))
+
+    def _let_guardian_go(self) -> None:
+        guardian, self._guardian = self._guardian, None
+        if guardian is not None and guardian.stdin is not None:
+            guardian.stdin.close()  # what it waits for
 
 
 def _lower(pid: int, kind: int, most: int) -> None:
