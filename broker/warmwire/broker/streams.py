@@ -166,14 +166,14 @@ def _refusal(what: str, error: APIError, replicas: int | None = None) -> Misconf
         return Misconfigured("the NATS server has no JetStream: start it with -js")
     if isinstance(error, ServiceUnavailableError):
         return Unavailable(f"JetStream is not ready for {what}: {error.description}")
-    return Misconfigured(f"the NATS server refuses {what}: {error.description}")
+    return Misconfigured(
+        f"the NATS server refuses {what}: {error.description}; change or remove what is in the way"
+    )
 
 
 async def _ensure_consumer(js: JetStreamContext, subjects: Subjects) -> None:
-    wanted = wanted_consumer(subjects)
+    """Of a consumer that is different the server sets right what can be changed, and refuses the rest."""
     try:
-        found = (await js.add_consumer(subjects.request_stream, wanted)).config
+        await js.add_consumer(subjects.request_stream, wanted_consumer(subjects))
     except APIError as error:
-        raise _refusal(f"consumer {CONSUMER}", error) from error
-    if found.ack_wait != wanted.ack_wait or found.max_ack_pending != wanted.max_ack_pending:
-        raise Misconfigured(f"consumer {CONSUMER} of {subjects.request_stream} is different: remove it")
+        raise _refusal(f"consumer {CONSUMER} of {subjects.request_stream}", error) from error
