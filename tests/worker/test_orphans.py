@@ -25,6 +25,7 @@ from warmwire.worker import cgroup, tree
 
 from tests.client import Client, connected, eventually
 from tests.conftest import SECONDS, require
+from tests.standin.messages_api import Behaviour, MessagesApi
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc and death signals")
 
@@ -41,6 +42,9 @@ async def client(nats_server: str, prefix: str) -> AsyncIterator[Client]:
     async with connected(nats_server, prefix) as client:
         await streams.ensure(client.bus, client.subjects, 1, time_ns() // 1_000_000)
         yield client
+
+
+Act = Callable[["Scene"], list[tree.Seen]]
 
 
 @dataclass(frozen=True)
@@ -89,19 +93,23 @@ def running_worker(nats: str, prefix: str, data: Path, **settings: str) -> Itera
             worker.kill()
 
 
-async def scene(client: Client, worker: subprocess.Popen[bytes], data: Path, deltas: int = 2) -> Scene:
+async def scene(client: Client, worker: subprocess.Popen[bytes], data: Path) -> Scene:
     """Wait until a turn runs and the child is there."""
-    asked = await client.send("s1", "Hello")
-    await eventually(lambda: len(asked.of("content_block_delta")) >= deltas, "the turn runs")
+    await client.send("s1", "Hello")
+    await eventually(lambda: any(map(is_child, tree.descendants([worker.pid]))), "the turn runs")
     found = [tree.seen(pid) for pid in tree.descendants([worker.pid])]
     by_name = {cmdline(process.pid): process for process in found if process is not None}
     (folder,) = (data / "workers").iterdir()
-    (child,) = [process for name, process in by_name.items() if name.startswith("sleep 600")]
-    (cli,) = [process for name, process in by_name.items() if "emulator.py" in name]
+    (child,) = [process for process in by_name.values() if is_child(process.pid)]
+    (cli,) = [process for name, process in by_name.items() if "--input-format=stream-json" in name]
     (guardian,) = [process for name, process in by_name.items() if "guardian.py" in name]
-    assert {cli.pid, child.pid} == tree.working_in(folder)
-    assert child.session == child.pid != cli.session
+    assert {cli.pid, child.pid} <= tree.working_in(folder)
+    assert child.session != cli.session == cli.pid
     return Scene(worker, guardian, cli, child)
+
+
+def is_child(pid: int) -> bool:
+    return cmdline(pid).startswith(("sleep 600", "tail -f"))
 
 
 def cmdline(pid: int) -> str:
@@ -177,7 +185,7 @@ def kill_stopped_worker(scene: Scene) -> list[tree.Seen]:
     return everybody
 
 
-SCENARIOS: list[Callable[[Scene], list[tree.Seen]]] = [
+SCENARIOS: list[Act] = [
     kill_worker,
     kill_group_of_worker,
     kill_cli,
@@ -203,12 +211,42 @@ def group(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("act", SCENARIOS, ids=lambda act: act.__name__)
 async def test_nothing_is_left_after_two_seconds(
-    act: Callable[[Scene], list[tree.Seen]], client: Client, nats_server: str, tmp_path: Path, group: str
+    act: Act, client: Client, nats_server: str, tmp_path: Path, group: str
 ) -> None:
     prefix = client.subjects.prefix
     with running_worker(nats_server, prefix, tmp_path, WARMWIRE_CONTROL_GROUP=group) as worker:
         doomed = act(await scene(client, worker, tmp_path))
         assert [] == await left(doomed)
+
+
+WITH_BASH = """#!/bin/sh
+for argument; do
+  shift
+  [ "$argument" = --tools= ] && argument=--tools=Bash
+  set -- "$@" "$argument"
+done
+exec {claude} "$@" --allowedTools=Bash
+"""
+
+
+@pytest.mark.claude
+@pytest.mark.parametrize("act", [kill_worker, kill_cli, kill_cli_and_worker], ids=lambda act: act.__name__)
+async def test_nothing_is_left_of_the_real_cli_and_its_tool(
+    act: Act, client: Client, nats_server: str, tmp_path: Path, group: str, claude_cli: Path
+) -> None:
+    cli = tmp_path / "cli"
+    cli.write_text(WITH_BASH.format(claude=claude_cli))
+    cli.chmod(0o755)
+    async with MessagesApi(Behaviour(tool="tail -f /dev/null")) as api:
+        settings = {
+            "WARMWIRE_CONTROL_GROUP": group,
+            "WARMWIRE_CLI": str(cli),
+            "ANTHROPIC_BASE_URL": api.url,
+            "ANTHROPIC_API_KEY": "made up",
+        }
+        data = tmp_path / "data"
+        with running_worker(nats_server, client.subjects.prefix, data, **settings) as worker:
+            assert [] == await left(act(await scene(client, worker, data)))
 
 
 async def test_a_cli_that_hangs_takes_its_child_along(

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from time import monotonic, sleep
 
 from warmwire.worker import cgroup, tree
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 FOLDER = "processes"
 GROUP = "cgroup"
+GROUP_ENDS_WITHIN = 1.0
+"""Seconds."""
 
 
 class Registry:
@@ -49,12 +52,18 @@ def clear(folder: Path) -> int:
     left = tree.working_in(folder)
     if (folder / FOLDER / _boot()).is_dir():
         left |= Registry(folder).running()
-    with contextlib.suppress(FileNotFoundError):
-        group = Path((folder / GROUP).read_text())
-        cgroup.kill(group)
-        cgroup.remove(group)
     tree.kill_trees(left)
+    with contextlib.suppress(FileNotFoundError):
+        _end_group(Path((folder / GROUP).read_text()))
     return len(left)
+
+
+def _end_group(group: Path) -> None:
+    """Waits a moment, as a group can only be removed once its members have ended."""
+    until = monotonic() + GROUP_ENDS_WITHIN
+    cgroup.kill(group)
+    while not cgroup.remove(group) and monotonic() < until:
+        sleep(GROUP_ENDS_WITHIN / 100)
 
 
 def _boot() -> str:
