@@ -180,7 +180,7 @@ class Cluster:
         """Wait until JetStream answers."""
         end = monotonic() + 30 * SECONDS
         while not await self._jetstream_answers():
-            if monotonic() > end:
+            if monotonic() > end or "Traceback" in worker.said:
                 raise NotInTime(f"JetStream does not answer: {self.servers[0].said[-1000:]}")
             await asyncio.sleep(0.1)  # the poll of this waiter, which has a deadline
 
@@ -257,7 +257,7 @@ class Cluster:
             self.workers.append(worker)
             if await worker.ready():
                 return worker
-            if monotonic() > end:
+            if monotonic() > end or "Traceback" in worker.said:
                 raise NotInTime(f"{worker.name} has ended: {worker.said[-2000:]}")
             await asyncio.sleep(1)  # the pause of a supervisor
 
