@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos check format constraints clean
+.PHONY: help up test chaos bench-ttft check format constraints clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 # --- set-up: each stamp is one finished installation, redone when what it was made from changes -------------------
 
@@ -39,6 +39,9 @@ test: $(VENV)/.installed-dev ## every test
 
 chaos: $(VENV)/.installed-dev ## processes and networks die under load; takes some minutes (docs/reference/chaos.md)
 	$(BIN)/python -m tests.system.chaos
+
+bench-ttft: $(VENV)/.installed-dev ## time to the first delta, cold, adopted, pinned, frozen, parked (docs/benchmarks.md)
+	$(BIN)/python bench/ttft.py
 
 check: $(VENV)/.installed-dev ## linters, types, import rules and generated documentation
 	$(BIN)/ruff check

@@ -61,6 +61,7 @@ async def start(nats_server: str, prefix: str, tmp_path: Path) -> AsyncIterator[
                 "prefix": prefix,
                 "data": tmp_path,
                 "drain_timeout": 5.0,
+                "spares": 0,
                 **settings,
             }
             return await stack.enter_async_context(running(WorkerSettings(**given)))

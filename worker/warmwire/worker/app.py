@@ -447,7 +447,7 @@ def machine_limits(settings: WorkerSettings) -> pool.Limits:
     )
     return replace(
         found,
-        spares=settings.spares if settings.spares is not None else int(not emulated),
+        spares=settings.spares,
         freeze_after=settings.freeze_after,
         park_after=settings.park_after,
     )

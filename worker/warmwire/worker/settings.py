@@ -27,12 +27,11 @@ class WorkerSettings(BrokerSettings):
     max_sessions: int | None = Field(
         None, ge=1, description="Sessions with a warm process. Default: as many as half the memory holds."
     )
-    spares: int | None = Field(
-        None,
+    spares: int = Field(
+        1,
         ge=0,
         le=64,
-        description="Processes that are started ahead of the conversations that will need them. "
-        "Default: 1 with a real CLI, 0 with the emulator.",
+        description="Processes that are started ahead of the conversations that will need them.",
     )
     freeze_after: float = Field(
         60.0,
