@@ -85,8 +85,13 @@ class Client:
         asked = Asked(turn or new_turn_id(now_ms))
         feed = await self.feeds.acquire(key)
         Follower(feed, self.store, asked.turn, asked.items.append).begin()
+        credential = options.pop("credential", None)
         message = UserMessage(
-            turn=asked.turn, content=content, options=TurnOptions(**options), sent_ms=now_ms
+            turn=asked.turn,
+            content=content,
+            options=TurnOptions(**options),
+            sent_ms=now_ms,
+            credential=credential,
         )
         await self.store.submit(key, message, {})
         return asked

@@ -8,7 +8,7 @@ from warmwire.broker.errors import BadInput
 from warmwire.broker.names import SessionKey
 from warmwire.broker.sealed import TOKEN_LIMIT, CannotOpen, PoolKey, SealingKey, Token, seal, unseal
 
-KEY = PoolKey.new()
+KEY = PoolKey.parse("wwkey_dGhlIHNhbWUga2V5IGluIGV2ZXJ5IHRlc3QgcnVuLi4")
 KEYS = {KEY.sealing.id: KEY}
 HERE = SessionKey("acme", "s1")
 TOKEN = Token("sk-ant-oat01-secret")

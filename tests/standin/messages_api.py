@@ -20,13 +20,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import json
 import re
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from queue import SimpleQueue
 from typing import Any, Self
 
@@ -49,6 +50,11 @@ INTERRUPTED = "[Request interrupted by user"
 SECRETS = {"authorization", "x-api-key", "cookie"}
 
 Json = dict[str, Any]
+
+
+def fingerprint(credential: str) -> str:
+    """Enough to tell credentials apart."""
+    return hashlib.sha256(credential.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class Request:
     path: str
     headers: dict[str, str]
     body: Json
+    credential: str  # names the key or token, as `fingerprint` does
 
 
 @dataclass
@@ -86,6 +93,7 @@ class MessagesApi:
     host: str = "127.0.0.1"
     port: int = 0
     once: deque[Behaviour] = field(default_factory=deque)
+    takes: set[str] = field(default_factory=set)  # fingerprints of credentials; none: it takes any
     requests: list[Request] = field(default_factory=list)
     _clients: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -127,7 +135,10 @@ class MessagesApi:
         if request.path == "/v1/messages/count_tokens":
             await client.send(200, {"input_tokens": len(json.dumps(request.body)) // 4})
         elif request.path == "/v1/messages":
-            await _behave(client, request.body, self.once.popleft() if self.once else self.behaviour)
+            behaviour = self.once.popleft() if self.once else self.behaviour
+            if self.takes and request.credential not in self.takes:
+                behaviour = replace(behaviour, error=401)
+            await _behave(client, request.body, behaviour)
         else:
             await client.send(404, _error(404))
 
@@ -150,7 +161,9 @@ class _Client:
         headers = {name.lower(): value.strip() for name, _, value in pairs}
         raw = await self._reader.readexactly(int(headers.get("content-length", "0")))
         shown = {name: value for name, value in headers.items() if name not in SECRETS}
-        return Request(method, target.partition("?")[0], shown, json.loads(raw) if raw else {})
+        credential = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+        body = json.loads(raw) if raw else {}
+        return Request(method, target.partition("?")[0], shown, body, fingerprint(credential))
 
     async def send(self, status: int, body: Json) -> None:
         data = json.dumps(body).encode()

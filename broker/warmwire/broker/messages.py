@@ -15,6 +15,9 @@ from warmwire.broker.errors import BadInput
 Content = str | tuple[dict[str, Any], ...]
 """A user message's content: text, or Messages API content blocks."""
 
+CREDENTIAL_LIMIT = 16 * 1024
+"""Characters of a sealed credential, at most."""
+
 RECORDED_TEXT_LIMIT = 256 * 1024
 """Bytes of answer text that a turn record keeps."""
 
@@ -48,6 +51,8 @@ class UserMessage(Message):
     content: Content
     options: TurnOptions = TurnOptions()
     sent_ms: int
+    credential: str | None = Field(None, max_length=CREDENTIAL_LIMIT)
+    """The user's token, sealed: see ``sealed``. No part of the digest, as each sealing is another text."""
 
     @property
     def digest(self) -> str:

@@ -142,6 +142,17 @@ def test_an_interrupt_cancels_queued_messages_if_told_to(cli: Start) -> None:
     assert "m3" == running.turn("third", "m3")[0]["command_uuid"]
 
 
+def test_a_credential_is_taken_from_stdin_and_replaced(cli: Start) -> None:
+    running = cli(TOKENS="one two")
+    endings = [only("result", running.turn())["terminal_reason"]]
+    for token in ("one", "three", "two"):
+        running.send(
+            {"type": "update_environment_variables", "variables": {"CLAUDE_CODE_OAUTH_TOKEN": token}}
+        )
+        endings.append(only("result", running.turn())["terminal_reason"])
+    assert ["api_error", "completed", "api_error", "completed"] == endings
+
+
 def test_end_session_ends_the_process(cli: Start) -> None:
     running = cli()
     running.turn()

@@ -167,7 +167,7 @@ NAMES = sorted(set(re.findall(r'"([A-Z][A-Z_]*[A-Z])"', Path(settings.__file__).
 
 
 def test_the_settings_are_known_to_the_next_test() -> None:
-    assert ["DELTAS", "FAULT", "FAULT_ON", "RATE", "STAMP", "STARTUP_MS", "TTFT_MS"] == NAMES
+    assert ["DELTAS", "FAULT", "FAULT_ON", "RATE", "STAMP", "STARTUP_MS", "TOKENS", "TTFT_MS"] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

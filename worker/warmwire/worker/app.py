@@ -39,6 +39,7 @@ from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
 from warmwire.worker import fence, machine, pool, registry
 from warmwire.worker.abilities import abilities, doubt, probe
+from warmwire.worker.credentials import Keys
 from warmwire.worker.fence import Fence
 from warmwire.worker.host import IN_PROGRESS, NAK, TERMINATE, Host, Lost, Services
 from warmwire.worker.launch import find_claude
@@ -72,6 +73,7 @@ class Worker:
         self._settings = settings
         self._subjects = Subjects(settings.prefix)
         self._command = cli_command(settings.cli)
+        self._keys = Keys.load(settings.pool_key_file)
         self._limits = machine_limits(settings)
         self._hosts: dict[SessionKey, Host] = {}
         self._opening: dict[SessionKey, asyncio.Future[None]] = {}
@@ -117,6 +119,7 @@ class Worker:
             self._sender,
             self._ended,
             self._leave,
+            self._keys,
         )
         self._beats = heartbeat.HeartbeatThread(settings.nats, subjects, self._beat)
         self._beats.start()

@@ -78,6 +78,11 @@ def set_model_line(model: str | None) -> bytes:
     return _control(SET_MODEL, {"subtype": "apply_flag_settings", "settings": {"model": model}})
 
 
+def credential_line(token: str) -> bytes:
+    """A user's OAuth token, from the next call of the API on; for a process without an API key."""
+    return _line({"type": "update_environment_variables", "variables": {"CLAUDE_CODE_OAUTH_TOKEN": token}})
+
+
 def refuse_line(request_id: str, reason: str) -> bytes:
     """Answer a `ControlRequest`: left without an answer it would hang the turn."""
     answer = {"subtype": "error", "request_id": request_id, "error": reason}

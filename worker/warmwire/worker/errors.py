@@ -1,6 +1,7 @@
 """What can go wrong in a worker.
 
     WorkerError
+    ├── CredentialRefused   a user's credential cannot be used; carries an `ErrorCode`
     └── CliError            carries an `ErrorCode`
         ├── CliMissing      the command is not there or may not be run
         ├── CliStartFailed  it is there, but the process could not be started
@@ -32,6 +33,8 @@ class ErrorCode(StrEnum):
     # The API said no.
     AUTH_FAILED = "auth_failed", "The API refused the credential.", False
     INVALID_REQUEST = "invalid_request", "The API refused the request as invalid.", False
+    CREDENTIAL_EXPIRED = "credential_expired", "The credential was sent too long ago.", True
+    CREDENTIAL_UNREADABLE = "credential_unreadable", "The credential cannot be opened.", False
     MODEL_NOT_FOUND = (
         "model_not_found",
         "The API does not know the model, or the credential may not use it.",
@@ -60,6 +63,14 @@ class ErrorCode(StrEnum):
 
 class WorkerError(Exception):
     """The root: everything a worker raises on purpose."""
+
+
+class CredentialRefused(WorkerError):
+    """A user's credential is of no use; the text never holds it."""
+
+    def __init__(self, code: ErrorCode, why: str) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 class CliError(WorkerError):

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any, TypeVar
 
 import structlog
@@ -35,7 +35,8 @@ from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
 from warmwire.worker import claude, pool, transcript
-from warmwire.worker.errors import CliError, ErrorCode
+from warmwire.worker.credentials import Keys
+from warmwire.worker.errors import CliError, CredentialRefused, ErrorCode
 from warmwire.worker.session import Session, Stage
 from warmwire.worker.settings import WorkerSettings
 from warmwire.worker.supply import Supply
@@ -84,6 +85,7 @@ class Services:
     ended: Callable[[SessionKey, Ended], None]
     leave: Callable[[Host, Coroutine[Any, Any, None]], None]
     """Carries out a host's end, which ends the host's own tasks."""
+    keys: Keys
 
 
 class Lost(Exception):
@@ -327,8 +329,9 @@ class Host:
 
     async def _need_cli(self, need: NeedCli) -> list[Command]:
         try:
-            await self._cli.provide(need.model, need.system_prompt, self._conversation)
-        except CliError as error:
+            token = self._services.keys.open(need.credential, self.key, time())
+            await self._cli.provide(need.model, need.system_prompt, self._conversation, token)
+        except (CliError, CredentialRefused) as error:
             log.error("no CLI", session=str(self.key), error=str(error))  # noqa: TRY400 - its text says it all
             return self._session.cli_failed(error.code, monotonic())
         return self._session.cli_ready(monotonic())

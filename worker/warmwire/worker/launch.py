@@ -24,8 +24,11 @@ FLAGS = (
     "--disable-slash-commands",
 )
 
+CREDENTIAL = "ANTHROPIC_API_KEY"
+"""The pool's credential."""
+
 # All that a CLI sees of the worker's environment. Its credential and address pass, other secrets do not.
-PASSED = ("PATH", "LANG", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY")
+PASSED = ("PATH", "LANG", "ANTHROPIC_BASE_URL", CREDENTIAL)
 PASSED_PREFIX = "WARMWIRE_EMULATOR_"
 
 # The CLI's default of 10 keeps a viewer waiting for over a minute before it hears of an error; 2 rides out a
@@ -52,12 +55,14 @@ def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by 
     model: str | None = None,
     system_prompt: str | None = None,
     resume: Path | None = None,
+    pooled: bool = True,
 ) -> Launch:
     """Start `command`, which has `folder` to itself; `environment` is the worker's.
 
     For a new conversation with the CLI's own id `session` (a UUID); with `resume`, the absolute path of a
     transcript, for that one, whose id is not said again; with neither, for one that is not known yet: it
-    is told its system prompt and its model when it is adopted, and chooses its id itself.
+    is told its system prompt and its model when it is adopted, and chooses its id itself. Unless ``pooled``
+    it does not get the pool's credential, which would win over the user's that it is told later.
     """
     home, work, scratch = folder / "home", folder / "work", folder / "tmp"
     config = home / ".claude"
@@ -70,7 +75,7 @@ def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by 
     return Launch(
         argv=(*command, *FLAGS, *bound),
         env={
-            **_passed(environment),
+            **_passed(environment if pooled else without_credential(environment)),
             "HOME": str(home),
             "CLAUDE_CONFIG_DIR": str(config),
             "TMPDIR": str(scratch),
@@ -92,6 +97,11 @@ def transcript_path(folder: Path, session: str) -> Path:
     into that file and mirror all of it once more, and what is stored would double with each resume.
     """
     return folder / "resume" / f"{session}.jsonl"
+
+
+def without_credential(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the pool's credential."""
+    return {name: value for name, value in environment.items() if name != CREDENTIAL}
 
 
 def _passed(environment: Mapping[str, str]) -> dict[str, str]:

@@ -400,7 +400,7 @@ class Session:
         self.stage = Stage.STARTING
         message = turn.held.message
         started = Started(attempt=turn.attempt, epoch=self.epoch, worker=self._worker, digest=message.digest)
-        need = NeedCli(message.options.model, message.options.system_prompt)
+        need = NeedCli(message.options.model, message.options.system_prompt, message.credential)
         return [PutRecord(message.turn, started), need]
 
     def _give(self, now: float) -> list[Command]:

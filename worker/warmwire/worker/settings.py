@@ -53,6 +53,11 @@ class WorkerSettings(BrokerSettings):
     stall_timeout: float = Field(
         300.0, gt=0, description="Seconds of silence of a CLI within a turn after which it is stopped."
     )
+    pool_key_file: Path | None = Field(
+        None,
+        description="File with the pool's private keys, one a line, for users' own tokens; `warmwire keygen` "
+        "makes one.",
+    )
     control_group: bool = Field(
         True,
         description="Take a control group of its own, where that is allowed: the surest way to leave nothing "

@@ -73,6 +73,7 @@ class NeedCli:
 
     model: str | None
     system_prompt: str | None
+    credential: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import structlog
 
+from warmwire.broker.sealed import Token
 from warmwire.worker import claude
+from warmwire.worker.credentials import hidden
 from warmwire.worker.errors import CliGone, ErrorCode
-from warmwire.worker.launch import launch, prompt_or_default, transcript_path
+from warmwire.worker.launch import CREDENTIAL, launch, prompt_or_default, transcript_path
 from warmwire.worker.pool import Adopt, Need, Own, Spawn, Tier, Use, serve
 from warmwire.worker.process import CliProcess, Exit
 from warmwire.worker.supply import Supply
@@ -42,6 +44,8 @@ class Warm:
         self._process: CliProcess | None = None
         self._generation = 0  # of the process: what an earlier one still says is nobody's business
         self._model: str | None = None
+        self._token: Token | None = None  # the user's, that it has been told
+        self._pooled = True  # it was started with the pool's credential
         self._has_spoken = False
         self._frozen = False
         self._held = False
@@ -61,26 +65,41 @@ class Warm:
     # -- for a turn
 
     async def provide(
-        self, model: str | None, system_prompt: str | None, conversation: Callable[[], Awaitable[bytes]]
+        self,
+        model: str | None,
+        system_prompt: str | None,
+        conversation: Callable[[], Awaitable[bytes]],
+        token: Token | None = None,
     ) -> None:
-        """See to it that a process with the conversation so far is there, on this model. Raises CliError."""
-        own = Own(self._model) if self.running else None
+        """See to it that a process with the conversation so far is there, on this model. Raises CliError.
+
+        It works with the user's token, or with the pool's credential and never with another user's.
+        """
+        own = Own(self._model) if self.running and self._suits(token) else None
         past = b"" if own else await conversation()
         need = Need(PROFILE, model, new=not past)
-        match serve(need, own, self._supply.spares(), self._supply.can):
+        spares = self._supply.spares() if token is None or not _pool_has_credential() else ()
+        match serve(need, own, spares, self._supply.can):
             case Use(set_model):
                 self._thaw()
+                self._tell_token(token)
                 if set_model:
                     self._tell_model(model)
             case Adopt(spare):
-                await self._adopt(spare, model, system_prompt)
+                await self._adopt(spare, model, system_prompt, token)
             case Spawn():
                 past = past or await conversation()
                 await self.end()
-                await self._spawn(model, system_prompt, past)
+                await self._spawn(model, system_prompt, past, token)
         self._model = model
 
-    async def _adopt(self, number: int, model: str | None, system_prompt: str | None) -> None:
+    def _suits(self, token: Token | None) -> bool:
+        """A process cannot forget a token, and the pool's credential would win over one."""
+        return self._token is None if token is None else not self._pooled
+
+    async def _adopt(
+        self, number: int, model: str | None, system_prompt: str | None, token: Token | None
+    ) -> None:
         spare = self._supply.take(number)  # before anything else may run: nobody else gets it
         try:
             await self.end()
@@ -90,12 +109,16 @@ class Warm:
             self._supply.discard(spare)
             raise
         self._folder, self._has_spoken = spare.folder, spare.ready
+        self._pooled = _pool_has_credential()
         self._take(process)
+        self._tell_token(token)
         process.write(claude.adopt_line(prompt_or_default(system_prompt)))
         if model is not None:
             self._tell_model(model)
 
-    async def _spawn(self, model: str | None, system_prompt: str | None, past: bytes) -> None:
+    async def _spawn(
+        self, model: str | None, system_prompt: str | None, past: bytes, token: Token | None
+    ) -> None:
         session, resume = str(uuid.uuid4()), None
         if past:
             resume = transcript_path(self._folder, claude.session_of_transcript(past) or session)
@@ -108,10 +131,13 @@ class Warm:
             session=session,
             system_prompt=system_prompt,
             resume=resume,
+            pooled=token is None,
         )
         self._generation += 1
         self._has_spoken = False
+        self._pooled = token is None and _pool_has_credential()
         self._take(await self._supply.start(plan, *self._ears()))
+        self._tell_token(token)
 
     def _take(self, process: CliProcess) -> None:
         self._process = process
@@ -119,6 +145,11 @@ class Warm:
 
     def _tell_model(self, model: str | None) -> None:
         self.write(claude.set_model_line(model))
+
+    def _tell_token(self, token: Token | None) -> None:
+        if token is not None and token != self._token:
+            self.write(claude.credential_line(token.value))
+            self._token = token
 
     # -- what it says, what it is told
 
@@ -134,13 +165,14 @@ class Warm:
     def _lines(self, generation: int, lines: list[bytes]) -> None:
         if generation == self._generation:
             self._has_spoken = True
-            self._heard(lines)
+            self._heard(lines if self._token is None else [hidden(line, self._token) for line in lines])
 
     def _exited(self, generation: int, exit_: Exit) -> None:
         if generation != self._generation:
             return
         self._process = None
-        log.info("CLI ended", code=exit_.returncode, stderr=exit_.stderr[-500:])
+        stderr = hidden(exit_.stderr.encode(), self._token).decode()
+        log.info("CLI ended", code=exit_.returncode, stderr=stderr[-500:])
         self._failed(self.loss)
 
     @property
@@ -199,7 +231,12 @@ class Warm:
         process, self._process = self._process, None
         self._generation += 1
         self._frozen = False
+        self._token = None
         return process
+
+
+def _pool_has_credential() -> bool:
+    return bool(os.environ.get(CREDENTIAL))
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from warmwire.worker.emulation.session import Session
     from warmwire.worker.emulation.turn import Step
 
+TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105 - the name of one
 CHUNK = 65536  # bytes read from stdin at a time
 
 
 class Emulator:
-    def __init__(self, session: Session, settings: Settings) -> None:
+    def __init__(self, session: Session, settings: Settings, env: Mapping[str, str]) -> None:
         self.session, self.settings = session, settings
         self.queue: list[Message] = []
         self.seen: set[str] = set()  # uuids of messages, whatever became of them
         self.busy = self.interrupting = self.closed = self.signalled = False
         self.unread = b""
+        self.takes_tokens = not env.get("ANTHROPIC_API_KEY")  # it wins over a token
+        session.token = env.get("ANTHROPIC_API_KEY") or env.get(TOKEN, "")
         self.wakeup, alarm = posix.pipe()
         self.inputs = [0, self.wakeup]
         _signal.signal(_signal.SIGINT, lambda *_: posix.write(alarm, b"!"))
@@ -97,7 +100,13 @@ class Emulator:
             self.accept(value)
         elif isinstance(value, dict) and value.get("type") == "control_request":
             self.control(value)
+        elif isinstance(value, dict) and value.get("type") == "update_environment_variables":
+            self.update(value.get("variables"))
         # Everything else is ignored, as the real CLI does.
+
+    def update(self, variables: object) -> None:
+        if isinstance(variables, dict) and self.takes_tokens:
+            self.session.token = str(variables.get(TOKEN, self.session.token))
 
     def accept(self, value: Json) -> None:
         body = value.get("message")
@@ -223,6 +232,6 @@ def main(argv: list[str], env: Mapping[str, str]) -> int:
         refuse("emulator: exits at its start, as WARMWIRE_EMULATOR_FAULT asks")
     time.sleep(settings.startup)
     try:
-        return Emulator(open_session(flags, env), settings).run()
+        return Emulator(open_session(flags, env), settings, env).run()
     except BrokenPipeError:
         refuse("emulator: nobody reads stdout any more")

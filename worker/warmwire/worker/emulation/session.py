@@ -38,6 +38,7 @@ class Session:
         self.results = 0
         self.failed = False  # whether the last result was an error: the exit code tells
         self.microdollars = 0
+        self.token = ""
 
     def recollect(self, entries: list[Json], at: str | None, drops: str | None) -> None:
         """Take over the conversation of a transcript, up to the entry `at`, which only `drops` may follow."""

@@ -24,6 +24,7 @@ API_ERRORS = {
     500: ("api_error", "unknown"),
     529: ("overloaded_error", "overloaded"),
 }
+UNAUTHORIZED = 401
 PLAIN_FAULTS = ("exit-at-start", "bad-line", "child", "tool")
 NUMBERED_FAULTS = ("crash", "hang", "deaf", "error", "retry", "long-line")
 MAX_COUNT = 10**8  # deltas, or bytes of a long line
@@ -39,6 +40,11 @@ class Settings:
         self.stamp = self._number("STAMP", 0, 0, 1) == 1
         self.fault, self.count = self._fault()
         self._word = env.get(PREFIX + "FAULT_ON", "")
+        self.tokens = env.get(PREFIX + "TOKENS", "").split()
+
+    def refuses(self, token: str) -> bool:
+        """Whether the API that is played does not take this credential."""
+        return bool(self.tokens) and token not in self.tokens
 
     def fault_for(self, text: str) -> str:
         return self.fault if self._word in text else ""

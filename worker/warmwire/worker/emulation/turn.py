@@ -7,7 +7,7 @@ import time
 
 from warmwire.worker.emulation.codec import encode_text, line, new_uuid, timestamp, usage
 from warmwire.worker.emulation.session import INTERRUPTED, text_of
-from warmwire.worker.emulation.settings import API_ERRORS
+from warmwire.worker.emulation.settings import API_ERRORS, UNAUTHORIZED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class Turn:
 
     def steps(self) -> Iterator[Step]:
         yield from self.prepare()
-        if self.fault == "error":
-            yield from self.fail()
+        if self.fault == "error" or self.settings.refuses(self.session.token):
+            yield from self.fail(self.settings.count if self.fault == "error" else UNAUTHORIZED)
             return
         if self.fault == "retry":
             yield from self.cut_message()
@@ -206,9 +206,8 @@ class Turn:
         self.due += self.settings.ttft
         yield self.requesting()
 
-    def fail(self) -> Iterator[Step]:
+    def fail(self, status: int) -> Iterator[Step]:
         """The API refuses; the CLI says so in a message of its own making."""
-        status = self.settings.count
         kind, error = API_ERRORS[status]
         text = f"API Error: {status} {kind} (made up by the warmwire emulator)"
         about = {"api_error_status": status, "api_error_type": kind}
