@@ -65,9 +65,7 @@ async def test_each_is_told_to_who_asks_for_it(bare: Broker, beating: Beating) -
     await eventually(lambda: len(heard) >= 2, "two heartbeats")
 
 
-async def test_they_stop_while_the_main_loop_is_stuck_and_go_on_after_it(
-    bare: Broker, beating: Beating
-) -> None:
+async def test_they_stop_while_the_main_loop_is_stuck_and_go_on_after_it(beating: Beating) -> None:
     beating.thread.start()
     await eventually(lambda: beating.beats, "the first heartbeat")
     beating.later = STUCK_AFTER

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from warmwire.broker import sender as module
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.sender import WAITING_LIMIT, Sender
 
@@ -41,8 +40,13 @@ class Line:
 
 
 @asynccontextmanager
-async def sending(line: Line, window: float = LONG) -> AsyncIterator[Sender]:
-    sender = Sender(line, window)  # type: ignore[arg-type]  # all that it uses of a Bus
+async def sending(
+    line: Line,
+    window: float = LONG,
+    may_send: Callable[[], bool] = lambda: True,
+    limit: int = WAITING_LIMIT,
+) -> AsyncIterator[Sender]:
+    sender = Sender(line, window, may_send, limit)  # type: ignore[arg-type]  # all that it uses of a Bus
     sender.start()
     yield sender
     await sender.stop()
@@ -126,18 +130,29 @@ class TestHolding:
         async with sending(line) as sender:
             sender.hold()
             sender.send("x", b"1", at_once=True)
-            await asyncio.sleep(0.01)
+            flushing = asyncio.create_task(sender.flush())
+            await asyncio.sleep(0)
             assert [] == line.sent
             sender.go_on()
-            await line.has(b"1")
+            await flushing
+            assert [b"1"] == line.sent
+
+    async def test_begins_by_itself_when_nothing_may_be_sent(self, line: Line) -> None:
+        allowed = False
+        async with sending(line, may_send=lambda: allowed) as sender:
+            sender.send("x", b"1", at_once=True)
+            flushing = asyncio.create_task(sender.flush())
+            await asyncio.sleep(0)
+            assert [] == line.sent
+            allowed = True
+            sender.go_on()
+            await flushing
+            assert [b"1"] == line.sent
 
 
 class TestDropping:
-    async def test_begins_at_the_bound_and_ends_below_it(
-        self, line: Line, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(module, "WAITING_LIMIT", 10)
-        async with sending(line) as sender:
+    async def test_begins_at_the_bound_and_ends_below_it(self, line: Line) -> None:
+        async with sending(line, limit=10) as sender:
             line.free.clear()
             with capture_logs() as said:
                 for data in (b"12345", b"67890", b"over", b"over"):

@@ -28,9 +28,16 @@ class Sender:
     Once ``may_send`` says no it holds them, as after ``hold``, until ``go_on``.
     """
 
-    def __init__(self, bus: Bus, window: float, may_send: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        window: float,
+        may_send: Callable[[], bool] = lambda: True,
+        limit: int = WAITING_LIMIT,
+    ) -> None:
         self._bus = bus
         self._window = window
+        self._limit = limit
         self._may_send = may_send
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._bytes = 0
@@ -49,7 +56,7 @@ class Sender:
 
     def send(self, subject: str, data: bytes, *, at_once: bool) -> None:
         """Hand over one event; never blocks. Without ``at_once`` it may wait for the window, in seconds."""
-        if self._bytes + len(data) > WAITING_LIMIT:
+        if self._bytes + len(data) > self._limit:
             self._drop(1, "too much waits to be sent")
             return
         self._bytes += len(data)
