@@ -101,6 +101,7 @@ COMMANDS: dict[str, Role | Other] = {
         "warmwire.compose.cli:run_up",
     ),
     "chat": Other("Talk to it in this terminal.", "warmwire.compose.chat:chat"),
+    "keygen": Other("Make a key pair for users' own tokens.", "warmwire.compose.pool_key:keygen"),
     "worker": Role(
         "Run one worker.", WORKER, "warmwire.worker.settings:WorkerSettings", "warmwire.worker.app:main"
     ),

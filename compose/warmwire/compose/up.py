@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -18,12 +19,14 @@ from .child import Child, say
 from .data import locked
 from .errors import StartError
 from .nats_server import CHOOSE_A_PORT, NatsServer
+from .pool_key import public_half
 from .probe import check_nats, check_settings, missing, without_password
 from .settings import UpSettings
 
 POLL = 0.03  # seconds between two looks at something that is about to be ready
 # -P: a file in the user's folder must not be taken for one of our modules
 ROLES = {role: [sys.executable, "-P", "-m", f"warmwire.{role}"] for role in ("worker", "edge")}
+KEY_FILE, PUBLIC_KEY = "WARMWIRE_POOL_KEY_FILE", "WARMWIRE_POOL_PUBLIC_KEY"
 FORCED = 1  # exit code after a second signal: something may not have been finished
 
 
@@ -38,8 +41,9 @@ async def up(settings: UpSettings, roles: Mapping[str, list[str]] = ROLES) -> in
 
 
 def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
-    """Only workers call the API; what faces the network has no business with the key."""
-    return {name: value for name, value in environment.items() if not name.startswith("ANTHROPIC_")}
+    """Only workers call the API and open users' tokens; what faces the network has no keys."""
+    ours = ("ANTHROPIC_", "CLAUDE_", KEY_FILE)
+    return {name: value for name, value in environment.items() if not name.startswith(ours)}
 
 
 def _log_to_stderr() -> None:
@@ -59,6 +63,7 @@ class Supervisor:
         self._roles = roles
         self._over: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._forced = False
+        self._key_file = Path(os.environ.get(KEY_FILE) or settings.data / "pool.key").absolute()
         self._nats: list[Child] = []
         self._workers: list[Child] = []
         self._edges: list[Child] = []
@@ -77,9 +82,11 @@ class Supervisor:
     async def _start(self) -> None:
         url = self._settings.nats or await self._start_nats()
         say(f"NATS at {without_password(url)}")
-        environment = self._environment(url)
-        self._workers = self._launch("worker", self._settings.workers, environment)
-        self._edges = self._launch("edge", self._settings.edges, without_credentials(environment))
+        environment, public = self._environment(url), str(public_half(self._key_file))
+        for_workers = {**environment, KEY_FILE: str(self._key_file)}
+        for_edges = {**without_credentials(environment), PUBLIC_KEY: public}
+        self._workers = self._launch("worker", self._settings.workers, for_workers)
+        self._edges = self._launch("edge", self._settings.edges, for_edges)
         await self._wait_until_ready()
         for child in self._all:
             child.settled = True
