@@ -14,7 +14,7 @@ from typing import Any
 
 from warmwire.broker import envelope as codec
 from warmwire.broker import streams
-from warmwire.broker.bus import Arrived, Bus, connect
+from warmwire.broker.bus import Arrived, Bus, Subscription, connect
 from warmwire.broker.envelope import EnvelopeWriter, Position
 from warmwire.broker.events import (
     Block,
@@ -56,6 +56,7 @@ class Owned:
     published: list[Published] = field(default_factory=list)
     running: str | None = None
     text: str = ""
+    subscription: Subscription | None = None
 
     @property
     def seq(self) -> int:
@@ -72,6 +73,7 @@ class FakeWorker:
         self.store = Store(bus, self.subjects)
         self.bus = bus
         self.interrupts: list[str | None] = []
+        self.closed: list[str] = []
         self.draining = False
         self.forgetful = False
         self._stopping = False
@@ -123,10 +125,19 @@ class FakeWorker:
                 await turn.delta(delta)
             await turn.complete()
 
+    async def leave(self, key: SessionKey) -> None:
+        """Own the session no longer; what the records say stays."""
+        owned = self._owned.pop(key)
+        if owned.subscription is not None:
+            await owned.subscription.unsubscribe()
+
     async def _claim(self, key: SessionKey) -> Owned:
-        epoch = await self.store.claim(key, OwnerRecord(worker=self.id, nonce=uuid.uuid4().hex), 0)
+        before = await self.store.owner(key)
+        record = OwnerRecord(worker=self.id, nonce=uuid.uuid4().hex)
+        epoch = await self.store.claim(key, record, before.sequence if before else 0)
         owned = Owned(key, epoch)
-        await self.bus.subscribe(self.subjects.control(key), partial(self._asked, owned))
+        asked = partial(self._asked, owned)
+        owned.subscription = await self.bus.subscribe(self.subjects.control(key), asked)
         await self.bus.flush()
         return owned
 
@@ -136,8 +147,16 @@ class FakeWorker:
             self._begin(self.bus.publish(message.reply, self._view(owned, request).encode()))
         elif isinstance(request, Interrupt):
             self.interrupts.append(request.turn)
-            reply = InterruptReply(turn=request.turn if request.turn == owned.running else None)
+            reply = InterruptReply(turn=owned.running if request.turn in (None, owned.running) else None)
             self._begin(self.bus.publish(message.reply, reply.encode()))
+        else:
+            self.closed.append(owned.key.session)
+            self._begin(self._release(owned, message.reply))
+
+    async def _release(self, owned: Owned, reply: str) -> None:
+        await self.bus.publish(reply, b"{}")
+        await self.store.release(owned.key, owned.epoch, uuid.uuid4().hex)
+        await self.leave(owned.key)
 
     def _view(self, owned: Owned, request: Replay) -> OwnerView:
         events = None if self.forgetful else _after(owned, request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -119,6 +120,7 @@ async def test_sigterm_ends_a_turn_that_goes_on_in_bounded_time_and_it_can_be_re
         await turn.start()
         cursor = (await answer.until("content_block_start"))[-1][2]
         edge.send_signal(signal.SIGTERM)
+        assert re.fullmatch(rb"retry: \d{3,4}\n\n", await answer.frame())  # not all at the same moment
         assert await answer.frame() == b""  # a proper end of the response, and no [DONE]
         assert await edge.wait() == 0
     async with process(worker, nats_server) as (_, wire):

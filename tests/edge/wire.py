@@ -75,6 +75,10 @@ class Answer:
         rest, self._rest = self._rest, b""
         return rest
 
+    async def json(self) -> Any:
+        """The body of an answer."""
+        return json.loads(await self.body())
+
     async def problem(self) -> dict[str, Any]:
         """The body of an error answer."""
         assert self.headers["content-type"] == "application/problem+json"
@@ -142,6 +146,20 @@ class Wire:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         given = {"content-type": "application/json", **(headers or {})}
         return await self.request("POST", "/v1/chat/stream", given, content)
+
+    async def send(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
+        """A request with a JSON body, if any; underscores in header names are dashes."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is None:
+            return await self.request(method, path, given)
+        return await self.request(
+            method, path, {"content-type": "application/json", **given}, json.dumps(body).encode()
+        )
+
+    async def watch(self, session: str, cursor: str | None = None, query: str = "") -> Answer:
+        """Watch a session."""
+        headers = {"last-event-id": cursor} if cursor is not None else {}
+        return await self.request("GET", f"/v1/sessions/{session}/events{query}", headers)
 
     async def resume(self, session: str, cursor: str) -> Answer:
         """Come back as an EventSource does."""

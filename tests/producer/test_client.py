@@ -239,8 +239,8 @@ async def test_two_tries_are_one_acceptance(
 ) -> None:
     submit, calls = Store.submit, []
 
-    async def answer_lost(store: Store, *arguments: object) -> object:
-        calls.append(await submit(store, *arguments))  # type: ignore[arg-type]
+    async def answer_lost(store: Store, *arguments: Any, **options: Any) -> object:
+        calls.append(await submit(store, *arguments, **options))
         if len(calls) == 1:
             raise Unavailable("the answer was lost")
         return calls[-1]

@@ -399,7 +399,7 @@ class Follower:
         self._feed.listeners.append(self._live)
         try:
             missed = await self._missed(cursor)
-            _check_bound(self._waiting)
+            check_bound(self._waiting)
         except BaseException:
             self.stop()
             raise
@@ -472,7 +472,8 @@ class Follower:
         return item.terminal or item.position > self._position
 
 
-def _check_bound(waiting: list[Item]) -> None:
+def check_bound(waiting: list[Item]) -> None:
+    """Raises Unavailable."""
     if len(waiting) > WAITING_LIMIT:
         raise Unavailable(f"more than {WAITING_LIMIT} events came while the past was asked for")
 

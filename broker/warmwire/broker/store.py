@@ -84,11 +84,18 @@ class Store:
     # -- the queue
 
     async def submit(
-        self, key: SessionKey, message: UserMessage, headers: dict[str, str], *, only_if_idle: bool = False
+        self,
+        key: SessionKey,
+        message: UserMessage,
+        headers: dict[str, str],
+        *,
+        only_if_idle: bool = False,
+        repeated: bool = False,
     ) -> Accepted:
         """Accept a user message: from here on it is not lost.
 
         ``only_if_idle`` is judged by the server as it stores the message, so no two of them both get in.
+        ``repeated`` stores a message again that the server still takes for a duplicate.
 
         Raises:
             Conflict: ``only_if_idle``, and another message of the session waits or runs.
@@ -98,10 +105,9 @@ class Store:
         """
         subject = self._subjects.requests(key)
         condition = _expecting(0) if only_if_idle else {}
+        name = {} if repeated else {"Nats-Msg-Id": f"{key}.{message.turn}"}
         try:
-            ack = await self._put(
-                subject, message.encode(), {**headers, **condition, "Nats-Msg-Id": f"{key}.{message.turn}"}
-            )
+            ack = await self._put(subject, message.encode(), {**headers, **condition, **name})
         except _Refused as error:
             if error.code == _WRONG_LAST:
                 return await self._stored_before(key, message.turn, error)

@@ -3,10 +3,11 @@
 Leaving, on SIGTERM or SIGINT; a second signal ends the process at once:
 
 1. ``/readyz`` says no: a balancer sends nobody new.
-2. The port is closed; other edges on it take the new connections.
-3. Streams go on for ``drain_timeout`` seconds, as most turns end in that time.
-4. What is left is finished where it stands; its viewers come back elsewhere with their cursor.
-5. The connection to NATS closes.
+2. Viewers of whole sessions, who would stay for ever, are sent elsewhere, each after a while of its own.
+3. The port is closed; other edges on it take the new connections.
+4. Streams of a turn go on for ``drain_timeout`` seconds, as most turns end in that time.
+5. What is left is finished where it stands; its viewers come back elsewhere with their cursor.
+6. The connection to NATS closes.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from warmwire.broker import role
 
-from . import assets, routes
+from . import assets, routes, sessions, websocket
+from .chat import ESCAPED, ROOM
 from .edge import Edge
 from .errors import AddressError
 from .settings import EdgeSettings
 from .stream import CUT
 from .tracing import Traced
+from .websocket import Protocol as WebSocketProtocol
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +66,8 @@ def build(edge: Edge) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(routes.router(edge))
+    app.include_router(sessions.router(edge))
+    app.include_router(websocket.router(edge))
     app.include_router(assets.router())
     routes.answer_problems(app)
     app.add_middleware(Traced)
@@ -106,7 +111,7 @@ async def serve(settings: EdgeSettings, listening: socket.socket) -> int:
     log.info("edge ready", host=settings.host, port=listening.getsockname()[1])
     await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
     leaving.cancel()
-    edge.draining = True
+    edge.drain()
     server.should_exit = True
     await _let_streams_end(edge, settings.drain_timeout)
     await serving
@@ -127,7 +132,11 @@ def server_config(app: FastAPI, settings: EdgeSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=Protocol,
-        ws="none",
+        ws=WebSocketProtocol,
+        ws_max_size=settings.max_message_bytes * ESCAPED + ROOM,
+        ws_ping_interval=settings.keepalive,
+        ws_ping_timeout=settings.viewer_patience,
+        ws_per_message_deflate=False,  # tens of kilobytes per connection, and deltas do not shrink
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from time import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import Request as HttpRequest
 
 from warmwire.broker.messages import TurnOptions
@@ -20,6 +20,8 @@ ROOM = 64 * 1024
 """Bytes of a body beside the message."""
 ESCAPED = 3
 """Times that JSON may lengthen text that people write: é has two bytes in UTF-8 and six as an escape."""
+ROLLUP_LIMIT = 500
+"""Milliseconds that a viewer may have deltas gathered for, at most."""
 
 Message = Annotated[
     Any,  # judged by `prepare`, which says what is wrong better than a union can
@@ -47,6 +49,12 @@ SessionId = Annotated[
 ]
 
 
+class Rollup(BaseModel):
+    """What of a URL counts when a stream is resumed."""
+
+    rollup_ms: int = Field(0, ge=0, le=ROLLUP_LIMIT)
+
+
 class ChatRequest(BaseModel):
     """The body of ``POST /v1/chat/stream``."""
 
@@ -65,6 +73,7 @@ class ChatRequest(BaseModel):
     on_worker_loss: Literal["retry", "fail"] = "retry"
     double_texting: Literal["enqueue", "interrupt", "reject"] = "enqueue"
     on_disconnect: Literal["continue", "cancel"] = "continue"
+    rollup_ms: int = Field(0, ge=0, le=ROLLUP_LIMIT)
 
     def prepared(self, limit: int, idempotency_key: str | None = None) -> Request:
         """The user message to publish; ``limit`` is in bytes. Raises BadInput."""
@@ -74,7 +83,7 @@ class ChatRequest(BaseModel):
         return prepare(
             SessionKey(DEFAULT_TENANT, session),
             self.message,
-            TurnOptions(**self.model_dump(exclude={"message", "session_id"})),
+            TurnOptions(**self.model_dump(include=set(TurnOptions.model_fields))),
             now_ms=round(time() * 1000),
             limit=limit,
             idempotency_key=idempotency_key,
@@ -83,16 +92,20 @@ class ChatRequest(BaseModel):
 
 async def from_body(http: HttpRequest, limit: int) -> ChatRequest:
     """The chat request in a body; ``limit`` is that of the message in bytes. Raises Problem."""
+    return validated(ChatRequest, await json_body(http, limit))
+
+
+async def json_body(http: HttpRequest, limit: int) -> bytearray:
+    """A body that is declared as JSON, for a message of at most ``limit`` bytes. Raises Problem."""
     media_type = http.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Problem(Kind.WRONG_MEDIA_TYPE, f"content-type is {media_type or 'absent'}", "content-type")
-    body = await _read(http, limit)
-    return _validated(lambda: ChatRequest.model_validate_json(body))
+    return await _read(http, limit)
 
 
 def from_query(query: Mapping[str, str]) -> ChatRequest:
     """The chat request in a URL. Raises Problem."""
-    request = _validated(lambda: ChatRequest.model_validate(dict(query)))
+    request = validated(ChatRequest, query)
     if request.session_id is None:
         raise Problem(Kind.INVALID_FIELD, "session_id is needed, so that a reconnect finds it", "session_id")
     return request
@@ -116,19 +129,25 @@ def _too_large(limit: int) -> Problem:
     return Problem(Kind.MESSAGE_TOO_LARGE, f"message may have {limit} bytes", "message", limit)
 
 
-def _validated(validate: Any) -> ChatRequest:
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(model: type[M], value: bytes | bytearray | Mapping[str, str]) -> M:
+    """A body or a query. Raises Problem."""
     try:
-        request: ChatRequest = validate()
+        if isinstance(value, bytes | bytearray):
+            return model.model_validate_json(value)
+        return model.model_validate(dict(value))
     except ValidationError as error:
-        raise _problem(error) from None
-    return request
+        raise problem_in(error) from None
 
 
-def _problem(error: ValidationError) -> Problem:
+def problem_in(error: ValidationError, skip: tuple[str, ...] = ()) -> Problem:
+    """What is wrong, with the field's name; parts of its path that are in ``skip`` are no fields."""
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return Problem(Kind.NOT_JSON, first["msg"])
-    field = ".".join(str(part) for part in first["loc"]) or None
+    field = ".".join(str(part) for part in first["loc"] if part not in skip) or None
     kind = Kind.UNKNOWN_FIELD if first["type"] == "extra_forbidden" else Kind.INVALID_FIELD
     text = (
         " is not known" if kind is Kind.UNKNOWN_FIELD else ": " + first["msg"][0].lower() + first["msg"][1:]

@@ -1,8 +1,9 @@
-"""What one edge process does for its viewers: submit, resume, and know whether it is ready."""
+"""What one edge process does for its viewers: submit, resume, watch, and know whether it is ready."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic, time
@@ -16,33 +17,42 @@ from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.names import SessionKey, Subjects
+from warmwire.producer.manage import Management
 from warmwire.producer.request import Request
 from warmwire.producer.resume import NOWHERE
-from warmwire.producer.submit import Followed, Sessions
+from warmwire.producer.submit import Sessions
 
 from . import sse
-from .recent import Recent
+from .outbox import Outbox
+from .presence import Presence
+from .recent import WITHIN, Recent
 from .settings import EdgeSettings
-from .sse import Encoder
-from .stream import EventStream, Viewer
+from .stream import EventStream
+from .viewing import GuideView, SessionView, TurnView
 
 log = structlog.get_logger(__name__)
+
+AGE_JITTER = 0.2
+"""The part of its maximum age by which a connection may live longer or shorter."""
 
 
 class Edge:
     """The edge's state. Made by ``started``."""
 
     def __init__(self, settings: EdgeSettings, bus: Bus, liveness: Liveness) -> None:
+        subjects = Subjects(settings.prefix)
         self.settings = settings
         self.draining = False
+        self.sessions = Sessions(bus, subjects)
+        self.management = Management(bus, subjects, self.sessions)
+        self.presence = Presence(bus, subjects)
         self._bus = bus
         self._liveness = liveness
-        self._sessions = Sessions(bus, Subjects(settings.prefix))
-        self._sessions.start()
-        self._encoder = Encoder()
         self._recent = Recent()
-        self._viewers: set[Viewer] = set()
+        self._leaving: dict[Outbox, Callable[[], None]] = {}
+        self._endless: set[Outbox] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
 
     @classmethod
     async def started(cls, settings: EdgeSettings) -> Edge:
@@ -55,27 +65,27 @@ class Edge:
         bus = await connect(settings.nats, "edge")
         try:
             await streams.ensure(bus, subjects, settings.replicas, round(time() * 1000))
-            return cls(settings, bus, await heartbeat.listen(bus, subjects))
+            edge = cls(settings, bus, await heartbeat.listen(bus, subjects))
+            await edge.presence.start()
         except BaseException:
             await bus.close()
             raise
+        edge.sessions.start()
+        return edge
 
     async def stop(self) -> None:
         """Leave. Streams have ended before, or end here."""
+        self._stopping.set()
         self.end_streams()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._sessions.stop()
+        await self.presence.stop()
+        await self.sessions.stop()
         await self._bus.close()
 
     @property
     def viewers(self) -> int:
-        """Streams that are open."""
-        return len(self._viewers)
-
-    def end_streams(self) -> None:
-        """Finish every response; viewers whose turn goes on come back elsewhere with their cursor."""
-        for viewer in self._viewers:
-            viewer.end()
+        """Connections that are open."""
+        return len(self._leaving)
 
     def not_ready(self) -> str | None:
         """Why a message would not be answered now; None if it would."""
@@ -88,84 +98,212 @@ class Edge:
             return "no worker is alive"
         return "every worker is leaving" if all(worker.draining for worker in workers) else None
 
-    # -- streams
+    # -- connections
 
-    async def submit(self, request: Request) -> Response:
+    def entered(self, outbox: Outbox, leave: Callable[[], None], *, endless: bool = False) -> None:
+        """A connection is open; ``leave`` sends its client elsewhere. ``endless``: it ends with no turn."""
+        self._leaving[outbox] = leave
+        if endless:
+            self._endless.add(outbox)
+
+    def left(self, outbox: Outbox) -> None:
+        """It is open no longer."""
+        self._leaving.pop(outbox, None)
+        self._endless.discard(outbox)
+
+    def drain(self) -> None:
+        """Begin to leave: who would stay for ever goes elsewhere at once, the others after their turn."""
+        self.draining = True
+        for outbox in tuple(self._endless):
+            self._leaving[outbox]()
+
+    def end_streams(self) -> None:
+        """Send every viewer elsewhere, with the cursor that it has."""
+        for leave in tuple(self._leaving.values()):
+            leave()
+
+    def left_early(self, key: SessionKey, turn: str | None = None) -> None:
+        """A viewer of the session has gone by itself; perhaps the last one of a turn that minds that."""
+        if not self.presence.here(key) and not self.draining:
+            self.begin(lambda: self._stop_unseen(key, turn), "stop a turn that nobody sees")
+
+    def begin(self, work: Callable[[], Awaitable[object]], what: str) -> None:
+        """Do it beside the rest."""
+        task = asyncio.create_task(_logged(work, what))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def outbox(self, rollup_ms: int = 0) -> Outbox:
+        """For one connection."""
+        return Outbox(self.settings.viewer_bytes, rollup_ms / 1000)
+
+    def age(self) -> float:
+        """Seconds that a connection may live."""
+        return self.settings.max_age * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)
+
+    # -- streams of a turn
+
+    async def submit(self, request: Request, *, rollup_ms: int = 0, guide: bool = False) -> Response:
         """Publish a message and stream its turn. Raises as ``Sessions.submit``."""
         entry = self._recent.begin(request, monotonic())
-        viewer = self._viewer(request.turn)
-        viewer.put(sse.accepted(request.turn, request.key.session))
+        view = self._turn_view(request.key, request.turn, rollup_ms, guide=guide)
+        view.open()
         try:
-            followed = await self._sessions.submit(request, viewer.show)
+            view.followed = await self.sessions.submit(request, view.show)
             entry.accepted = True
         finally:
             entry.settled.set()
-        return self._stream(
-            viewer, request.key, followed, cancel=request.message.options.on_disconnect == "cancel"
-        )
+        return self._turn_stream(view)
 
-    async def submit_once(self, request: Request) -> Response:
+    async def submit_once(self, request: Request, *, rollup_ms: int = 0, guide: bool = False) -> Response:
         """As ``submit``, but a turn that the same message has begun lately, or that runs, is joined."""
-        turn = await self._recent.turn_for(request, monotonic())
+        turn = await self._recent.turn_for(request, monotonic()) or await self._same(request)
         if turn is None:
-            turn = await self._sessions.running(request.key, request.message.digest)
-        if turn is None:
-            return await self.submit(request)
-        viewer = self._viewer(turn)
-        viewer.put(sse.accepted(turn, request.key.session))
-        followed = await self._sessions.follow(request.key, Cursor(turn, 0, 0), viewer.show)
-        return self._stream(viewer, request.key, followed)
+            return await self.submit(request, rollup_ms=rollup_ms, guide=guide)
+        view = self._turn_view(request.key, turn, rollup_ms, guide=guide)
+        view.open()
+        await view.follow(Cursor(turn, 0, 0))
+        return self._turn_stream(view, rotates=True)
 
-    async def resume(self, key: SessionKey, last_event_id: str) -> Response:
+    async def resume(
+        self, key: SessionKey, last_event_id: str, *, rollup_ms: int = 0, guide: bool = False
+    ) -> Response:
         """Go on where a viewer left off; never submits. 204 when it has had everything."""
         try:
-            return await self._resume(key, _cursor(last_event_id))
+            return await self._resume(key, _cursor(last_event_id), rollup_ms, guide=guide)
         except Unavailable as error:
-            # An error status would end a browser's EventSource for good; an empty stream makes it come again.
-            log.warning("cannot resume at the moment", session=str(key), error=str(error))
-            viewer = self._viewer("")
-            viewer.put(sse.RETRY)
-            viewer.end()
-            return self._stream(viewer, key, None)
+            return self._empty(key, error)
 
-    async def _resume(self, key: SessionKey, cursor: Cursor | None) -> Response:
-        told = await self._sessions.judge(key, cursor)
-        viewer = self._viewer((told if isinstance(told, Cursor) else cursor or NOWHERE).turn)
-        viewer.put(sse.RETRY)
+    async def _resume(
+        self, key: SessionKey, cursor: Cursor | None, rollup_ms: int, *, guide: bool
+    ) -> Response:
+        told = await self.sessions.judge(key, cursor)
+        turn = (told if isinstance(told, Cursor) else cursor or NOWHERE).turn
+        view = self._turn_view(key, turn, rollup_ms, guide=guide)
+        view.reopen()
         if isinstance(told, Cursor):
-            followed = await self._sessions.follow(key, told, viewer.show)
-            if viewer.ended or not followed.ended:
-                return self._stream(viewer, key, followed)
-            followed.stop()
+            await view.follow(told)
+            if view.outbox.ended or not view.ended:
+                return self._turn_stream(view, rotates=True)
+            view.stop()
         elif told is not None:
-            viewer.show(told)
-            viewer.put(sse.NOTHING + sse.DONE)
-            viewer.end()
-            return self._stream(viewer, key, None)
+            view.nothing(told)
+            return self._turn_stream(view)
         return Response(status_code=204, headers={"x-session-id": key.session})
 
-    def _viewer(self, turn: str) -> Viewer:
-        return Viewer(turn, self._encoder, self.settings.viewer_bytes)
+    async def _same(self, request: Request) -> str | None:
+        """The turn of the same message, if that one runs, or was accepted a moment ago, by any edge."""
+        digest, sent = request.message.digest, request.message.sent_ms
+        for number, queued in enumerate(await self.sessions.waiting(request.key)):
+            message = queued.message
+            if message.digest == digest and (number == 0 or sent - message.sent_ms <= WITHIN * 1000):
+                return message.turn
+        return None
+
+    def _turn_view(self, key: SessionKey, turn: str, rollup_ms: int, *, guide: bool) -> TurnView:
+        outbox = self.outbox(rollup_ms)
+        if guide:
+            return GuideView(outbox, self.sessions, key, turn, self.stop_turn)
+        return TurnView(outbox, self.sessions, key, turn)
+
+    def _turn_stream(self, view: TurnView, *, rotates: bool = False) -> Response:
+        def stopped() -> None:
+            view.stop()
+            if view.outbox.gone and not view.ended:
+                self.left_early(view.key, view.turn)
+
+        return self._stream(view.outbox, view.key, stopped, rotates=rotates)
+
+    # -- streams of a session
+
+    async def watch(self, key: SessionKey, last_event_id: str | None, *, rollup_ms: int = 0) -> Response:
+        """Stream a session from a cursor, or from now on; it may be one that nobody has used yet."""
+        view = SessionView(self.outbox(rollup_ms), self.sessions, key)
+        cursor = _cursor(last_event_id) if last_event_id else None
+        view.outbox.put(sse.RETRY)
+        try:
+            await view.watch(cursor, readable=cursor is not None or not last_event_id)
+        except Unavailable as error:
+            return self._empty(key, error)
+        if view.outbox.waiting == 1:
+            view.outbox.put(sse.watching(str(view.cursor)))
+
+        def stopped() -> None:
+            view.stop()
+            if view.outbox.gone:
+                self.left_early(key)
+
+        response = self._stream(view.outbox, key, stopped, rotates=True)
+        self._endless.add(view.outbox)
+        return response
+
+    # -- responses
+
+    def _empty(self, key: SessionKey, error: Unavailable) -> Response:
+        """An error status would end a browser's EventSource for good; an empty stream makes it come again."""
+        log.warning("cannot resume at the moment", session=str(key), error=str(error))
+        outbox = self.outbox()
+        outbox.put(sse.RETRY)
+        outbox.end()
+        return self._stream(outbox, key, _nothing)
 
     def _stream(
-        self, viewer: Viewer, key: SessionKey, followed: Followed | None, *, cancel: bool = False
+        self, outbox: Outbox, key: SessionKey, stop: Callable[[], None], *, rotates: bool = False
     ) -> Response:
-        self._viewers.add(viewer)
-        stop = partial(self._stopped, viewer, followed, cancel=cancel)
-        return EventStream(viewer, {"x-session-id": key.session}, self.settings.keepalive, stop)
+        self.presence.enter(key)
+        leave = partial(_send_elsewhere, outbox)
+        self.entered(outbox, leave)
+        timer = asyncio.get_running_loop().call_later(self.age(), leave) if rotates else None
 
-    def _stopped(self, viewer: Viewer, followed: Followed | None, *, cancel: bool) -> None:
-        self._viewers.discard(viewer)
-        if followed is None:
+        def stopped() -> None:
+            if timer is not None:
+                timer.cancel()
+            self.left(outbox)
+            self.presence.leave(key)
+            stop()
+
+        settings = self.settings
+        headers = {"x-session-id": key.session}
+        return EventStream(outbox, headers, settings.keepalive, settings.viewer_patience, stopped)
+
+    # -- turns that nobody sees
+
+    def stop_turn(self, key: SessionKey, turn: str) -> None:
+        """Interrupt it, beside the rest."""
+        self.begin(lambda: self.sessions.interrupt(key, turn), "interrupt a turn")
+
+    async def _stop_unseen(self, key: SessionKey, turn: str | None) -> None:
+        """Interrupts what asked for it, unless a viewer comes back in time, to whichever edge."""
+        if not await self._minding(key, turn):
             return
-        followed.stop()
-        if cancel and viewer.gone and not followed.ended:
-            self._begin(lambda: self._sessions.interrupt(followed.key, followed.turn))
+        if await self._stops_within(self.settings.disconnect_grace):
+            return  # the viewer may have been sent elsewhere
+        if self.presence.here(key) or await self.presence.everywhere(key):
+            return
+        for minding in await self._minding(key, turn):
+            log.info("nobody sees the turn any more, interrupting it", session=str(key), turn=minding)
+            await self.sessions.interrupt(key, minding)
 
-    def _begin(self, work: Callable[[], Awaitable[None]]) -> None:
-        task = asyncio.create_task(_logged(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _stops_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._stopping.wait()
+        except TimeoutError:
+            return False
+
+    async def _minding(self, key: SessionKey, turn: str | None) -> list[str]:
+        """The turns (or that one) that are to stop when their last viewer has left."""
+        messages = [queued.message for queued in await self.sessions.waiting(key)]
+        return [
+            message.turn
+            for message in messages
+            if message.options.on_disconnect == "cancel" and turn in (None, message.turn)
+        ]
+
+
+def _send_elsewhere(outbox: Outbox) -> None:
+    outbox.put(sse.come_back(random.randint(*sse.LEAVING)))
+    outbox.end()
 
 
 def _cursor(last_event_id: str) -> Cursor | None:
@@ -176,8 +314,12 @@ def _cursor(last_event_id: str) -> Cursor | None:
         return None
 
 
-async def _logged(work: Callable[[], Awaitable[None]]) -> None:
+def _nothing() -> None:
+    """There is nothing to stop."""
+
+
+async def _logged(work: Callable[[], Awaitable[object]], what: str) -> None:
     try:
         await work()
     except Unavailable as error:
-        log.warning("the turn of a viewer that left could not be interrupted", error=str(error))
+        log.warning("could not be done", what=what, error=str(error))

@@ -38,6 +38,7 @@ class Kind(StrEnum):
 
     NOT_JSON = "not_json", 400, "The body is not JSON"
     NOT_FOUND = "not_found", 404, "There is nothing here"
+    UNKNOWN_SESSION = "unknown_session", 404, "Nobody has used the session"
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The method is not allowed here"
     SESSION_BUSY = "session_busy", 409, "The session is busy with another turn", 1
     MESSAGE_TOO_LARGE = "message_too_large", 413, "The message is too large"

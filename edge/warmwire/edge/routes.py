@@ -12,33 +12,47 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from warmwire.broker.errors import WarmwireError
-from warmwire.broker.names import DEFAULT_TENANT, SessionKey
 
-from .chat import ChatRequest, from_body, from_query
+from . import openapi
+from .chat import Rollup, from_body, from_query, validated
+from .credentials import with_credential
 from .edge import Edge
 from .errors import Kind, Problem, problem_of
+from .sessions import key_of
 
 CLOSED_REQUEST = 499
 """What nginx logs for a client that left before its answer; nobody receives it."""
 
 
 def router(edge: Edge) -> APIRouter:
-    """All routes of the API."""
+    """The routes of the API that are about one message, and those for operators."""
     api = APIRouter()
     limit = edge.settings.max_message_bytes
 
     async def chat(http: Request) -> Response:
         """Send a message; the response is the stream of its turn, ending with `data: [DONE]`."""
         request = await from_body(http, limit)
-        return await edge.submit(request.prepared(limit, http.headers.get("idempotency-key")))
+        prepared = request.prepared(limit, http.headers.get("idempotency-key"))
+        prepared = with_credential(prepared, http.headers, edge.settings)
+        return await edge.submit(prepared, rollup_ms=request.rollup_ms)
 
     async def chat_by_url(http: Request) -> Response:
         """The same for a browser's EventSource. With `Last-Event-ID` it resumes and sends nothing."""
-        query = dict(http.query_params)
-        last_event_id = http.headers.get("last-event-id") or query.pop("last_event_id", None)
-        if last_event_id:
-            return await edge.resume(SessionKey(DEFAULT_TENANT, query.get("session_id", "")), last_event_id)
-        return await edge.submit_once(from_query(query).prepared(limit))
+        return await by_url(http, edge, guide=False)
+
+    async def guide_chat(http: Request) -> Response:
+        """As the guide has it: message and session in the query or the body; text deltas alone."""
+        if http.headers.get("content-type", "").startswith("application/json"):
+            request = await from_body(http, limit)
+        else:
+            request = from_query(http.query_params)
+        prepared = request.prepared(limit, http.headers.get("idempotency-key"))
+        prepared = with_credential(prepared, http.headers, edge.settings)
+        return await edge.submit(prepared, rollup_ms=request.rollup_ms, guide=True)
+
+    async def guide_chat_by_url(http: Request) -> Response:
+        """The same for a browser's EventSource. With `Last-Event-ID` it resumes and sends nothing."""
+        return await by_url(http, edge, guide=True)
 
     async def healthz() -> Response:
         """The process answers."""
@@ -51,16 +65,31 @@ def router(edge: Edge) -> APIRouter:
             raise Problem(Kind.NOT_READY, reason)
         return JSONResponse({"status": "ready"})
 
-    path = "/v1/chat/stream"
-    api.add_api_route(path, chat, methods=["POST"], tags=["chat"], openapi_extra=_BODY, responses=_STREAM)
-    api.add_api_route(
-        path, chat_by_url, methods=["GET"], tags=["chat"], openapi_extra=_QUERY, responses=_RESUMED
-    )
-    api.add_api_route("/healthz", healthz, methods=["GET"], tags=["operation"])
-    api.add_api_route(
-        "/readyz", readyz, methods=["GET"], tags=["operation"], responses=_answers(Kind.NOT_READY)
-    )
+    def add(path: str, method: str, route: Any, tag: str, responses: openapi.Documented, extra: Any) -> None:
+        api.add_api_route(path, route, methods=[method], tags=[tag], responses=responses, openapi_extra=extra)
+
+    add("/v1/chat/stream", "POST", chat, "chat", openapi.STREAM, openapi.BODY)
+    add("/v1/chat/stream", "GET", chat_by_url, "chat", openapi.RESUMED, openapi.QUERY)
+    add("/chat/stream", "POST", guide_chat, "guide", openapi.STREAM, openapi.EITHER)
+    add("/chat/stream", "GET", guide_chat_by_url, "guide", openapi.RESUMED, openapi.QUERY)
+    add("/healthz", "GET", healthz, "operation", {}, None)
+    add("/readyz", "GET", readyz, "operation", openapi.problems(Kind.NOT_READY), None)
     return api
+
+
+async def by_url(http: Request, edge: Edge, *, guide: bool) -> Response:
+    """What an EventSource asks for: a message sent once, and resumed ever after."""
+    query = dict(http.query_params)
+    in_url = query.pop("last_event_id", None)
+    last_event_id = http.headers.get("last-event-id") or in_url
+    if last_event_id:
+        rollup_ms = validated(Rollup, query).rollup_ms
+        key = key_of(http, query.get("session_id", ""))
+        return await edge.resume(key, last_event_id, rollup_ms=rollup_ms, guide=guide)
+    request = from_query(query)
+    prepared = request.prepared(edge.settings.max_message_bytes)
+    prepared = with_credential(prepared, http.headers, edge.settings)
+    return await edge.submit_once(prepared, rollup_ms=request.rollup_ms, guide=guide)
 
 
 def answer_problems(app: FastAPI) -> None:
@@ -100,95 +129,3 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
         media_type="application/problem+json",
         headers={"cache-control": "no-store"} | retry | (headers or {}),
     )
-
-
-# -- what the OpenAPI document says beyond the types
-
-
-def _answers(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
-    by_status: dict[int | str, dict[str, Any]] = {}
-    for kind in kinds:
-        known = by_status.setdefault(kind.status, {"description": "", "content": _PROBLEM})
-        known["description"] = f"{known['description']}; `{kind}`: {kind.what}".removeprefix("; ")
-    return by_status
-
-
-_PROBLEM: dict[str, Any] = {
-    "application/problem+json": {
-        "schema": {
-            "type": "object",
-            "required": ["type", "title", "status", "detail"],
-            "properties": {
-                "type": {"type": "string", "format": "uri"},
-                "title": {"type": "string"},
-                "status": {"type": "integer"},
-                "detail": {"type": "string"},
-                "field": {"type": "string"},
-                "limit": {"type": "integer"},
-            },
-        }
-    }
-}
-_EVENTS: dict[str, Any] = {
-    "description": "Server-sent events.",
-    "headers": {
-        "X-Session-Id": {"schema": {"type": "string"}, "description": "The session, also when made here."}
-    },
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
-_ACCEPTING = (Kind.KEY_REUSED, Kind.SESSION_BUSY, Kind.QUEUE_FULL, Kind.STORE_FULL, Kind.UNAVAILABLE)
-_STREAM = {
-    200: _EVENTS,
-    **_answers(
-        Kind.NOT_JSON,
-        Kind.MESSAGE_TOO_LARGE,
-        Kind.WRONG_MEDIA_TYPE,
-        Kind.INVALID_FIELD,
-        Kind.UNKNOWN_FIELD,
-        *_ACCEPTING,
-    ),
-}
-_RESUMED = {
-    200: _EVENTS,
-    204: {"description": "`Last-Event-ID` is the end of the turn: everything has been delivered."},
-    **_answers(Kind.MESSAGE_TOO_LARGE, Kind.INVALID_FIELD, Kind.UNKNOWN_FIELD, *_ACCEPTING),
-}
-
-
-def _parameter(
-    where: str, name: str, schema: dict[str, Any], text: str, *, required: bool = False
-) -> dict[str, Any]:
-    return {"in": where, "name": name, "schema": schema, "description": text, "required": required}
-
-
-_FIELDS = ChatRequest.model_json_schema()
-_KEY = _parameter(
-    "header",
-    "Idempotency-Key",
-    {"type": "string", "maxLength": 255},
-    "The same key in the same session is the same turn: a repetition follows it and sends nothing.",
-)
-_BODY: dict[str, Any] = {
-    "parameters": [_KEY],
-    "requestBody": {"required": True, "content": {"application/json": {"schema": _FIELDS}}},
-}
-_QUERY: dict[str, Any] = {
-    "parameters": [
-        _parameter(
-            "query",
-            name,
-            {"type": "string"} if name == "message" else schema,
-            "",
-            required=name == "session_id",
-        )
-        for name, schema in _FIELDS["properties"].items()
-    ]
-    + [
-        _parameter(
-            "query", "last_event_id", {"type": "string"}, "As `Last-Event-ID`, for clients without headers."
-        ),
-        _parameter(
-            "header", "Last-Event-ID", {"type": "string"}, "The id of the last event that was received."
-        ),
-    ]
-}

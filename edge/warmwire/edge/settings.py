@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from warmwire.broker.errors import BadInput
+from warmwire.broker.sealed import SealingKey
 from warmwire.broker.settings import BrokerSettings
 from warmwire.producer.settings import MAX_MESSAGE_BYTES
 
@@ -19,7 +21,32 @@ class EdgeSettings(BrokerSettings):
     viewer_bytes: int = Field(
         256 * 1024,
         ge=1024,
-        description="Bytes that may wait for one viewer; past it the viewer is disconnected and may resume.",
+        description="Bytes that may wait for one viewer; past it, it is sent a snapshot when it reads again.",
+    )
+    viewer_patience: float = Field(
+        120.0,
+        gt=0,
+        description="Seconds after which a viewer that reads nothing is disconnected; it may resume.",
+    )
+    max_age: float = Field(
+        900.0,
+        gt=0,
+        description="Seconds, give or take a fifth, after which viewers other than of a POST connect again.",
+    )
+    disconnect_grace: float = Field(
+        5.0,
+        ge=0,
+        description="Seconds without any viewer after which a turn with on_disconnect: cancel is stopped.",
+    )
+    pool_public_key: str | None = Field(
+        None,
+        description="The pool's public key (`warmwire keygen` shows it), for users' own tokens in "
+        "X-Warmwire-Token.",
+    )
+    credential_ttl: float = Field(
+        3600.0,
+        gt=0,
+        description="Seconds after which the token that came with a message is of no use any more.",
     )
     keepalive: float = Field(
         15.0,
@@ -31,3 +58,11 @@ class EdgeSettings(BrokerSettings):
         ge=0,
         description="Seconds that streams may go on after SIGTERM before viewers are sent elsewhere.",
     )
+
+    @field_validator("pool_public_key")
+    @classmethod
+    def _must_be_a_public_key(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else str(SealingKey.parse(value))
+        except BadInput as error:
+            raise ValueError(error.problem) from None

@@ -19,6 +19,8 @@ KEEP_ALIVE = b":\n"
 DONE = b"data: [DONE]\n\n"
 RETRY = b"retry: 1000\n\n"
 """Milliseconds that a browser waits before it connects again."""
+LEAVING = (500, 3000)
+"""The same when an edge leaves: some time between these, so that not all come back in one moment."""
 
 _KNOWN_TYPES = 64
 """Event types whose first line is kept ready; there are about thirty."""
@@ -28,6 +30,16 @@ _PLAIN = re.compile(r"[\x21-\x7e]{1,64}\Z")
 def opening(turn: str) -> bytes:
     """What a viewer of a resumed turn is sent first. An id with empty data: a reconnect always has one."""
     return b"id: %b\n\n%b" % (str(Cursor(turn, 0, 0)).encode(), RETRY)
+
+
+def watching(cursor: str) -> bytes:
+    """What a viewer of a session is sent first."""
+    return b"id: %b\n\n%b" % (cursor.encode(), RETRY)
+
+
+def come_back(after_ms: int) -> bytes:
+    """What a viewer is sent last, when the stream ends though there is more to come."""
+    return b"retry: %d\n\n" % after_ms
 
 
 def accepted(turn: str, session: str) -> bytes:
@@ -42,39 +54,19 @@ NOTHING = b"id: %b\n\n" % str(NOWHERE).encode()
 
 def frame(type_: str, event: bytes, cursor: str) -> bytes:
     """One event."""
-    return b"%b%b\nid: %b\n\n" % (_head(type_), _on_one_line(event), cursor.encode())
+    return b"%b%b\nid: %b\n\n" % (_head(type_), on_one_line(event), cursor.encode())
 
 
-class Encoder:
-    """Encodes what a feed tells its listeners: each item once, however many viewers it has.
-
-    A feed tells one item to all its listeners before the next, so remembering the last one is enough.
-    """
-
-    __slots__ = ("_frame", "_item", "_turn")
-
-    def __init__(self) -> None:
-        self._item: Item | None = None
-        self._turn = ""
-        self._frame = b""
-
-    def frame(self, item: Item, turn: str) -> bytes:
-        """The item as a follower of ``turn`` is sent it."""
-        if item is not self._item or turn != self._turn:
-            self._item, self._turn = item, turn
-            self._frame = _encode(item, turn)
-        return self._frame
-
-
-def _encode(item: Item, turn: str) -> bytes:
+def encode(item: Item, turn: str, _session: str) -> bytes:
+    """An event as a viewer of ``/v1`` is sent it."""
     if not isinstance(item, Envelope):
         event = event_of(item, turn)
         return frame(event.type, event.raw, event.cursor or "")
     epoch, seq, turn_, _, type_, raw = item
-    return b"%b%b\nid: %b.%d.%d\n\n" % (_head(type_), _on_one_line(raw), turn_.encode(), epoch, seq)
+    return b"%b%b\nid: %b.%d.%d\n\n" % (_head(type_), on_one_line(raw), turn_.encode(), epoch, seq)
 
 
-def _on_one_line(event: bytes) -> bytes:
+def on_one_line(event: bytes) -> bytes:
     """Line ends would end the field. In JSON they stand between tokens only, where a space does as well."""
     if b"\n" in event or b"\r" in event:
         return event.replace(b"\r", b" ").replace(b"\n", b" ")

@@ -15,7 +15,7 @@ from warmwire.broker.envelope import Cursor
 from warmwire.broker.messages import TurnOptions
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey, Subjects
 
-from .request import Given, prepare
+from .request import Given, Request, prepare
 from .settings import ProducerSettings
 from .submit import Sessions
 from .turn import Turn
@@ -56,8 +56,11 @@ class Producer:
         on_worker_loss: Literal["retry", "fail"] = "retry",
         double_texting: Literal["enqueue", "interrupt", "reject"] = "enqueue",
         idempotency_key: str | None = None,
+        token: str | None = None,
     ) -> Turn:
         """Publish a user message; returns once it is accepted. Without a session a new one begins.
+
+        ``token`` is the user's own, for this turn in place of the pool's credential; it travels sealed.
 
         Raises:
             BadInput: naming the field; nothing was published.
@@ -81,9 +84,17 @@ class Producer:
             limit=self._settings.max_message_bytes,
             idempotency_key=idempotency_key,
         )
+        if token is not None:
+            request = self._with_token(request, token)
         turn = await Turn.submit(self._sessions, request, self._settings.turn_buffer_bytes)
         self._turns.add(turn)
         return turn
+
+    def _with_token(self, request: Request, token: str) -> Request:
+        from .credentials import with_token  # noqa: PLC0415 - PyNaCl is for those who send tokens
+
+        settings = self._settings
+        return with_token(request, token, settings.pool_public_key, time() + settings.credential_ttl)
 
     async def resume(self, session_id: str, cursor: str, *, tenant: str = DEFAULT_TENANT) -> Turn:
         """Follow a turn again, from the cursor of the last event that was seen. Never submits.

@@ -28,8 +28,8 @@ UNREAD = Position(END, END)
 class Found:
     """What is known of a session and of the cursor's turn. Read in this order, a turn that ends is known.
 
-    ``queued``: something waits or runs. ``running``: the turn that the owner runs. ``at``: where the session
-    stands. ``recorded``: the cursor's turn has a record.
+    ``queued``: its message waits or runs. ``running``: the turn that the owner runs. ``at``: where the
+    session stands. ``recorded``: the cursor's turn has a record.
     """
 
     queued: bool

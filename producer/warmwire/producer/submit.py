@@ -10,17 +10,18 @@ from opentelemetry.trace import SpanKind
 
 from warmwire.broker.bus import Bus
 from warmwire.broker.envelope import Cursor, Position
-from warmwire.broker.errors import BadInput, NoResponder, Unavailable
+from warmwire.broker.errors import BadInput, Conflict, NoResponder, Unavailable
 from warmwire.broker.feed import Feeds, Follower, Listener
-from warmwire.broker.messages import Interrupt, InterruptReply, OwnerView, Replay, decode
+from warmwire.broker.messages import Finished, Interrupt, InterruptReply, OwnerView, Replay, decode
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.reader import Lost
-from warmwire.broker.store import Accepted, Store
+from warmwire.broker.store import Accepted, Queued, Store
 from warmwire.broker.telemetry import inject, tracer
 
-from .errors import KeyReused, SessionBusy
+from .errors import KeyReused, MessageTooLarge, SessionBusy
 from .request import Request
 from .resume import Found, judge
+from .watch import Watched, Watcher
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +31,8 @@ FIRST_PAUSE = 0.1
 """Seconds before the second try; each further pause is twice as long."""
 OWNER_WITHIN = 1.0
 """Seconds that an owner may take to answer."""
+HEADERS = 1024
+"""Bytes that the headers of a user message may take."""
 
 
 class Followed:
@@ -76,30 +79,60 @@ class Sessions:
         """Publish a user message and follow its turn; the sink may be called before this returns.
 
         A repetition (same idempotency key) publishes nothing new and follows the turn from its beginning.
-
-        Raises:
-            SessionBusy: asked to reject and the session is busy.
-            KeyReused: the idempotency key stands for another message.
-            QueueFull, StoreFull: not accepted.
-            Unavailable: perhaps accepted; a repetition with the same idempotency key is safe.
+        Raises as ``publish``.
         """
-        if request.message.options.double_texting == "reject" and await self._store.head(request.key):
-            raise SessionBusy(request.key.session)
         if request.keyed:
-            return await self._submit_keyed(request, sink)
+            await self.publish(request)
+            # A first submission may have happened elsewhere: whatever it has brought so far comes first.
+            return await self.follow(request.key, Cursor(request.turn, 0, 0), sink)
         follower = Follower(await self._feeds.acquire(request.key), self._store, request.turn, sink)
         followed = Followed(self._feeds, request.key, follower)
         try:
             follower.begin()
-            await self._accept(request)
+            await self.publish(request)
         except BaseException:
             followed.stop()
             raise
         return followed
 
+    async def publish(self, request: Request) -> None:
+        """Publish a user message; of a repetition (same idempotency key) nothing.
+
+        Raises:
+            SessionBusy: asked to reject and the session is busy.
+            KeyReused: the idempotency key stands for another message.
+            MessageTooLarge: for the NATS server.
+            QueueFull, StoreFull: not accepted.
+            Unavailable: perhaps accepted; a repetition with the same idempotency key is safe.
+        """
+        key, turn = request.key, request.turn
+        record = await self._store.turn(key, turn) if request.keyed else None
+        if record is not None:
+            _check_same(request, record.digest)
+            return
+        accepted = await self._accept(request)
+        if request.keyed and accepted.duplicate and await self._is_gone(request):
+            await self._store.submit(key, request.message, inject(), repeated=True)
+        if request.message.options.double_texting == "interrupt":
+            await self._interrupt_before(key, accepted.sequence)
+
+    async def _is_gone(self, request: Request) -> bool:
+        """Whether the server remembers a message that is nowhere: its session was deleted."""
+        for queued in await self._store.queued(request.key):
+            if queued.message.turn == request.turn:
+                _check_same(request, queued.message.digest)
+                return False
+        return await self._store.turn(request.key, request.turn) is None
+
+    async def _interrupt_before(self, key: SessionKey, sequence: int) -> None:
+        for queued in reversed(await self._store.queued(key)):  # so that none of them begins meanwhile
+            if queued.sequence < sequence:
+                await self.interrupt(key, queued.message.turn)
+
     async def judge(self, key: SessionKey, cursor: Cursor | None) -> Cursor | Lost | None:
         """What a viewer with that cursor (None: it could not be read) is to be told. Raises Unavailable."""
-        queued = await self._store.head(key) is not None
+        waiting = await self._store.queued(key)
+        queued = cursor is not None and any(each.message.turn == cursor.turn for each in waiting)
         view = await self._ask_owner(key)
         recorded = cursor is not None and await self._store.turn(key, cursor.turn) is not None
         at = Position(view.epoch, view.seq) if view else Position(0, 0)
@@ -122,37 +155,56 @@ class Sessions:
             raise
         return followed
 
-    async def running(self, key: SessionKey, digest: str) -> str | None:
-        """The turn that the owner is running, if it is for the message of that digest. Raises Unavailable."""
-        view = await self._ask_owner(key)
-        if view is None or view.turn is None:
-            return None
-        record = await self._store.turn(key, view.turn)
-        return view.turn if record is not None and record.digest == digest else None
+    async def watch(self, key: SessionKey, cursor: Cursor | None, sink: Listener, **how: bool) -> Watched:
+        """Follow every turn of a session; ``cursor`` and ``how`` as for ``Watcher.begin``."""
+        watcher = Watcher(await self._feeds.acquire(key), self._store, sink)
+        watched = Watched(self._feeds, key, watcher)
+        try:
+            await watcher.begin(cursor, **how)
+        except BaseException:
+            watched.stop()
+            raise
+        return watched
 
-    async def interrupt(self, key: SessionKey, turn: str) -> None:
-        """Stop a turn: now if it runs, else as soon as it would begin. Raises Unavailable."""
+    async def waiting(self, key: SessionKey) -> tuple[Queued, ...]:
+        """The messages that wait or run, in order. Raises Unavailable."""
+        return await self._store.queued(key)
+
+    async def interrupt(self, key: SessionKey, turn: str | None = None) -> str | None:
+        """Stop a turn (None: the one at hand): now if it runs, else as soon as it would begin.
+
+        Returns the turn that is stopped, None if there is nothing to stop. Never stops a later turn.
+        Raises Unavailable.
+        """
+        stopped = await self._stopped_by_owner(key, turn)
+        if stopped is not None:
+            return stopped
+        if turn is None:
+            queued = await self._store.queued(key)
+            if not queued:
+                return None
+            turn = queued[0].message.turn
+        elif isinstance(await self._store.turn(key, turn), Finished):
+            return None
+        await self._store.ask_interrupt(key, turn)
+        await self._stopped_by_owner(key, turn)  # it may have begun just before that was stored
+        return turn
+
+    async def _stopped_by_owner(self, key: SessionKey, turn: str | None) -> str | None:
         try:
             request = Interrupt(turn=turn).encode()
             answer = await self._bus.request(self._subjects.control(key), request, OWNER_WITHIN)
-            if decode(InterruptReply, answer).turn == turn:
-                return
+            return decode(InterruptReply, answer).turn
         except NoResponder:
             log.debug("nobody owns the session yet; the interrupt waits for its turn", turn=turn)
-        await self._store.ask_interrupt(key, turn)
+            return None
 
     # -- submitting
 
-    async def _submit_keyed(self, request: Request, sink: Listener) -> Followed:
-        record = await self._store.turn(request.key, request.turn)
-        if record is None:
-            await self._accept(request)
-        elif record.digest != request.message.digest:
-            raise KeyReused
-        # A first submission may have happened elsewhere: whatever it has brought so far comes first.
-        return await self.follow(request.key, Cursor(request.turn, 0, 0), sink)
-
     async def _accept(self, request: Request) -> Accepted:
+        size, most = len(request.message.encode()) + HEADERS, self._bus.max_payload
+        if size > most:
+            raise MessageTooLarge(size, most - HEADERS)
         attributes = {
             "messaging.system": "nats",
             "messaging.operation.type": "send",
@@ -163,10 +215,15 @@ class Sessions:
         name = f"send {self._subjects.prefix}.req"
         with tracer().start_as_current_span(name, kind=SpanKind.PRODUCER, attributes=attributes):
             headers = inject()
+            reject = request.message.options.double_texting == "reject"
             until, pause = monotonic() + ACCEPT_WITHIN, FIRST_PAUSE
             while True:
                 try:
-                    return await self._store.submit(request.key, request.message, headers)
+                    return await self._store.submit(
+                        request.key, request.message, headers, only_if_idle=reject
+                    )
+                except Conflict as error:
+                    raise SessionBusy(request.key.session) from error
                 except Unavailable as error:
                     if monotonic() + pause > until:
                         raise
@@ -184,3 +241,8 @@ class Sessions:
             return None
         except BadInput as error:
             raise Unavailable(f"the owner answered nonsense: {error}") from error
+
+
+def _check_same(request: Request, digest: str) -> None:
+    if digest != request.message.digest:
+        raise KeyReused

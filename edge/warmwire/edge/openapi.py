@@ -1,0 +1,236 @@
+"""What the OpenAPI document says beyond the types of the code: answers, examples, parameters. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from warmwire.broker.names import NAME_LIMIT
+
+from .chat import ROLLUP_LIMIT, ChatRequest
+from .errors import Kind
+
+Documented = dict[int | str, dict[str, Any]]
+
+SESSION_ID = {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{NAME_LIMIT}}}$"}
+TURN_ID = {"type": "string"}
+_TURN = "0197f3a2-6c1e-7d4b-9a55-0c2f8e1b7d10"
+_CURSOR = f"{_TURN}.1795404380883.4"
+
+
+def problems(*kinds: Kind) -> Documented:
+    """The error answers of a route, by status."""
+    by_status: Documented = {}
+    for kind in kinds:
+        known = by_status.setdefault(kind.status, {"description": "", "content": _problem(kind)})
+        known["description"] = f"{known['description']}; `{kind}`: {kind.what}".removeprefix("; ")
+        if kind.retry_after:
+            known["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+    return by_status
+
+
+def _problem(kind: Kind) -> dict[str, Any]:
+    example = {
+        "type": f"urn:warmwire:problem:{kind}",
+        "title": kind.what,
+        "status": kind.status,
+        "detail": "what is wrong, in words",
+    }
+    return {"application/problem+json": {"schema": PROBLEM, "example": example}}
+
+
+PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "field": {"type": "string"},
+        "limit": {"type": "integer"},
+    },
+}
+
+
+def object_of(example: dict[str, Any], **properties: Any) -> dict[str, Any]:
+    """A JSON answer; every property is there."""
+    schema = {"type": "object", "required": list(properties), "properties": properties}
+    return {"description": "", "content": {"application/json": {"schema": schema, "example": example}}}
+
+
+def described(answer: dict[str, Any], text: str) -> dict[str, Any]:
+    """An answer with its text."""
+    return answer | {"description": text}
+
+
+def parameter(
+    where: str, name: str, schema: dict[str, Any], text: str, *, required: bool = False
+) -> dict[str, Any]:
+    """A parameter."""
+    return {"in": where, "name": name, "schema": schema, "description": text, "required": required}
+
+
+# -- streams
+
+_EVENTS: dict[str, Any] = {
+    "description": "Server-sent events: docs/reference/events.md lists their types.",
+    "headers": {
+        "X-Session-Id": {"schema": {"type": "string"}, "description": "The session, also when made here."}
+    },
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "string"},
+            "example": "event: content_block_delta\n"
+            'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}\n'
+            f"id: {_CURSOR}\n\n",
+        }
+    },
+}
+_ACCEPTING = (Kind.KEY_REUSED, Kind.SESSION_BUSY, Kind.QUEUE_FULL, Kind.STORE_FULL, Kind.UNAVAILABLE)
+_READING = (
+    Kind.NOT_JSON,
+    Kind.MESSAGE_TOO_LARGE,
+    Kind.WRONG_MEDIA_TYPE,
+    Kind.INVALID_FIELD,
+    Kind.UNKNOWN_FIELD,
+)
+STREAM: Documented = {200: _EVENTS, **problems(*_READING, *_ACCEPTING)}
+RESUMED: Documented = {
+    200: _EVENTS,
+    204: {"description": "`Last-Event-ID` is the end of the turn: everything has been delivered."},
+    **problems(Kind.MESSAGE_TOO_LARGE, Kind.INVALID_FIELD, Kind.UNKNOWN_FIELD, *_ACCEPTING),
+}
+WATCHED: Documented = {200: _EVENTS, **problems(Kind.INVALID_FIELD, Kind.UNKNOWN_FIELD, Kind.UNAVAILABLE)}
+
+FIELDS = ChatRequest.model_json_schema()
+MESSAGE_FIELDS = {
+    **FIELDS,
+    "properties": {k: v for k, v in FIELDS["properties"].items() if k not in ("session_id", "rollup_ms")},
+    "examples": [{"message": "Hello"}],
+}
+KEY = parameter(
+    "header",
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+    "The same key in the same session is the same turn: a repetition follows it and sends nothing.",
+)
+ROLLUP = parameter(
+    "query",
+    "rollup_ms",
+    {"type": "integer", "minimum": 0, "maximum": ROLLUP_LIMIT, "default": 0},
+    "Milliseconds that a text delta may wait for others; the first of a turn never does.",
+)
+CURSORS = [
+    parameter(
+        "query", "last_event_id", {"type": "string"}, "As `Last-Event-ID`, where headers cannot be set."
+    ),
+    parameter("header", "Last-Event-ID", {"type": "string"}, "The id of the last event that was received."),
+]
+
+
+def body(schema: dict[str, Any], *parameters: dict[str, Any], required: bool = True) -> dict[str, Any]:
+    """A JSON body."""
+    return {
+        "parameters": list(parameters),
+        "requestBody": {"required": required, "content": {"application/json": {"schema": schema}}},
+    }
+
+
+BODY = body(FIELDS, KEY)
+QUERY: dict[str, Any] = {
+    "parameters": [
+        parameter(
+            "query",
+            name,
+            {"type": "string"} if name == "message" else schema,
+            "",
+            required=name == "session_id",
+        )
+        for name, schema in FIELDS["properties"].items()
+    ]
+    + CURSORS
+}
+EITHER = {
+    "parameters": [each | {"required": False} for each in QUERY["parameters"][:-2]] + [KEY],
+    "requestBody": {"required": False, "content": {"application/json": {"schema": FIELDS}}},
+}
+
+# -- sessions
+
+ACCEPTED = {
+    202: described(
+        object_of({"turn": _TURN, "session_id": "s1"}, turn=TURN_ID, session_id=SESSION_ID),
+        "Accepted: it will be answered. A repeated `Idempotency-Key` is answered alike.",
+    ),
+    **problems(*_READING, *_ACCEPTING),
+}
+_STOPPED = object_of(
+    {"session_id": "s1", "turn": _TURN},
+    session_id=SESSION_ID,
+    turn={"anyOf": [TURN_ID, {"type": "null"}]},
+)
+INTERRUPTED = {
+    200: described(_STOPPED, "There is nothing to stop."),
+    202: described(_STOPPED, "The turn stops; its end comes as `turn_interrupted`."),
+    **problems(*_READING, Kind.UNAVAILABLE),
+}
+INTERRUPT = {
+    "type": "object",
+    "properties": {"turn": {"type": "string", "pattern": SESSION_ID["pattern"]}},
+    "additionalProperties": False,
+    "examples": [{}, {"turn": _TURN}],
+}
+STANDING = {
+    200: described(
+        object_of(
+            {"session_id": "s1", "state": "running", "turns": [_TURN], "viewers": 1},
+            session_id=SESSION_ID,
+            state={"type": "string", "enum": ["idle", "running"]},
+            turns={"type": "array", "items": TURN_ID},
+            viewers={"type": "integer"},
+        ),
+        "`turns` wait or run, in order; `viewers` are counted over all edges.",
+    ),
+    **problems(Kind.UNKNOWN_SESSION, Kind.INVALID_FIELD, Kind.UNAVAILABLE),
+}
+DELETED = {
+    204: {"description": "Its turns have stopped, its process is gone, nothing of it is stored."},
+    **problems(Kind.UNKNOWN_SESSION, Kind.INVALID_FIELD, Kind.UNAVAILABLE),
+}
+_ENDED_TURN = {
+    "type": "object",
+    "required": ["turn", "ending", "text", "truncated", "attempt", "cursor", "event"],
+    "properties": {
+        "turn": TURN_ID,
+        "ending": {"type": "string", "enum": ["completed", "interrupted", "failed"]},
+        "text": {"type": "string"},
+        "truncated": {"type": "boolean"},
+        "attempt": {"type": "integer"},
+        "cursor": {"type": "string"},
+        "event": {"type": "object", "description": "The terminal event."},
+    },
+}
+TURNS = {
+    200: described(
+        object_of(
+            {
+                "turns": [
+                    {
+                        "turn": _TURN,
+                        "ending": "completed",
+                        "text": "Hello!",
+                        "truncated": False,
+                        "attempt": 1,
+                        "cursor": _CURSOR,
+                        "event": {"type": "turn_completed", "turn": _TURN, "attempt": 1, "duration_ms": 812},
+                    }
+                ],
+                "next": None,
+            },
+            turns={"type": "array", "items": _ENDED_TURN},
+            next={"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        ),
+        "Turns that have ended, the oldest first; `next` is the `after` of the next page.",
+    ),
+    **problems(Kind.INVALID_FIELD, Kind.UNKNOWN_FIELD, Kind.UNAVAILABLE),
+}

@@ -1,0 +1,181 @@
+"""The routes of a session as a whole: send without waiting, stop, look, watch, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from warmwire.broker import envelope as codec
+from warmwire.broker.messages import Finished
+from warmwire.broker.names import DEFAULT_TENANT, SessionKey
+from warmwire.broker.store import Recorded
+
+from . import openapi
+from .chat import ROLLUP_LIMIT, ChatRequest, json_body, validated
+from .credentials import with_credential
+from .edge import Edge
+from .errors import Kind, Problem
+
+PAGE = 50
+"""Turns in a page, unless asked otherwise."""
+PAGE_LIMIT = 200
+"""Turns in a page, at most."""
+
+_Strict = ConfigDict(frozen=True, extra="forbid")
+SessionPath = Annotated[str, Path(json_schema_extra=openapi.SESSION_ID)]
+
+
+class Stop(BaseModel):
+    """The body of an interrupt."""
+
+    model_config = _Strict
+
+    turn: str | None = None
+
+
+class Watch(BaseModel):
+    """The query of a watch."""
+
+    model_config = _Strict
+
+    rollup_ms: int = Field(0, ge=0, le=ROLLUP_LIMIT)
+
+
+class Page(BaseModel):
+    """The query of a list."""
+
+    model_config = _Strict
+
+    after: int = Field(0, ge=0, lt=1 << 63)
+    limit: int = Field(PAGE, ge=1, le=PAGE_LIMIT)
+
+
+def key_of(_http: Request, session: str) -> SessionKey:
+    """The session that a request is about. Raises BadInput."""
+    return SessionKey(DEFAULT_TENANT, session)
+
+
+class Routes:
+    """The routes under ``/v1/sessions``; their texts are those of the OpenAPI document."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._limit = edge.settings.max_message_bytes
+
+    async def send(self, http: Request, session_id: SessionPath) -> Response:
+        """Send a message without waiting for its answer."""
+        key = key_of(http, session_id)
+        chat = validated(MessageRequest, await json_body(http, self._limit)).of(key.session)
+        request = chat.prepared(self._limit, http.headers.get("idempotency-key"))
+        request = with_credential(request, http.headers, self._edge.settings)
+        await self._edge.sessions.publish(request)
+        return JSONResponse({"turn": request.turn, "session_id": key.session}, status_code=202)
+
+    async def interrupt(self, http: Request, session_id: SessionPath) -> Response:
+        """Stop a turn, or the one at hand; one that has not begun stops before it does."""
+        key = key_of(http, session_id)
+        empty = http.headers.get("content-length", "0") == "0" and "transfer-encoding" not in http.headers
+        body = b"{}" if empty else await json_body(http, self._limit)
+        stopped = await self._edge.sessions.interrupt(key, validated(Stop, body).turn)
+        return JSONResponse({"session_id": key.session, "turn": stopped}, status_code=202 if stopped else 200)
+
+    async def standing(self, http: Request, session_id: SessionPath) -> Response:
+        """What waits and runs, and how many are watching."""
+        key, edge = key_of(http, session_id), self._edge
+        found, viewers = await asyncio.gather(edge.management.standing(key), edge.presence.everywhere(key))
+        if found is None:
+            raise _unknown(key)
+        state = "running" if found.turns else "idle"
+        content = {"session_id": key.session, "state": state, "turns": found.turns, "viewers": viewers}
+        return JSONResponse(content)
+
+    async def delete(self, http: Request, session_id: SessionPath) -> Response:
+        """Stop its turns, let its process go, forget everything about it."""
+        key = key_of(http, session_id)
+        if not await self._edge.management.delete(key):
+            raise _unknown(key)
+        return Response(status_code=204)
+
+    async def turns(self, http: Request, session_id: SessionPath) -> Response:
+        """The turns that have ended in the last 24 hours, the oldest first."""
+        key = key_of(http, session_id)
+        page = validated(Page, http.query_params)
+        found, more = await self._edge.management.ended_turns(key, page.after, page.limit)
+        content = {"turns": [_turn(each) for each in found], "next": more}
+        return Response(msgspec.json.encode(content), media_type="application/json")
+
+    async def events(self, http: Request, session_id: SessionPath) -> Response:
+        """Watch every turn, from now on or from a cursor. Any number may; also before it begins."""
+        key = key_of(http, session_id)
+        query = dict(http.query_params)
+        in_url = query.pop("last_event_id", None)
+        watch = validated(Watch, query)
+        last_event_id = http.headers.get("last-event-id") or in_url
+        return await self._edge.watch(key, last_event_id, rollup_ms=watch.rollup_ms)
+
+
+def router(edge: Edge) -> APIRouter:
+    """The routes under ``/v1/sessions``."""
+    api = APIRouter(prefix="/v1/sessions/{session_id}", tags=["sessions"])
+    routes = Routes(edge)
+
+    def add(path: str, method: str, route: Any, answers: openapi.Documented, **extra: Any) -> None:
+        api.add_api_route(path, route, methods=[method], responses=answers, openapi_extra=extra or None)
+
+    stop = openapi.body(openapi.INTERRUPT, required=False)
+    add(
+        "/messages",
+        "POST",
+        routes.send,
+        openapi.ACCEPTED,
+        **openapi.body(openapi.MESSAGE_FIELDS, openapi.KEY),
+    )
+    add("/interrupt", "POST", routes.interrupt, openapi.INTERRUPTED, **stop)
+    add("", "GET", routes.standing, openapi.STANDING)
+    add("", "DELETE", routes.delete, openapi.DELETED)
+    add("/turns", "GET", routes.turns, openapi.TURNS, parameters=_PAGES)
+    add("/events", "GET", routes.events, openapi.WATCHED, parameters=[openapi.ROLLUP, *openapi.CURSORS])
+    return api
+
+
+class MessageRequest(ChatRequest):
+    """The body of ``POST …/messages``: its session is that of the path, which the body may repeat."""
+
+    def of(self, session: str) -> ChatRequest:
+        """The chat request. Raises Problem when the body names another session."""
+        if self.session_id not in (None, session):
+            raise Problem(Kind.INVALID_FIELD, "session_id is not that of the path", "session_id")
+        return ChatRequest(**{**self.model_dump(), "session_id": session})
+
+
+_PAGES = [
+    openapi.parameter("query", "after", {"type": "integer", "minimum": 0}, "`next` of the page before."),
+    openapi.parameter(
+        "query", "limit", {"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT, "default": PAGE}, ""
+    ),
+]
+
+
+def _turn(found: Recorded) -> dict[str, Any]:
+    record = found.record
+    assert isinstance(record, Finished)  # noqa: S101 - only these are listed
+    end = codec.decode(record.envelope.encode())
+    return {
+        "turn": found.turn,
+        "ending": end.type.removeprefix("turn_"),
+        "text": record.text,
+        "truncated": record.truncated,
+        "attempt": record.attempt,
+        "cursor": str(end.cursor),
+        "event": msgspec.Raw(end.event),
+    }
+
+
+def _unknown(key: SessionKey) -> Problem:
+    return Problem(Kind.UNKNOWN_SESSION, f"nobody has used session {key.session}")
