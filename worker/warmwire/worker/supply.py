@@ -6,6 +6,7 @@ What is to be spawned, adopted and killed is decided by `pool`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import shutil
@@ -54,7 +55,7 @@ class Supply:
         self._ids = itertools.count(1)
 
     async def start(self, plan: Launch, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
-        """Start a process when it is its turn, which is over when it has said something. Raises CliError."""
+        """Start a process when it is its turn, which is over when it says that it is up. Raises CliError."""
         self.starting += 1
         start = _Start(self, on_lines, on_exit)
         try:
@@ -65,6 +66,8 @@ class Supply:
             start.end()
             raise
         asyncio.get_running_loop().call_later(STARTING_WITHIN, start.end)
+        with contextlib.suppress(CliError):  # it has ended: that is heard by `on_exit`
+            process.write(claude.ready_line())
         return process
 
     def started(self, *, had_slot: bool) -> None:
@@ -132,7 +135,7 @@ class Spare:
         return None if failed else future.result()
 
     async def start(self) -> None:
-        """Start it, and ask it something that it answers when it is up."""
+        """Start it."""
         plan = launch(self._supply.command, folder=self.folder, environment=os.environ)
         try:
             process = await self._supply.start(plan, self._lines, self._exit)

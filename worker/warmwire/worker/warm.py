@@ -15,7 +15,7 @@ import structlog
 from warmwire.broker.sealed import Token
 from warmwire.worker import claude
 from warmwire.worker.credentials import hidden
-from warmwire.worker.errors import CliGone, ErrorCode
+from warmwire.worker.errors import CliError, CliGone, ErrorCode
 from warmwire.worker.launch import CREDENTIAL, launch, prompt_or_default, transcript_path
 from warmwire.worker.pool import Adopt, Need, Own, Spawn, Tier, Use, serve
 from warmwire.worker.process import CliProcess, Exit
@@ -86,7 +86,11 @@ class Warm:
                 if set_model:
                     self._tell_model(model)
             case Adopt(spare):
-                await self._adopt(spare, model, system_prompt, token)
+                try:
+                    await self._adopt(spare, model, system_prompt, token)
+                except CliError:  # it has died this very moment, and is no longer among the spares
+                    self.kill()
+                    await self.provide(model, system_prompt, conversation, token)
             case Spawn():
                 past = past or await conversation()
                 await self.end()
