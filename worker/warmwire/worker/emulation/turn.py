@@ -99,7 +99,7 @@ class Turn:
     def steps(self) -> Iterator[Step]:
         yield from self.prepare()
         if self.fault == "error" or self.settings.refuses(self.session.token):
-            yield from self.fail(self.settings.count if self.fault == "error" else UNAUTHORIZED)
+            yield from self.fail()
             return
         if self.fault == "retry":
             yield from self.cut_message()
@@ -206,10 +206,13 @@ class Turn:
         self.due += self.settings.ttft
         yield self.requesting()
 
-    def fail(self, status: int) -> Iterator[Step]:
-        """The API refuses; the CLI says so in a message of its own making."""
+    def fail(self) -> Iterator[Step]:
+        """The API refuses; the CLI says so in a message of its own making, and repeats what it must not."""
+        status = self.settings.count if self.fault == "error" else UNAUTHORIZED
         kind, error = API_ERRORS[status]
         text = f"API Error: {status} {kind} (made up by the warmwire emulator)"
+        if self.settings.refuses(self.session.token):
+            text += f" credential: {self.session.token}"
         about = {"api_error_status": status, "api_error_type": kind}
         yield self.due
         self.said, self.model = [text], "<synthetic>"
