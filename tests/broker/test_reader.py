@@ -54,7 +54,7 @@ class Desk:
 
     def unanswered(self, epoch: int = 0) -> None:
         assert self.question is not None
-        self.reader.unanswered(self.question.number, epoch)
+        assert [] == self.reader.unanswered(self.question.number, epoch)
 
     def recorded(self, turn: str, how: object = None) -> list[Action]:
         return self.did(self.reader.recorded(turn, how, self.now))  # type: ignore[arg-type]
@@ -130,9 +130,23 @@ class TestTheFirstPosition:
 
     def test_of_an_owner_that_is_named_but_silent_is_its_epoch(self, desk: Desk) -> None:
         desk.unanswered(epoch=5)
-        desk.after(REPAIR_WITHIN)
         assert Position(5, END) == desk.reader.position
+        assert [Position(5, END)] == asked(desk.after(0.25))
+        desk.unanswered(epoch=5)
+        assert [Position(5, END)] == asked(desk.event(started(6, 1)))
+        events = (started(6, 1), delta(6, 2))
+        assert [*events] == desk.answered(view(6, 2, "t1", events))
+
+    def test_of_an_owner_that_is_named_but_silent_holds_after_giving_up(self, desk: Desk) -> None:
+        desk.unanswered(epoch=5)
+        desk.after(REPAIR_WITHIN)
         assert [started(6, 1)] == desk.event(started(6, 1))
+
+    def test_of_an_owner_that_was_named_but_silent_is_asked_for_when_it_speaks(self, desk: Desk) -> None:
+        desk.unanswered(epoch=5)
+        assert [] == desk.event(delta(5, 3))
+        desk.after(0.25)
+        assert [Shown("t1", Position(5, 2), SNAPSHOT), delta(5, 3)] == desk.answered(view(5, 2, "t1"))
 
     def test_where_nothing_answers_is_the_first_event_s_with_what_is_lost(self, desk: Desk) -> None:
         desk.event(delta(1, 8))

@@ -271,7 +271,7 @@ class Session(RuleBasedStateMachine):
         if isinstance(answer, View):
             self.do(self.reader.answered(number, answer, self.now))
         elif answer is None:
-            self.reader.unanswered(number, 0 if self.released else self.epoch)
+            self.do(self.reader.unanswered(number, 0 if self.released else self.epoch))
         else:
             self.do(self.reader.vacant(number, answer, self.now))
 
@@ -330,4 +330,4 @@ class Session(RuleBasedStateMachine):
 
 
 TestSession = Session.TestCase
-TestSession.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestSession.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)

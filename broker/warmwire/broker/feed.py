@@ -181,7 +181,7 @@ class Feed:
         except NoResponder:
             await self._ask_owner_record(number)
         except Unavailable:
-            self._reader.unanswered(number)
+            self._act(self._reader.unanswered(number))
         else:
             self._act(self._reader.answered(number, view, monotonic()))
 
@@ -190,11 +190,11 @@ class Feed:
             owned = await self._store.owner(self.key)
         except (Unavailable, BadInput) as error:
             log.warning("owner record could not be read", session=str(self.key), error=str(error))
-            self._reader.unanswered(number)
+            self._act(self._reader.unanswered(number))
             return
         epoch = owned.sequence if owned else 0
         if owned is not None and owned.record.worker is not None:
-            self._reader.unanswered(number, epoch)  # being born, paused or dead
+            self._act(self._reader.unanswered(number, epoch))  # being born, paused or dead
         else:
             self._act(self._reader.vacant(number, epoch, monotonic()))
 

@@ -110,7 +110,6 @@ class Reader:
         self._questions = 0
         self._question: int | None = None  # the number of the open one
         self._asked_after: Position | None = None
-        self._last_epoch = 0  # of an owner that is named but silent
         self._records: set[str] = set()  # looked up before anything else is shown
         self._horizon = FAR  # an end that lies beyond it will come as an event
         self._view: View | None = None  # an answer that waits for them
@@ -138,7 +137,10 @@ class Reader:
         self._held.append(envelope)
         if self._seeking_since is None:
             return self._go_on(now)
-        return self._give_up(now) if len(self._held) > HOLD_LIMIT else []
+        if len(self._held) > HOLD_LIMIT:
+            return self._give_up(now)
+        is_there_now = envelope.seq == 1 and self._question is None and not self._records
+        return self._ask(self.position) if is_there_now else []
 
     def answered(self, number: int, view: View, now: float) -> list[Action]:
         """The owner has answered."""
@@ -164,11 +166,13 @@ class Reader:
         self.position = self.position or Position(epoch, END)
         return self._ask_records(self._open, FAR) if self._open else self._go_on(now)
 
-    def unanswered(self, number: int, epoch: int = 0) -> None:
+    def unanswered(self, number: int, epoch: int = 0) -> list[Action]:
         """No answer in time; the tick asks again. ``epoch`` is that of an owner who is named but silent."""
         if number == self._question:
             self._question = None
-            self._last_epoch = max(self._last_epoch, epoch)
+            if epoch and self.position is None:
+                self.position = Position(epoch, END)
+        return []
 
     def recorded(self, turn: str, ending: Ending | None, now: float) -> list[Action]:
         """A turn's record was looked up; without an ending it goes on."""
@@ -335,7 +339,7 @@ class Reader:
             if not self._stale(envelope):
                 unclosed = [AskRecord(turn) for turn in self._others(envelope)]
                 actions += [*unclosed, *self._skip_to(envelope), *self._deliver(envelope, now)]
-        self.position = self.position or Position(self._last_epoch, END)
+        self.position = self.position or Position(0, END)
         return actions
 
     def _skip_to(self, envelope: Envelope) -> list[Action]:
