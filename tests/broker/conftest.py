@@ -47,6 +47,9 @@ async def bare(nats_server: str) -> AsyncIterator[Broker]:
     """A broker without streams."""
     broker = await connected(nats_server)
     yield broker
+    for stream in await broker.bus.js.streams_info():  # each takes its whole size of the server's room
+        if str(stream.config.name).startswith(broker.subjects.prefix.upper()):
+            await broker.bus.js.delete_stream(str(stream.config.name))
     await broker.bus.close()
 
 
