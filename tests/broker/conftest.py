@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time_ns
@@ -93,15 +94,32 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
+@contextmanager
+def configured(folder: Path, config: str) -> Iterator[str]:
+    """URL of a server that is configured otherwise than ours."""
+    (folder / "ports").mkdir()
+    file = folder / "other.conf"
+    file.write_text(f'host: 127.0.0.1\nport: -1\nports_file_dir: "{folder / "ports"}"\n{config}')
+    process = subprocess.Popen(
+        [program(), "--config", file], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: NatsServer(folder).url(process.pid), "nats-server listens")
+        yield NatsServer(folder).url(process.pid) or ""
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture
 def without_jetstream(tmp_path: Path) -> Iterator[str]:
     """URL of a server that stores nothing."""
-    argv = [program(), "--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir", str(tmp_path)]
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    there = NatsServer(tmp_path)
-    ports = tmp_path / "ports"
-    ports.symlink_to(tmp_path)
-    wait_for(lambda: there.url(process.pid), "nats-server listens")
-    yield there.url(process.pid) or ""
-    process.kill()
-    process.wait()
+    with configured(tmp_path, "") as url:
+        yield url
+
+
+@pytest.fixture
+def without_room(tmp_path: Path) -> Iterator[str]:
+    """URL of a server that stores very little."""
+    with configured(tmp_path, f'jetstream {{ store_dir: "{tmp_path}", max_file_store: 1MB }}') as url:
+        yield url

@@ -111,6 +111,13 @@ async def test_a_server_without_jetstream_ends_the_start(without_jetstream: str)
     await bus.close()
 
 
+async def test_a_server_without_room_ends_the_start(without_room: str) -> None:
+    bus = await connect(without_room, "test")
+    with pytest.raises(Misconfigured, match=r"no room for stream WW_REQ: .* 1024 MiB; .*max_file_store"):
+        await streams.ensure(bus, Subjects(), 1, NOW_MS)
+    await bus.close()
+
+
 async def test_subjects_that_another_stream_takes_end_the_start(bare: Broker) -> None:
     taken = api.StreamConfig(name=f"X{bare.subjects.prefix}", subjects=[f"{bare.subjects.prefix}.req.*.*"])
     await bare.bus.js.add_stream(taken)

@@ -26,6 +26,7 @@ CONSUMER = "workers"
 
 _ALREADY_EXISTS = {10058, 10148}
 _NO_CLUSTER = 10074
+_NO_ROOM = 10047
 _NO_JETSTREAM = {
     None,
     10039,
@@ -161,6 +162,11 @@ def _refusal(what: str, error: APIError, replicas: int | None = None) -> Misconf
     if error.err_code == _NO_CLUSTER:
         return Misconfigured(
             f"the NATS server cannot keep {replicas} copies: it is no cluster; set --replicas 1"
+        )
+    if error.err_code == _NO_ROOM:
+        return Misconfigured(
+            f"the NATS server has no room for {what}: the queue alone takes {QUEUE_BYTES >> 20} MiB; "
+            "free some disk space, or raise its JetStream limit (max_file_store)"
         )
     if error.err_code in _NO_JETSTREAM:
         return Misconfigured("the NATS server has no JetStream: start it with -js")
