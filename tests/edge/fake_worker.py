@@ -195,6 +195,8 @@ class FakeTurn:
     def __init__(self, worker: FakeWorker, owned: Owned, message: UserMessage, pulled: Pulled) -> None:
         self.message = message
         self.id = message.turn
+        self.key = owned.key
+        self.epoch = owned.epoch
         self.session_id = owned.key.session
         self._worker = worker
         self._owned = owned

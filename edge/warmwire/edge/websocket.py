@@ -18,6 +18,7 @@ from warmwire.broker.names import DEFAULT_TENANT, SessionKey
 
 from . import frames, sse
 from .chat import ROLLUP_LIMIT, ChatRequest
+from .credentials import with_credential
 from .edge import Edge
 from .errors import Kind, Problem, problem_of
 from .frames import Close
@@ -177,7 +178,9 @@ class Connection:
             self._outbox.put(frames.answer(type_, request, **fields))
 
     async def _send(self, request: frames.Send) -> None:
-        chat = request.chat.prepared(self._edge.settings.max_message_bytes, request.idempotency_key)
+        settings = self._edge.settings
+        chat = request.chat.prepared(settings.max_message_bytes, request.idempotency_key)
+        chat = with_credential(chat, self._socket.headers, settings)
         view = await self._watch(self._key(chat.key.session), None, again=False)
         session = view.key.session
         with view.held():  # its first event may be here before we know that it was accepted
@@ -250,6 +253,7 @@ class GuideConnection:
     async def _turn(self, chat: ChatRequest) -> GuideSocketView:
         edge = self._edge
         request = chat.prepared(edge.settings.max_message_bytes)
+        request = with_credential(request, self._socket.headers, edge.settings)
         outbox = self._outbox = edge.outbox()
         view = GuideSocketView(outbox, edge.sessions, request.key, request.turn, edge.stop_turn)
         edge.presence.enter(request.key)
