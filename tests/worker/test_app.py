@@ -22,6 +22,8 @@ from warmwire.broker.messages import (
     Interrupt,
     InterruptReply,
     OwnerRecord,
+    Permission,
+    PermissionReply,
     Replay,
     UserMessage,
     decode,
@@ -290,6 +292,15 @@ class TestEndings:
         assert asked.turn == decode(InterruptReply, answer).turn
         assert "turn_interrupted" == (await asked.ended())["type"]
         assert "recall" not in asked.text
+
+    async def test_a_permission_that_nobody_has_asked_for_is_not_taken(
+        self, client: Client, start: Start
+    ) -> None:
+        await start()
+        await client.ask("s1", "Hello")
+        control = client.subjects.control(SessionKey("default", "s1"))
+        answer = await client.bus.request(control, Permission(request="q1", allow=True).encode(), 2)
+        assert not decode(PermissionReply, answer).taken
 
     async def test_a_cli_that_crashes_fails_the_turn_and_the_next_one_has_the_memory(
         self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch

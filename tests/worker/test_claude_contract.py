@@ -20,6 +20,7 @@ from warmwire.worker.claude import (
     SET_MODEL,
     Assistant,
     ControlReply,
+    ControlRequest,
     Init,
     Lifecycle,
     Mirror,
@@ -27,12 +28,15 @@ from warmwire.worker.claude import (
     Retry,
     StreamEvent,
     adopt_line,
+    allow_line,
+    deny_line,
     initialize_line,
     interrupt_line,
     ready_line,
     session_of,
     set_model_line,
     user_line,
+    wish,
 )
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.launch import Launch, launch, transcript_path
@@ -408,6 +412,25 @@ async def test_a_frozen_process_goes_on(chat: Chat) -> None:
     cli.process.thaw()
     _, result = await ask(cli, "recall")
     assert "one" == result.text
+
+
+@pytest.mark.parametrize(("allow", "made"), [(True, True), (False, False)])
+async def test_a_tool_that_needs_leave_waits_for_the_answer(
+    claude_cli: Path, start: Start, api: MessagesApi, tmp_path: Path, allow: bool, made: bool
+) -> None:
+    api.behaviour = Behaviour(tool="touch made-it")
+    plain = launched(claude_cli, tmp_path / "s1", api.url, new_id())
+    argv = tuple("--tools=Bash" if flag == "--tools=" else flag for flag in plain.argv)
+    cli = await start(Launch(argv, plain.env, plain.cwd, plain.folders))
+    cli.process.write(user_line("Hi", new_id()))
+    _, asked = await cli.until(ControlRequest)
+    wished = wish(asked)
+    assert wished is not None
+    assert ("Bash", "touch made-it") == (wished.tool, json.loads(wished.input)["command"])
+    name = asked.request_id
+    cli.process.write(allow_line(name, wished) if allow else deny_line(name, "no"))
+    _, result = await cli.until(Result)
+    assert ("completed", made) == (result.ending, (plain.cwd / "made-it").exists())
 
 
 # --- failures --------------------------------------------------------------------------------------------

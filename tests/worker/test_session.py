@@ -12,6 +12,7 @@ from warmwire.broker.names import SessionKey
 from warmwire.worker import claude, transcript
 from warmwire.worker.deltas import DELTA_LIMIT, EVENT_LIMIT, SUMMARY_LIMIT
 from warmwire.worker.errors import ErrorCode
+from warmwire.worker.permissions import ANSWER_WITHIN
 from warmwire.worker.session import ATTEMPTS, DELIVERIES, INTERRUPT_WITHIN, PROGRESS_EVERY, Session, Stage
 from warmwire.worker.transcript import Answered
 from warmwire.worker.turn import (
@@ -1036,3 +1037,75 @@ def test_an_idle_session_keeps_little() -> None:
     owner.say(said.result(owner.uuid))
     assert owner.view(epoch=EPOCH, seq=1).events is None
     assert envelopes(owner)[-1:] == owner.view(epoch=EPOCH, seq=len(owner.published) - 1).events
+
+
+# -- permissions
+
+
+def asks_leave(request: str = "q1", subtype: str = "can_use_tool") -> claude.ControlRequest:
+    wish = {"subtype": subtype, "tool_name": "Bash", "input": {"command": "ls"}}
+    return claude.ControlRequest(request, subtype, json.dumps(wish).encode())
+
+
+def answers(owner: Owner) -> list[dict[str, Any]]:
+    """What the CLI was told about its questions."""
+    return [line["response"] for line in owner.given if line["type"] == "control_response"]
+
+
+def test_a_wish_of_the_cli_is_told_to_viewers() -> None:
+    owner = running()
+    owner.say(asks_leave())
+    asked = owner.events[-1]
+    assert ("permission_requested", "q1", "Bash") == (asked["type"], asked["request"], asked["tool"])
+    assert '{"command": "ls"}' == asked["summary"]
+    assert [] == answers(owner)
+
+
+def test_a_wish_that_is_granted_is_granted_as_it_was() -> None:
+    owner = running()
+    owner.say(asks_leave())
+    owner.run(owner.session.permit("q1", allow=True))
+    (answer,) = answers(owner)
+    assert ("q1", "allow", {"command": "ls"}) == (
+        answer["request_id"],
+        answer["response"]["behavior"],
+        answer["response"]["updatedInput"],
+    )
+
+
+def test_a_wish_is_answered_once() -> None:
+    owner = running()
+    owner.say(asks_leave())
+    for allow in (False, True):
+        owner.run(owner.session.permit("q1", allow=allow))
+    assert ["deny"] == [answer["response"]["behavior"] for answer in answers(owner)]
+
+
+def test_a_wish_that_nobody_answers_is_refused_in_time() -> None:
+    owner = running()
+    owner.say(asks_leave())
+    owner.later(ANSWER_WITHIN - 10)
+    assert [] == answers(owner)
+    owner.say(claude.Ignored("x"))  # it is not stalled: it waits
+    owner.later(10)
+    owner.later(10)
+    assert ["deny"] == [answer["response"]["behavior"] for answer in answers(owner)]
+
+
+def test_a_wish_of_another_kind_is_refused_at_once() -> None:
+    owner = running()
+    owner.say(asks_leave(subtype="mcp_message"))
+    assert ["error"] == [answer["subtype"] for answer in answers(owner)]
+    assert "permission_requested" not in owner.types
+
+
+def test_an_answer_to_nothing_does_nothing() -> None:
+    assert [] == Owner().session.permit("q1", allow=True)
+    assert [] == running().session.permit("q1", allow=True)
+
+
+def test_with_the_turn_its_questions_are_over() -> None:
+    owner = running()
+    owner.say(asks_leave())
+    owner.answer("Hello")
+    assert [] == owner.session.permit("q1", allow=True)

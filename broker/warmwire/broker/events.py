@@ -72,6 +72,16 @@ class ToolFinished(Event):
     summary: str
 
 
+class PermissionRequested(Event):
+    """The CLI asks whether it may use a tool, and waits; without an answer ``within_ms`` it may not."""
+
+    type: Literal["permission_requested"] = "permission_requested"
+    request: str
+    tool: str
+    summary: str
+    within_ms: int
+
+
 class TurnProgress(Event):
     """Nothing else happened for a while, but the CLI is alive."""
 

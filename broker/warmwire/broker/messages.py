@@ -128,7 +128,15 @@ class Close(Message):
     op: Literal["close"] = "close"
 
 
-Control = Replay | Interrupt | Close
+class Permission(Message):
+    """Tells the owner the answer to a ``permission_requested`` event."""
+
+    op: Literal["permission"] = "permission"
+    request: str = Field(min_length=1, max_length=64)
+    allow: bool
+
+
+Control = Replay | Interrupt | Close | Permission
 _controls: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="op")])
 
 
@@ -151,6 +159,12 @@ class InterruptReply(Message):
     """What an interrupt met. ``turn`` is the one that it stops."""
 
     turn: str | None = None
+
+
+class PermissionReply(Message):
+    """``taken``: the question was still open, and has this answer now."""
+
+    taken: bool
 
 
 class Forward(Message):

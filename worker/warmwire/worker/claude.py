@@ -83,6 +83,21 @@ def credential_line(token: str) -> bytes:
     return _line({"type": "update_environment_variables", "variables": {"CLAUDE_CODE_OAUTH_TOKEN": token}})
 
 
+def allow_line(request_id: str, wish: Wish) -> bytes:
+    """Yes to a wish; the CLI uses the tool with the input that it is told here."""
+    return _permission(request_id, {"behavior": "allow", "updatedInput": msgspec.Raw(wish.input)})
+
+
+def deny_line(request_id: str, reason: str) -> bytes:
+    """No to a wish; the model is told the reason, and the turn goes on."""
+    return _permission(request_id, {"behavior": "deny", "message": reason})
+
+
+def _permission(request_id: str, answer: Mapping[str, Any]) -> bytes:
+    response = {"subtype": "success", "request_id": request_id, "response": answer}
+    return _line({"type": "control_response", "response": response})
+
+
 def refuse_line(request_id: str, reason: str) -> bytes:
     """Answer a `ControlRequest`: left without an answer it would hang the turn."""
     answer = {"subtype": "error", "request_id": request_id, "error": reason}
@@ -227,6 +242,13 @@ class ControlRequest(_Value, frozen=True):
     request_id: str
     subtype: str
     request: bytes
+
+
+class Wish(_Value, frozen=True):
+    """A tool that the CLI would use if it is allowed to; `input` is JSON."""
+
+    tool: str
+    input: bytes
 
 
 class Ignored(_Value, frozen=True):
@@ -389,6 +411,12 @@ class _SubtypeWire(msgspec.Struct):
     subtype: str = ""
 
 
+class _WishWire(msgspec.Struct):
+    tool_name: str
+    input: msgspec.Raw
+    subtype: str = ""
+
+
 _HEAD = msgspec.json.Decoder(_TypeWire)
 _STREAM = msgspec.json.Decoder(_StreamWire)
 _SYSTEM = msgspec.json.Decoder(_SystemWire)
@@ -399,6 +427,7 @@ _RESULT = msgspec.json.Decoder(_ResultWire)
 _REPLY = msgspec.json.Decoder(_ReplyWire)
 _REQUEST = msgspec.json.Decoder(_RequestWire)
 _SUBTYPE = msgspec.json.Decoder(_SubtypeWire)
+_WISH = msgspec.json.Decoder(_WishWire)
 
 
 def _stream_event(line: bytes) -> StreamEvent:
@@ -469,6 +498,17 @@ def _request(line: bytes) -> ControlRequest:
     wire = _REQUEST.decode(line)
     request = bytes(wire.request)
     return ControlRequest(wire.request_id, _SUBTYPE.decode(request).subtype, request)
+
+
+def wish(request: ControlRequest) -> Wish | None:
+    """What a `can_use_tool` request asks for; None for any other."""
+    if request.subtype != "can_use_tool":
+        return None
+    try:
+        wire = _WISH.decode(request.request)
+    except _UNREADABLE:
+        return None
+    return Wish(wire.tool_name, bytes(wire.input))
 
 
 def _result(line: bytes) -> Result:

@@ -20,6 +20,27 @@ _PARTS = ("text", "thinking", "partial_json")
 """The fields of a delta that readers join, so that it may be cut there."""
 
 
+class _Start(msgspec.Struct, gc=False):
+    """The fields of a ``message_start`` event that are used here."""
+
+    message: _Message
+
+
+class _Message(msgspec.Struct, gc=False):
+    id: str = ""
+
+
+_starts = msgspec.json.Decoder(_Start)
+
+
+def message_id(event: bytes) -> str:
+    """The message that a ``message_start`` begins."""
+    try:
+        return _starts.decode(event).message.id
+    except msgspec.DecodeError:
+        return ""  # of a shape that we do not know
+
+
 def fitting(event: bytes) -> list[bytes]:
     """A very large event as several that may be published; none, if there is no way to cut it."""
     whole = msgspec.json.decode(event)
@@ -46,18 +67,19 @@ def unstreamed(message_id: str, text: str) -> list[StreamEvent]:
 
 def tools_started(turn: str, tools: Iterable[ToolUse]) -> list[ToolStarted]:
     """What viewers hear of the tools that the model asks for."""
-    return [ToolStarted(turn=turn, name=t.name, id=t.id, summary=_summary(t.input)) for t in tools]
+    return [ToolStarted(turn=turn, name=t.name, id=t.id, summary=summary(t.input)) for t in tools]
 
 
 def tools_finished(turn: str, results: Iterable[ToolResult]) -> list[ToolFinished]:
     """What viewers hear of the tools that came back."""
     return [
-        ToolFinished(turn=turn, id=r.tool_use_id, is_error=r.is_error, summary=_summary(r.content))
+        ToolFinished(turn=turn, id=r.tool_use_id, is_error=r.is_error, summary=summary(r.content))
         for r in results
     ]
 
 
-def _summary(raw: bytes) -> str:
+def summary(raw: bytes) -> str:
+    """The beginning of some JSON, for people."""
     return raw[: 4 * SUMMARY_LIMIT].decode(errors="replace")[
         :SUMMARY_LIMIT
     ]  # a character has 4 bytes at most

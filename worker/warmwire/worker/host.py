@@ -24,6 +24,8 @@ from warmwire.broker.messages import (
     ForwardReply,
     Interrupt,
     InterruptReply,
+    Permission,
+    PermissionReply,
     Replay,
     Started,
     UserMessage,
@@ -391,6 +393,10 @@ class Host:
                 stopped, commands = self._session.interrupt(turn, monotonic())
                 self._run(commands)
                 return InterruptReply(turn=stopped).encode()
+            case Permission(request=asked, allow=allow):
+                commands = self._session.permit(asked, allow=allow)
+                self._run(commands)
+                return PermissionReply(taken=bool(commands)).encode()
             case Close():
                 self._services.leave(self, self.close())
                 return b"{}"

@@ -22,6 +22,7 @@ FLAGS = (
     "--setting-sources=",
     "--strict-mcp-config",
     "--disable-slash-commands",
+    "--permission-prompt-tool=stdio",  # what a tool needs leave for is asked of us
 )
 
 CREDENTIAL = "ANTHROPIC_API_KEY"

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-import msgspec
-
 from warmwire.broker.envelope import EnvelopeWriter, Position
 from warmwire.broker.events import (
     Event,
@@ -31,7 +29,7 @@ from warmwire.broker.events import (
 from warmwire.broker.messages import Finished, OwnerView, Replay, Started, TurnRecord
 from warmwire.broker.names import SessionKey
 from warmwire.worker import claude, endings
-from warmwire.worker.deltas import DELTA_LIMIT, fitting, tools_finished, tools_started, unstreamed
+from warmwire.worker.deltas import DELTA_LIMIT, fitting, message_id, tools_finished, tools_started, unstreamed
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.transcript import Answered, turn_entry
 from warmwire.worker.turn import (
@@ -70,26 +68,6 @@ class Stage(Enum):
     STARTING = auto()
     RUNNING = auto()
     ENDING = auto()
-
-
-class _Start(msgspec.Struct, gc=False):
-    """The fields of a ``message_start`` event that are used here."""
-
-    message: _Message
-
-
-class _Message(msgspec.Struct, gc=False):
-    id: str = ""
-
-
-_starts = msgspec.json.Decoder(_Start)
-
-
-def _message_id(event: bytes) -> str:
-    try:
-        return _starts.decode(event).message.id
-    except msgspec.DecodeError:
-        return ""  # of a shape that we do not know
 
 
 class Session:
@@ -233,7 +211,7 @@ class Session:
             case claude.Retry():
                 commands = self._retry(turn)
             case claude.ControlRequest():
-                commands = [Give(claude.refuse_line(line.request_id, "not available here"))]
+                commands = self._asked(turn, line, now)
             case claude.Lifecycle(message_uuid=turn.cli_uuid):
                 commands = self._lifecycle(turn, line.state, now)
             case claude.BadLine():
@@ -253,7 +231,7 @@ class Session:
         elif line.type == "message_start":
             turn.messages += 1
             turn.message_open = True
-            turn.streamed.add(_message_id(line.event))
+            turn.streamed.add(message_id(line.event))
         elif line.type == "message_delta":
             turn.message_open = False
         if len(line.event) > DELTA_LIMIT:
@@ -283,6 +261,12 @@ class Session:
             TurnReset(turn=turn.id, attempt=turn.attempt, reason="api_retry", message=turn.messages)
         )
 
+    def _asked(self, turn: Turn, line: claude.ControlRequest, now: float) -> list[Command]:
+        question = turn.permissions.ask(turn.id, line, now)
+        if question is None:
+            return [Give(claude.refuse_line(line.request_id, "not available here"))]
+        return self._publish_ours(question)
+
     def _lifecycle(self, turn: Turn, state: str, now: float) -> list[Command]:
         """Without a result before them, these two mean that none will come."""
         if state == "cancelled":
@@ -303,6 +287,14 @@ class Session:
         again = turn_id in self._to_interrupt
         self._to_interrupt.add(turn_id)
         return turn_id, [] if again else [KeepInterrupt(turn_id)]
+
+    def permit(self, request: str, *, allow: bool) -> list[Command]:
+        """Somebody has answered a question of the CLI's; nothing to do if it is no longer open."""
+        turn = self.turn
+        if turn is None or turn.end is not None:
+            return []
+        line = turn.permissions.answer(request, allow=allow)
+        return [] if line is None else [Give(line)]
 
     def view(self, question: Replay) -> OwnerView:
         """Where the session stands, and what came after the asked position."""
@@ -325,12 +317,15 @@ class Session:
             return self._kill(endings.interrupted(turn, now)) if late else []
         if now - self._heard_at > self._stall_timeout:
             return self._kill(endings.failed(turn, ErrorCode.CLI_STALLED, now))
-        if now - self._published_at > PROGRESS_EVERY:
-            elapsed = endings.ms(now - turn.begun)
-            progress = self._publish_ours(TurnProgress(turn=turn.id, elapsed_ms=elapsed, doing="waiting"))
-            self._published_at = now
-            return progress
-        return []
+        return [*map(Give, turn.permissions.overdue(now)), *self._progress(turn, now)]
+
+    def _progress(self, turn: Turn, now: float) -> list[Command]:
+        if now - self._published_at <= PROGRESS_EVERY:
+            return []
+        elapsed = endings.ms(now - turn.begun)
+        progress = self._publish_ours(TurnProgress(turn=turn.id, elapsed_ms=elapsed, doing="waiting"))
+        self._published_at = now
+        return progress
 
     def thawed(self, now: float) -> None:
         """The worker was frozen: the silence of that time says nothing about the CLI."""

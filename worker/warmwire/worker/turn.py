@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from warmwire.broker.envelope import EnvelopeWriter
 from warmwire.broker.events import TurnEnd
 from warmwire.broker.messages import TurnRecord, UserMessage
+from warmwire.worker.permissions import Permissions
 from warmwire.worker.turnlog import TurnLog
 
 _UUIDS = uuid.UUID("d5f3f2a4-6c0e-5f7e-8b7a-0d2f6a1c9e11")
@@ -148,6 +149,7 @@ class Turn:
     message_open: bool = False
     streamed: set[str] = field(default_factory=set)
     mirrored: list[bytes] = field(default_factory=list)
+    permissions: Permissions = field(default_factory=Permissions)
     end: TurnEnd | None = None
     finishing: bool = False
     over: bool = False
