@@ -9,7 +9,6 @@ death), send what waits, leave NATS.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import secrets
 import shlex
@@ -37,10 +36,12 @@ from warmwire.broker.pull import Pulled, Puller
 from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
-from warmwire.worker import fence, machine, pool, registry
+from warmwire.worker import fence, machine, pool
 from warmwire.worker.abilities import abilities, doubt, probe
 from warmwire.worker.credentials import Keys
+from warmwire.worker.dialect import DIALECTS
 from warmwire.worker.fence import Fence
+from warmwire.worker.folder import claimed_folder
 from warmwire.worker.host import IN_PROGRESS, NAK, TERMINATE, Host, Lost, Services
 from warmwire.worker.launch import find_claude
 from warmwire.worker.ownership import Claim, place
@@ -72,7 +73,7 @@ class Worker:
         self._alone = alone  # nothing else is in this process
         self._settings = settings
         self._subjects = Subjects(settings.prefix)
-        self._command = cli_command(settings.cli)
+        self._command = cli_command(settings.cli, settings.dialect)
         self._keys = Keys.load(settings.pool_key_file)
         self._limits = machine_limits(settings)
         self._hosts: dict[SessionKey, Host] = {}
@@ -131,19 +132,24 @@ class Worker:
         log.info("worker ready", worker=self.id, cli=self._command[0], turns=self._limits.turns)
 
     async def _open_supply(self) -> Supply:
-        said = await probe(self._command)
-        log.info("CLI version", version=said)
-        if (why := doubt(said)) is not None:
-            log.warning(why, version=said)
+        can = await self._abilities() if self._settings.dialect == "claude" else pool.Abilities()
         self._processes.open()
         return Supply(
             self._command,
             self._folder.path,
-            abilities(said),
+            can,
             self._limits.starting,
             self._tasks,
             self._processes,
+            DIALECTS[self._settings.dialect],
         )
+
+    async def _abilities(self) -> pool.Abilities:
+        said = await probe(self._command)
+        log.info("CLI version", version=said)
+        if (why := doubt(said)) is not None:
+            log.warning(why, version=said)
+        return abilities(said)
 
     async def stop(self) -> None:
         """Leave without losing anything; see the module's text for the order."""
@@ -415,12 +421,14 @@ class Worker:
         )
 
 
-def cli_command(cli: str) -> tuple[str, ...]:
+def cli_command(cli: str, dialect: str = "claude") -> tuple[str, ...]:
     """What ``--cli`` means.
 
     Raises:
         BadInput: there is no such program; the text says what to do.
     """
+    if dialect != "claude" and cli in ("emulator", "claude"):
+        raise BadInput("dialect", f"the {cli} speaks 'claude'; give --cli a program that speaks {dialect!r}")
     if cli == "emulator":
         emulator = Path(__file__).with_name("emulator.py")
         return (sys.executable, "-I", "-S", "-E", str(emulator))
@@ -454,51 +462,6 @@ def machine_limits(settings: WorkerSettings) -> pool.Limits:
         freeze_after=settings.freeze_after,
         park_after=settings.park_after,
     )
-
-
-class ClaimedFolder:
-    """A worker's own folder, locked while it lives; what killed workers left behind is removed."""
-
-    def __init__(self, path: Path) -> None:
-        path.mkdir(mode=0o700, parents=True)
-        self.path = path
-        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def remove(self) -> None:
-        """The worker leaves."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
-
-
-def claimed_folder(data: Path, worker: str) -> ClaimedFolder:
-    """Make the worker's folder and remove those of workers that are no more.
-
-    Raises:
-        BadInput: the data folder cannot be written.
-    """
-    home = data.absolute() / "workers"
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = ClaimedFolder(home / worker)
-    except OSError as error:
-        raise BadInput("data", f"{data} cannot be written: {error.strerror}") from error
-    for other in home.iterdir():
-        if other.name != worker and _abandoned(other):
-            registry.clear(other)
-            shutil.rmtree(other, ignore_errors=True)
-    return folder
-
-
-def _abandoned(folder: Path) -> bool:
-    try:
-        with (folder / "lock").open("rb+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except FileNotFoundError:
-        return False  # being made at this moment
-    return True
 
 
 async def _run(settings: WorkerSettings) -> int:

@@ -27,7 +27,7 @@ def by_result(turn: Turn, line: claude.Result, now: float) -> TurnEnd:
     )
     if line.ending == "failed":
         return failed(turn, line.error or ErrorCode.CLI_FAILED, now, line.detail, usage)
-    if line.ending == "interrupted":
+    if line.ending == "interrupted" or _broken_off(turn, line):
         return interrupted(turn, now, usage)
     return TurnCompleted(
         turn=turn.id,
@@ -37,6 +37,11 @@ def by_result(turn: Turn, line: claude.Result, now: float) -> TurnEnd:
         ttft_ms=_ttft(turn),
         stop_reason=line.stop_reason,
     )
+
+
+def _broken_off(turn: Turn, line: claude.Result) -> bool:
+    """Where an interrupt is a signal, the end that it makes has no reason."""
+    return turn.interrupted_at is not None and line.stop_reason is None
 
 
 def interrupted(turn: Turn, now: float, usage: Usage | None = None) -> TurnInterrupted:

@@ -56,6 +56,7 @@ from warmwire.worker.turn import (
     Publish,
     PutRecord,
     ReadRecord,
+    SignalCli,
 )
 from warmwire.worker.warm import Warm
 
@@ -103,10 +104,13 @@ class Host:
         self.closed = asyncio.Event()
         self._services = services
         self._nonce = nonce
-        self._session = Session(key, services.worker, epoch, monotonic(), services.settings.stall_timeout)
+        self._dialect = services.supply.dialect()
+        self._session = Session(
+            key, services.worker, epoch, monotonic(), services.settings.stall_timeout, self._dialect
+        )
         self._events_subject = services.subjects.events(key)
         folder = services.folder / "sessions" / key.tenant / key.session
-        self._cli = Warm(services.supply, folder, self._lines, self._cli_failed)
+        self._cli = Warm(services.supply, folder, self._lines, self._cli_failed, self._dialect)
         self._subscriptions: list[Subscription] = []
         self._tasks = Tasks()
         self._last = 0  # sequence of the transcript's last append
@@ -222,6 +226,8 @@ class Host:
                     self._services.sender.send(self._events_subject, command.data, at_once=command.at_once)
                 case Give():
                     self._give(command.line)
+                case SignalCli():
+                    self._cli.interrupt()
                 case KillCli():
                     self._cli.kill()
                 case Ended():
@@ -344,10 +350,10 @@ class Host:
     def _lines(self, lines: list[bytes]) -> None:
         now = monotonic()
         for raw in lines:
-            line = claude.parse(raw)
-            if type(line) is claude.ControlReply and not line.ok:
-                self._refused(line)
-            self._run(self._session.line(line, now))
+            for line in self._dialect.read(raw):
+                if type(line) is claude.ControlReply and not line.ok:
+                    self._refused(line)
+                self._run(self._session.line(line, now))
 
     def _refused(self, reply: claude.ControlReply) -> None:
         """Without its prompt or its model a process is of no use to the session."""

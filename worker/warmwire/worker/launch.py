@@ -65,8 +65,6 @@ def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by 
     is told its system prompt and its model when it is adopted, and chooses its id itself. Unless ``pooled``
     it does not get the pool's credential, which would win over the user's that it is told later.
     """
-    home, work, scratch = folder / "home", folder / "work", folder / "tmp"
-    config = home / ".claude"
     bound: list[str] = []
     if session is not None or resume is not None:
         bound.append(f"--system-prompt={prompt_or_default(system_prompt)}")
@@ -75,15 +73,25 @@ def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by 
         bound.append(f"--model={model}")
     return Launch(
         argv=(*command, *FLAGS, *bound),
-        env={
-            **_passed(environment if pooled else without_credential(environment)),
-            "HOME": str(home),
-            "CLAUDE_CONFIG_DIR": str(config),
-            "TMPDIR": str(scratch),
-        },
-        cwd=work,
-        folders=(folder, home, config, work, scratch),
+        env=environment_of(folder, environment, pooled=pooled),
+        cwd=folder / "work",
+        folders=folders_of(folder),
     )
+
+
+def environment_of(folder: Path, environment: Mapping[str, str], *, pooled: bool) -> dict[str, str]:
+    """All that a CLI in this folder sees of the worker's environment, and where it may write."""
+    return {
+        **_passed(environment if pooled else without_credential(environment)),
+        "HOME": str(folder / "home"),
+        "CLAUDE_CONFIG_DIR": str(folder / "home" / ".claude"),
+        "TMPDIR": str(folder / "tmp"),
+    }
+
+
+def folders_of(folder: Path) -> tuple[Path, ...]:
+    """What has to be there before the start."""
+    return (folder, folder / "home", folder / "home" / ".claude", folder / "work", folder / "tmp")
 
 
 def prompt_or_default(system_prompt: str | None) -> str:

@@ -117,6 +117,11 @@ class CliProcess:
         if self.running:
             signal_group(self.pid, signal.SIGCONT)
 
+    def interrupt(self) -> None:
+        """As Ctrl-C in a terminal does: it and what it has started in its own group."""
+        if self.running:
+            signal_group(self.pid, signal.SIGINT)
+
     def kill(self) -> None:
         """End the process and everything it has started, now."""
         if self.running:

@@ -30,6 +30,7 @@ from warmwire.broker.messages import Finished, OwnerView, Replay, Started, TurnR
 from warmwire.broker.names import SessionKey
 from warmwire.worker import claude, endings
 from warmwire.worker.deltas import DELTA_LIMIT, fitting, message_id, tools_finished, tools_started, unstreamed
+from warmwire.worker.dialect import Claude, Dialect
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.transcript import Answered, turn_entry
 from warmwire.worker.turn import (
@@ -46,6 +47,7 @@ from warmwire.worker.turn import (
     Publish,
     PutRecord,
     ReadRecord,
+    SignalCli,
     Turn,
 )
 from warmwire.worker.turnlog import History, TurnLog
@@ -73,7 +75,15 @@ class Stage(Enum):
 class Session:
     """A session in its owner's hands, from claim to release."""
 
-    def __init__(self, key: SessionKey, worker: str, epoch: int, now: float, stall_timeout: float) -> None:
+    def __init__(
+        self,
+        key: SessionKey,
+        worker: str,
+        epoch: int,
+        now: float,
+        stall_timeout: float,
+        dialect: Dialect | None = None,
+    ) -> None:
         self.draining = False
         self.key = key
         self.epoch = epoch
@@ -83,6 +93,7 @@ class Session:
         self.waiting: dict[int, Held] = {}
         self.turn: Turn | None = None
         self._worker = worker
+        self._dialect: Dialect = dialect or Claude()
         self._stall_timeout = stall_timeout
         self._to_interrupt: set[str] = set()
         self._history = History()
@@ -418,7 +429,7 @@ class Session:
         )
         reset = TurnReset(turn=message.turn, attempt=turn.attempt, reason="worker_lost")
         again = [reset] if turn.attempt > 1 else []
-        line = claude.user_line(message.content, turn.cli_uuid)
+        line = self._dialect.user_line(message.content, turn.cli_uuid)
         return [*self._publish_ours(*again, started), Give(line)]
 
     def _interrupt_at_hand(self, turn: Turn, now: float) -> tuple[str | None, list[Command]]:
@@ -427,8 +438,11 @@ class Session:
         if turn.interrupted_at is not None:
             return turn.id, []
         turn.interrupted_at = now
-        stop = [Give(claude.interrupt_line(f"interrupt-{turn.attempt}"))] if turn.given else []
-        return turn.id, [*stop, KeepInterrupt(turn.id)]
+        return turn.id, [*(self._stop() if turn.given else []), KeepInterrupt(turn.id)]
+
+    def _stop(self) -> list[Command]:
+        line = self._dialect.interrupt_line(f"interrupt-{self._turn().attempt}")
+        return [SignalCli() if line is None else Give(line)]
 
     # -- the end of a turn
 

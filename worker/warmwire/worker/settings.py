@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field
 
@@ -16,6 +17,10 @@ class WorkerSettings(BrokerSettings):
         "emulator",
         description="The CLI to run: 'emulator' (a stand-in without a model), 'claude', or a command line "
         "that speaks the same dialect.",
+    )
+    dialect: Literal["claude", "stream-json"] = Field(
+        "claude",
+        description="What --cli speaks: 'claude', or the plain 'stream-json' of bare Messages API events.",
     )
     data: Path = Field(Path("warmwire-data"), description="Folder for the sessions' home folders.")
     max_turns_at_once: int | None = Field(

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
@@ -18,6 +18,7 @@ import structlog
 
 from warmwire.broker.tasks import Tasks
 from warmwire.worker import claude, pool
+from warmwire.worker.dialect import Claude, Dialect
 from warmwire.worker.errors import CliError
 from warmwire.worker.launch import Launch, launch
 from warmwire.worker.process import CliProcess, Exit, OnExit, OnLines
@@ -32,7 +33,7 @@ log = structlog.get_logger(__name__)
 class Supply:
     """The processes of one worker that are about to start, and its spares."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - all of it is the worker's
         self,
         command: Sequence[str],
         folder: Path,
@@ -40,6 +41,7 @@ class Supply:
         at_once: int,
         tasks: Tasks,
         processes: Processes,
+        dialect: Callable[[], Dialect] = Claude,
     ) -> None:
         self.command = tuple(command)
         self.can = can
@@ -51,6 +53,7 @@ class Supply:
         self._gate = asyncio.Semaphore(at_once)
         self._tasks = tasks
         self._processes = processes
+        self.dialect = dialect
         self._spares: dict[int, Spare] = {}
         self._ids = itertools.count(1)
 
@@ -66,8 +69,12 @@ class Supply:
             start.end()
             raise
         asyncio.get_running_loop().call_later(STARTING_WITHIN, start.end)
+        ready = self.dialect().ready_line()
+        if ready is None:
+            start.end()
+            return process
         with contextlib.suppress(CliError):  # it has ended: that is heard by `on_exit`
-            process.write(claude.ready_line())
+            process.write(ready)
         return process
 
     def started(self, *, had_slot: bool) -> None:

@@ -85,6 +85,11 @@ class Give:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalCli:
+    """Interrupt the CLI by a signal: it has no line for that."""
+
+
+@dataclass(frozen=True, slots=True)
 class KillCli:
     """End the CLI process now; its exit is not reported."""
 
@@ -120,6 +125,7 @@ Command = (
     | AppendTranscript
     | NeedCli
     | Give
+    | SignalCli
     | KillCli
     | Publish
     | Ack

@@ -15,8 +15,9 @@ import structlog
 from warmwire.broker.sealed import Token
 from warmwire.worker import claude
 from warmwire.worker.credentials import hidden
+from warmwire.worker.dialect import Claude, Dialect
 from warmwire.worker.errors import CliError, CliGone, ErrorCode
-from warmwire.worker.launch import CREDENTIAL, launch, prompt_or_default, transcript_path
+from warmwire.worker.launch import CREDENTIAL, prompt_or_default, transcript_path
 from warmwire.worker.pool import Adopt, Need, Own, Spawn, Tier, Use, serve
 from warmwire.worker.process import CliProcess, Exit
 from warmwire.worker.supply import Supply
@@ -36,8 +37,10 @@ class Warm:
         folder: Path,
         heard: Callable[[list[bytes]], None],
         failed: Callable[[ErrorCode], None],
+        dialect: Dialect | None = None,
     ) -> None:
         self._supply = supply
+        self._dialect: Dialect = dialect or Claude()
         self._own_folder = self._folder = folder
         self._heard = heard
         self._failed = failed
@@ -99,7 +102,9 @@ class Warm:
 
     def _suits(self, token: Token | None) -> bool:
         """A process cannot forget a token, and the pool's credential would win over one."""
-        return self._token is None if token is None else not self._pooled
+        if token is None or self._token == token:
+            return self._token == token
+        return not self._pooled and self._dialect.credential_line(token.value) is not None
 
     async def _adopt(
         self, number: int, model: str | None, system_prompt: str | None, token: Token | None
@@ -127,7 +132,7 @@ class Warm:
         if past:
             resume = transcript_path(self._folder, claude.session_of_transcript(past) or session)
             await asyncio.to_thread(_write_private, resume, past)
-        plan = launch(
+        plan = self._dialect.launch(
             self._supply.command,
             folder=self._folder,
             environment=os.environ,
@@ -136,6 +141,7 @@ class Warm:
             system_prompt=system_prompt,
             resume=resume,
             pooled=token is None,
+            token=token.value if token is not None else None,
         )
         self._generation += 1
         self._has_spoken = False
@@ -151,9 +157,12 @@ class Warm:
         self.write(claude.set_model_line(model))
 
     def _tell_token(self, token: Token | None) -> None:
-        if token is not None and token != self._token:
-            self.write(claude.credential_line(token.value))
-            self._token = token
+        if token is None or token == self._token:
+            return
+        line = self._dialect.credential_line(token.value)
+        if line is not None:  # else it was started with it
+            self.write(line)
+        self._token = token
 
     # -- what it says, what it is told
 
@@ -215,6 +224,11 @@ class Warm:
             self._process.thaw()
 
     # -- the end
+
+    def interrupt(self) -> None:
+        """Stop its turn by SIGINT; it may end by that."""
+        if self._process is not None:
+            self._process.interrupt()
 
     def kill(self) -> None:
         """End it at once; nobody hears of it."""

@@ -1,0 +1,92 @@
+"""What a worker must be able to say to a CLI and to understand: one adapter for each dialect. Pure.
+
+An adapter is made for each session; `claude` and `stream_json` hold what they know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from warmwire.worker import claude
+from warmwire.worker.claude import Line
+from warmwire.worker.launch import Launch, launch
+from warmwire.worker.stream_json import StreamJson
+
+
+class Dialect(Protocol):
+    """How to start a CLI, what to write to it, and what its lines mean.
+
+    What returns None instead of a line is not in the dialect: then the process is up as soon as it runs, is
+    interrupted by SIGINT, and has its user's token from the start.
+    """
+
+    def launch(  # noqa: PLR0913 - see `launch.launch`
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        session: str | None,
+        model: str | None,
+        system_prompt: str | None,
+        resume: Path | None,
+        pooled: bool,
+        token: str | None,
+    ) -> Launch:
+        """How a process is started; ``resume`` is the transcript so far."""
+
+    def user_line(self, content: str | Sequence[Any], uuid: str) -> bytes:
+        """A message."""
+
+    def ready_line(self) -> bytes | None:
+        """A question that is answered as soon as the process is up."""
+
+    def interrupt_line(self, request_id: str) -> bytes | None:
+        """Stop the running turn."""
+
+    def credential_line(self, token: str) -> bytes | None:
+        """Another user's token, from the next turn on."""
+
+    def read(self, line: bytes) -> Sequence[Line]:
+        """What a line of stdout means; never raises."""
+
+
+class Claude:
+    """The dialect of Claude Code."""
+
+    user_line = staticmethod(claude.user_line)
+    ready_line = staticmethod(claude.ready_line)
+    interrupt_line = staticmethod(claude.interrupt_line)
+    credential_line = staticmethod(claude.credential_line)
+
+    def launch(  # noqa: PLR0913 - as the protocol has it
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        session: str | None,
+        model: str | None,
+        system_prompt: str | None,
+        resume: Path | None,
+        pooled: bool,
+        token: str | None,  # noqa: ARG002 - it is told over stdin
+    ) -> Launch:
+        return launch(
+            command,
+            folder=folder,
+            environment=environment,
+            session=session,
+            model=model,
+            system_prompt=system_prompt,
+            resume=resume,
+            pooled=pooled,
+        )
+
+    def read(self, line: bytes) -> Sequence[Line]:
+        return (claude.parse(line),)
+
+
+DIALECTS: Mapping[str, Callable[[], Dialect]] = {"claude": Claude, "stream-json": StreamJson}

@@ -1,0 +1,195 @@
+"""The plain `stream-json` dialect: events of the Messages API, one a line, and nothing around them. Pure.
+
+In goes ``{"type":"user_message","content":…}``, out come ``message_start`` … ``message_stop``. The end of a
+message is the end of the turn, unless it was for a tool (``stop_reason`` ``tool_use`` or ``pause_turn``):
+then the program goes on with another message. An ``error`` event ends the turn as failed.
+
+There is no word for an interrupt, so the process gets SIGINT: it may end the message (without a
+``stop_reason``, or with one if it had finished anyway), or itself. There is no transcript either: one is made
+here of what was said, so that the session's memory outlives its process. A new process finds it as a file
+whose lines hold a ``message`` each; the variable ``WARMWIRE_HISTORY`` names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from warmwire.worker.claude import BadLine, Ignored, Line, Mirror, Result, StreamEvent, Usage
+from warmwire.worker.errors import ErrorCode
+from warmwire.worker.launch import Launch, environment_of, folders_of
+from warmwire.worker.lines import HEAD, LineTooLong
+
+FLAGS = ("--input-format=stream-json", "--output-format=stream-json")
+HISTORY = "WARMWIRE_HISTORY"
+TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105 - the name of one
+GOES_ON = ("tool_use", "pause_turn")
+"""Reasons to end a message and not the turn."""
+BY_TYPE = {
+    "invalid_request_error": ErrorCode.INVALID_REQUEST,
+    "authentication_error": ErrorCode.AUTH_FAILED,
+    "permission_error": ErrorCode.AUTH_FAILED,
+    "not_found_error": ErrorCode.MODEL_NOT_FOUND,
+    "request_too_large": ErrorCode.PROMPT_TOO_LONG,
+    "rate_limit_error": ErrorCode.RATE_LIMITED,
+    "overloaded_error": ErrorCode.OVERLOADED,
+}
+_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
+class _Delta(msgspec.Struct):
+    text: str = ""
+    stop_reason: str | None = None
+
+
+class _Message(msgspec.Struct):
+    id: str = ""
+    usage: Usage = Usage()
+
+
+class _Error(msgspec.Struct):
+    type: str = ""
+    message: str = ""
+
+
+class _Event(msgspec.Struct):
+    """The fields of an event that are used here; all others are skipped."""
+
+    type: str
+    delta: _Delta | None = None
+    message: _Message | None = None
+    usage: Usage | None = None
+    error: _Error | None = None
+
+
+_EVENT = msgspec.json.Decoder(_Event)
+_EVENTS = ("content_block_delta", "content_block_start", "content_block_stop", "message_delta")
+
+
+class StreamJson:
+    """One session's adapter: it remembers what is being said, from message to message."""
+
+    def __init__(self) -> None:
+        self._asked: list[dict[str, Any]] = []
+        self._said: list[str] = []
+        self._message = _Message()
+        self._stop_reason: str | None = None
+        self._read = self._written = 0  # tokens of the turn
+
+    # -- to the program
+
+    def launch(  # noqa: PLR0913 - as the protocol has it
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        session: str | None,  # noqa: ARG002 - not in the dialect
+        model: str | None,
+        system_prompt: str | None,
+        resume: Path | None,
+        pooled: bool,
+        token: str | None,
+    ) -> Launch:
+        chosen = [] if model is None else [f"--model={model}"]
+        chosen += [] if system_prompt is None else [f"--system-prompt={system_prompt}"]
+        ours = {HISTORY: str(resume)} if resume is not None else {}
+        ours |= {TOKEN: token} if token is not None else {}
+        return Launch(
+            argv=(*command, *FLAGS, *chosen),
+            env={**environment_of(folder, environment, pooled=pooled), **ours},
+            cwd=folder / "work",
+            folders=folders_of(folder),
+        )
+
+    def user_line(self, content: str | Sequence[Any], uuid: str) -> bytes:
+        self._asked = [_entry("user", content, uuid)]
+        self._read = self._written = 0
+        return msgspec.json.encode({"type": "user_message", "content": content}) + b"\n"
+
+    def ready_line(self) -> bytes | None:
+        return None
+
+    def interrupt_line(self, request_id: str) -> bytes | None:  # noqa: ARG002
+        return None
+
+    def credential_line(self, token: str) -> bytes | None:  # noqa: ARG002
+        return None
+
+    # -- from the program
+
+    def read(self, line: bytes) -> Sequence[Line]:
+        try:
+            if not line.isascii():
+                line.decode()  # what leaves here is published as it is, so it must be UTF-8
+            return self._event(line, _EVENT.decode(line))
+        except _UNREADABLE as error:
+            if not line.strip():
+                return (Ignored(""),)
+            code = ErrorCode.LINE_TOO_LONG if isinstance(line, LineTooLong) else ErrorCode.BAD_LINE
+            return (BadLine(code, str(error), bytes(line[:HEAD])),)
+
+    def _event(self, line: bytes, event: _Event) -> Sequence[Line]:
+        if event.type in _EVENTS:
+            self._note(event)
+        elif event.type == "message_start":
+            self._begin(event.message or _Message())
+        elif event.type == "message_stop":
+            return (StreamEvent(line, event.type), *self._end())
+        elif event.type == "error":
+            return (self._failed(event.error or _Error()),)
+        else:
+            return (Ignored(event.type),)
+        return (StreamEvent(line, event.type),)
+
+    def _begin(self, message: _Message) -> None:
+        self._message = message
+        self._said, self._stop_reason = [], None
+        self._read += message.usage.input_tokens
+
+    def _note(self, event: _Event) -> None:
+        if event.delta is not None:
+            if event.delta.text:
+                self._said.append(event.delta.text)
+            self._stop_reason = event.delta.stop_reason or self._stop_reason
+        if event.usage is not None:
+            self._written += event.usage.output_tokens
+
+    def _end(self) -> Sequence[Line]:
+        text = "".join(self._said)
+        if text:
+            self._asked.append(_entry("assistant", [{"type": "text", "text": text}], self._message.id))
+        if self._stop_reason in GOES_ON:
+            return ()
+        entries, self._asked = tuple(map(msgspec.json.encode, self._asked)), []
+        return (Mirror("", entries), self._result("completed", None, "", text))
+
+    def _failed(self, error: _Error) -> Result:
+        code = BY_TYPE.get(error.type, ErrorCode.API_ERROR)
+        return self._result("failed", code, error.message, "")
+
+    def _result(self, ending: Any, error: ErrorCode | None, detail: str, text: str) -> Result:
+        return Result(
+            ending=ending,
+            error=error,
+            detail=detail,
+            text=text,
+            stop_reason=self._stop_reason,
+            usage=Usage(input_tokens=self._read, output_tokens=self._written),
+            cost_usd=0.0,
+            duration_ms=0.0,
+            ttft_ms=None,
+            api_status=None,
+            session_id="",
+            message_uuids=(),
+        )
+
+
+def _entry(role: str, content: str | Sequence[Any], name: str) -> dict[str, Any]:
+    """As an entry of the other dialect's transcript: all that reads transcripts reads this one, too."""
+    ids = {"uuid": name} if role == "user" else {}
+    message = {"role": role, "content": content} | ({"id": name} if role == "assistant" else {})
+    return {"type": role, **ids, "message": message}
