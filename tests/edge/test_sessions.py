@@ -139,7 +139,8 @@ async def test_an_interrupt_of_a_turn_that_has_ended_does_not_hit_the_next(
 
 
 async def test_an_interrupt_of_nothing_is_fine(wire: Wire) -> None:
-    for body in ({}, None):
+    bodies: tuple[dict[str, str] | None, ...] = ({}, None)
+    for body in bodies:
         answer = await wire.send("POST", INTERRUPT, body)
         assert (200, None) == (answer.status, (await answer.json())["turn"])
 
