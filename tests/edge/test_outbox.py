@@ -79,6 +79,13 @@ def test_blocks_turns_holes_and_other_events_stay_apart() -> None:
     assert apart == list(merged(apart))
 
 
+def test_no_merged_delta_is_larger_than_clients_take() -> None:
+    pieces = list(merged([delta(seq, "x" * 1000) for seq in range(1, 1001)]))
+    assert max(len(piece.event) for piece in pieces) <= 65 * 1024
+    assert len("".join(map(text, pieces))) == 1_000_000
+    assert len(pieces) < 20
+
+
 def test_a_delta_of_another_shape_is_sent_as_it_is() -> None:
     odd = delta(2, "")._replace(
         event=b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a","x":"b"}}'

@@ -51,6 +51,7 @@ class _Event(msgspec.Struct, gc=False):
     message: object = 0
     worker: str | None = None
     delta: _Delta | None = None
+    begins: str = msgspec.field(name="from", default="")  # the cursor of the first of several deltas in one
 
 
 class _Block(msgspec.Struct, gc=False):
@@ -79,6 +80,7 @@ def seen(viewer: str, place: h.Place, turn: str, type_: str, event: bytes) -> h.
         seq=place[1],
         turn=turn,
         type=type_,
+        first=int(fields.begins.rpartition(".")[2]) if fields.begins else None,
         message=fields.message if isinstance(fields.message, int) else 0,
         index=fields.index,
         text=added.text if added is not None and added.type == "text_delta" else "",

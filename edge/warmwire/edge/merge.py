@@ -17,6 +17,9 @@ _DELTA = re.compile(
 )
 """A text delta as it is printed; of any other shape it is sent as it is."""
 
+MERGED_BYTES = 64 * 1024
+"""Bytes of text in one merged event, about, at most; clients have limits for what comes in one piece."""
+
 
 def is_text(envelope: Envelope) -> bool:
     """Whether the event is a text delta, and so may wait for company."""
@@ -41,17 +44,20 @@ class _Run:
         self._first = self._last = first
         self._shape = _DELTA.match(first.event) if is_text(first) else None
         self._texts: list[bytes] = []
+        self._bytes = len(first.event)
 
     def takes(self, envelope: Envelope) -> bool:
         last = self._last
         adjacent = envelope[:4] == (last.epoch, last.seq + 1, last.turn, last.attempt)
-        if self._shape is None or not adjacent or not is_text(envelope):
+        full = self._bytes + len(envelope.event) > MERGED_BYTES
+        if self._shape is None or full or not adjacent or not is_text(envelope):
             return False
         shape = _DELTA.match(envelope.event)
         if shape is None or shape[1] != self._shape[1] or shape[2] is not None:
             return False
         self._texts.append(shape[3])
         self._last = envelope
+        self._bytes += len(shape[3])
         return True
 
     def whole(self) -> Envelope:
