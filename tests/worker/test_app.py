@@ -30,7 +30,8 @@ from warmwire.broker.messages import (
 )
 from warmwire.broker.names import SessionKey
 from warmwire.worker import fence
-from warmwire.worker.app import Worker, claimed_folder, cli_command
+from warmwire.worker.app import Worker, cli_command
+from warmwire.worker.folder import claimed_folder
 from warmwire.worker.settings import WorkerSettings
 
 from tests.client import Client, connected, eventually

@@ -1,0 +1,56 @@
+"""A worker's folder: its own while it lives, cleared by the next worker if it was killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from warmwire.broker.errors import BadInput
+from warmwire.worker import registry
+
+
+class ClaimedFolder:
+    """A worker's own folder, locked while it lives; what killed workers left behind is removed."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(mode=0o700, parents=True)
+        self.path = path
+        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def remove(self) -> None:
+        """The worker leaves."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def claimed_folder(data: Path, worker: str) -> ClaimedFolder:
+    """Make the worker's folder and remove those of workers that are no more.
+
+    Raises:
+        BadInput: the data folder cannot be written.
+    """
+    home = data.absolute() / "workers"
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = ClaimedFolder(home / worker)
+    except OSError as error:
+        raise BadInput("data", f"{data} cannot be written: {error.strerror}") from error
+    for other in home.iterdir():
+        if other.name != worker and _abandoned(other):
+            registry.clear(other)
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def _abandoned(folder: Path) -> bool:
+    try:
+        with (folder / "lock").open("rb+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return False  # being made at this moment
+    return True
