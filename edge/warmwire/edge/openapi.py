@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from starlette.responses import Response
+
 from warmwire.broker.names import NAME_LIMIT
 
 from .chat import ROLLUP_LIMIT, ChatRequest
@@ -52,6 +54,16 @@ PROBLEM: dict[str, Any] = {
 }
 
 
+def how(answers: Documented, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a route is added with: these answers and no others."""
+    return {
+        "responses": answers,
+        "status_code": min(int(status) for status in answers),
+        "response_class": Response,  # of no media type: FastAPI documents none of its own
+        "openapi_extra": extra,
+    }
+
+
 def object_of(example: dict[str, Any], **properties: Any) -> dict[str, Any]:
     """A JSON answer; every property is there."""
     schema = {"type": "object", "required": list(properties), "properties": properties}
@@ -72,6 +84,11 @@ def parameter(
 
 # -- streams
 
+_FRAME: dict[str, Any] = {
+    "type": "object",
+    "description": "Each event of the stream.",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}, "id": {"type": "string"}},
+}
 _EVENTS: dict[str, Any] = {
     "description": "Server-sent events: docs/reference/events.md lists their types.",
     "headers": {
@@ -79,7 +96,7 @@ _EVENTS: dict[str, Any] = {
     },
     "content": {
         "text/event-stream": {
-            "schema": {"type": "string"},
+            "schema": _FRAME,
             "example": "event: content_block_delta\n"
             'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}\n'
             f"id: {_CURSOR}\n\n",
@@ -127,6 +144,12 @@ CURSORS = [
     parameter("header", "Last-Event-ID", {"type": "string"}, "The id of the last event that was received."),
 ]
 
+HEALTHY: Documented = {200: described(object_of({"status": "ok"}, status={"type": "string"}), "The process answers.")}
+READY: Documented = {
+    200: described(object_of({"status": "ready"}, status={"type": "string"}), "A message would be answered."),
+    **problems(Kind.NOT_READY),
+}
+
 
 def body(schema: dict[str, Any], *parameters: dict[str, Any], required: bool = True) -> dict[str, Any]:
     """A JSON body."""
@@ -142,7 +165,7 @@ QUERY: dict[str, Any] = {
         parameter(
             "query",
             name,
-            {"type": "string"} if name == "message" else schema,
+            {"type": "string", "minLength": 1} if name == "message" else schema,
             "",
             required=name == "session_id",
         )

@@ -65,15 +65,15 @@ def router(edge: Edge) -> APIRouter:
             raise Problem(Kind.NOT_READY, reason)
         return JSONResponse({"status": "ready"})
 
-    def add(path: str, method: str, route: Any, tag: str, responses: openapi.Documented, extra: Any) -> None:
-        api.add_api_route(path, route, methods=[method], tags=[tag], responses=responses, openapi_extra=extra)
+    def add(path: str, method: str, route: Any, tag: str, answers: openapi.Documented, extra: Any) -> None:
+        api.add_api_route(path, route, methods=[method], tags=[tag], **openapi.how(answers, extra))
 
     add("/v1/chat/stream", "POST", chat, "chat", openapi.STREAM, openapi.BODY)
     add("/v1/chat/stream", "GET", chat_by_url, "chat", openapi.RESUMED, openapi.QUERY)
     add("/chat/stream", "POST", guide_chat, "guide", openapi.STREAM, openapi.EITHER)
     add("/chat/stream", "GET", guide_chat_by_url, "guide", openapi.RESUMED, openapi.QUERY)
-    add("/healthz", "GET", healthz, "operation", {}, None)
-    add("/readyz", "GET", readyz, "operation", openapi.problems(Kind.NOT_READY), None)
+    add("/healthz", "GET", healthz, "operation", openapi.HEALTHY, None)
+    add("/readyz", "GET", readyz, "operation", openapi.READY, None)
     return api
 
 

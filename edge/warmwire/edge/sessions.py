@@ -126,7 +126,7 @@ def router(edge: Edge) -> APIRouter:
     routes = Routes(edge)
 
     def add(path: str, method: str, route: Any, answers: openapi.Documented, **extra: Any) -> None:
-        api.add_api_route(path, route, methods=[method], responses=answers, openapi_extra=extra or None)
+        api.add_api_route(path, route, methods=[method], **openapi.how(answers, extra))
 
     stop = openapi.body(openapi.INTERRUPT, required=False)
     add(
