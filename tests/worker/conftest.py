@@ -24,7 +24,11 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:
     """Processes behave a little differently on each loop; the worker runs on uvloop, a debugger may not."""
     on_uvloop: Loops = {"uvloop": uvloop.new_event_loop}
     on_asyncio: Loops = {"asyncio": asyncio.new_event_loop}
-    by_module = {"test_process.py": {**on_asyncio, **on_uvloop}, "test_claude_contract.py": on_uvloop}
+    by_module = {
+        "test_process.py": {**on_asyncio, **on_uvloop},
+        "test_pipes.py": {**on_asyncio, **on_uvloop},
+        "test_claude_contract.py": on_uvloop,
+    }
     return by_module.get(item.path.name, on_asyncio)
 
 

@@ -32,6 +32,7 @@ import structlog
 from warmwire.worker.errors import CliGone, CliMissing, CliStalled, CliStartFailed
 from warmwire.worker.launch import Launch
 from warmwire.worker.lines import Lines
+from warmwire.worker.pipes import Incoming, Outgoing
 from warmwire.worker.tree import kill_trees, signal_all, signal_group
 
 STDERR_KEPT = 16 * 1024  # bytes: the last of what the CLI said on stderr
@@ -83,13 +84,7 @@ class CliProcess:
             child = spawned(argv, launch.env, launch.cwd)
         except OSError as error:
             raise CliStartFailed(f"the CLI {launch.argv[0]!r} could not be started: {error}") from error
-        pipes = _Pipes(child, on_lines, on_exit, on_gone)
-        try:
-            await pipes.connect()
-        except BaseException:
-            kill_trees([child.pid])
-            raise
-        return cls(child, pipes)
+        return cls(child, _Pipes(child, on_lines, on_exit, on_gone))
 
     @property
     def running(self) -> bool:
@@ -98,9 +93,9 @@ class CliProcess:
     def write(self, line: bytes) -> None:
         """Hand one line to the CLI's stdin. Raises CliGone, or CliStalled when it has stopped reading."""
         stdin = self._pipes.stdin
-        if not self.running or stdin.is_closing():
+        if not self.running or stdin.closing:
             raise CliGone(f"the CLI process {self.pid} has ended")
-        if stdin.get_write_buffer_size() > STDIN_BUFFER:
+        if stdin.waiting > STDIN_BUFFER:
             raise CliStalled(f"the CLI process {self.pid} does not read its input")
         stdin.write(line)
 
@@ -151,8 +146,6 @@ class CliProcess:
 class _Pipes:
     """The three pipes and the end. Callbacks instead of streams: a delta costs one call, no task."""
 
-    stdin: asyncio.WriteTransport
-
     def __init__(
         self, child: subprocess.Popen[bytes], on_lines: OnLines, on_exit: OnExit, on_gone: OnGone
     ) -> None:
@@ -164,23 +157,15 @@ class _Pipes:
         self._on_gone = on_gone
         self._framer = Lines()
         self._stderr = bytearray()
-        self._transports: list[asyncio.BaseTransport] = []
         self._open = 2  # stdout and stderr
         self._exited = False
-
-    async def connect(self) -> None:
-        """Carry bytes from now on."""
-        loop, child = self._loop, self._child
+        assert child.stdin is not None  # noqa: S101 - all three are pipes
+        assert child.stdout is not None  # noqa: S101
+        assert child.stderr is not None  # noqa: S101
+        self.stdin = Outgoing(child.stdin)
+        self._stdout = Incoming(child.stdout, self._said, self._closed)
+        self._complaints = Incoming(child.stderr, self._complained, self._closed)
         watch(child, self._ended)
-        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, child.stdin)
-        self.stdin = stdin
-        stdout, _ = await loop.connect_read_pipe(lambda: _Output(self._said, self._closed), child.stdout)
-        stderr, _ = await loop.connect_read_pipe(
-            lambda: _Output(self._complained, self._closed), child.stderr
-        )
-        self._transports = [stdin, stdout, stderr]
-        if self.exit.done():  # while it was being connected
-            self._close()
 
     def _said(self, data: bytes) -> None:
         if self.exit.done():
@@ -217,22 +202,9 @@ class _Pipes:
         self._on_exit(ended)
 
     def _close(self) -> None:
-        for transport in self._transports:
-            transport.close()
-
-
-class _Output(asyncio.Protocol):
-    """One pipe that the CLI writes to."""
-
-    def __init__(self, heard: Callable[[bytes], None], closed: Callable[[], None]) -> None:
-        self._heard = heard
-        self._closed = closed
-
-    def data_received(self, data: bytes) -> None:
-        self._heard(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._closed()
+        self.stdin.drop()
+        self._stdout.close()
+        self._complaints.close()
 
 
 # --- start -----------------------------------------------------------------------------------------------

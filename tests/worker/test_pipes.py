@@ -1,0 +1,94 @@
+"""Our ends of a child's pipes, here with both ends in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from warmwire.worker.pipes import Incoming, Outgoing
+
+from tests.client import eventually
+
+Pipe = tuple[int, int]
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    """Read end, write end; the test closes one of them by the object under test."""
+    read, write = os.pipe()
+    yield read, write
+    for fd in (read, write):
+        try:
+            os.close(fd)
+        except OSError:  # it was the object's
+            continue
+
+
+def everything(fd: int) -> bytes:
+    os.set_blocking(fd, False)
+    try:
+        return os.read(fd, 1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+async def test_what_does_not_fit_waits_and_follows_in_order(pipe: Pipe) -> None:
+    read, write = pipe
+    out, sent = Outgoing(os.fdopen(write, "wb", buffering=0)), os.urandom(300_000)
+    out.write(sent[:200_000])
+    out.write(sent[200_000:])
+    assert out.waiting > 0
+    out.close()
+    got = bytearray()
+    while len(got) < len(sent):
+        got += everything(read)
+        await asyncio.sleep(0)
+    assert sent == bytes(got)
+    await eventually(lambda: os.read(read, 1) == b"", "the end, after all of it")
+
+
+async def test_a_reader_that_is_gone_closes_and_nothing_is_raised(pipe: Pipe) -> None:
+    read, write = pipe
+    out = Outgoing(os.fdopen(write, "wb", buffering=0))
+    out.write(b"x" * 200_000)
+    os.close(read)
+    await eventually(lambda: out.closing, "it is noticed")
+    out.write(b"more")
+    assert 0 == out.waiting
+
+
+async def test_dropping_forgets_what_waits(pipe: Pipe) -> None:
+    _, write = pipe
+    out = Outgoing(os.fdopen(write, "wb", buffering=0))
+    out.write(b"x" * 200_000)
+    out.drop()
+    out.drop()
+    assert (0, True) == (out.waiting, out.closing)
+
+
+async def test_chunks_come_as_they_are_and_the_end_once(pipe: Pipe) -> None:
+    read, write = pipe
+    heard: list[bytes | None] = []
+    incoming = Incoming(os.fdopen(read, "rb", buffering=0), heard.append, lambda: heard.append(None))
+    os.write(write, b"one")
+    await eventually(lambda: heard, "the first")
+    os.write(write, b"two")
+    os.close(write)
+    await eventually(lambda: None in heard, "the end")
+    incoming.close()
+    assert [b"one", b"two", None] == heard
+
+
+async def test_after_a_close_nothing_is_heard_and_no_foreign_descriptor_is_closed(pipe: Pipe) -> None:
+    read, _ = pipe
+    heard: list[bytes] = []
+    incoming = Incoming(os.fdopen(read, "rb", buffering=0), heard.append, lambda: heard.append(b"end"))
+    incoming.close()
+    reused = os.open(os.devnull, os.O_WRONLY)
+    assert read == reused  # the lowest free number: what a second close would hit
+    incoming.close()
+    assert 2 == os.write(reused, b"it")
+    assert [] == heard
