@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from time import time_ns
 from typing import Any
 
+from warmwire.broker import streams
 from warmwire.broker.bus import Bus, connect
 from warmwire.broker.envelope import Envelope
 from warmwire.broker.feed import Feeds, Follower
@@ -101,6 +102,19 @@ class Client:
         asked = await self.send(session, content, **options)
         await asked.ended()
         return asked
+
+
+@asynccontextmanager
+async def on_own_streams(url: str, prefix: str) -> AsyncIterator[Client]:
+    """A client with streams that are gone afterwards: what they reserve is the server's to give but once."""
+    async with connected(url, prefix) as client:
+        await streams.ensure(client.bus, client.subjects, 1, time_ns() // 1_000_000)
+        try:
+            yield client
+        finally:
+            subjects = client.subjects
+            for stream in (subjects.request_stream, subjects.state_stream, subjects.log_stream):
+                await client.bus.js.delete_stream(stream)
 
 
 @asynccontextmanager

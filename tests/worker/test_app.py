@@ -11,12 +11,10 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from time import time_ns
 from typing import Any
 
 import pytest
 
-from warmwire.broker import streams
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable
 from warmwire.broker.messages import (
     Interrupt,
@@ -34,7 +32,7 @@ from warmwire.worker.app import Worker, cli_command
 from warmwire.worker.folder import claimed_folder
 from warmwire.worker.settings import WorkerSettings
 
-from tests.client import Client, connected, eventually
+from tests.client import Client, eventually, on_own_streams
 from tests.conftest import SECONDS
 
 Start = Callable[..., Any]
@@ -48,8 +46,7 @@ def prefix() -> str:
 
 @pytest.fixture
 async def client(nats_server: str, prefix: str) -> AsyncIterator[Client]:
-    async with connected(nats_server, prefix) as client:
-        await streams.ensure(client.bus, client.subjects, 1, time_ns() // 1_000_000)
+    async with on_own_streams(nats_server, prefix) as client:
         yield client
 
 

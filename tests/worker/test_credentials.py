@@ -5,11 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
-from time import time, time_ns
+from time import time
 
 import pytest
 
-from warmwire.broker import streams
 from warmwire.broker.errors import BadInput
 from warmwire.broker.names import SessionKey
 from warmwire.broker.sealed import PoolKey, Token, seal
@@ -19,7 +18,7 @@ from warmwire.worker.credentials import HIDDEN, Keys, hidden
 from warmwire.worker.errors import CredentialRefused, ErrorCode
 from warmwire.worker.settings import WorkerSettings
 
-from tests.client import Asked, Client, connected, eventually
+from tests.client import Asked, Client, eventually, on_own_streams
 from tests.standin.messages_api import MessagesApi, fingerprint
 
 KEY = PoolKey.parse("wwkey_dGhlIHNhbWUga2V5IGluIGV2ZXJ5IHRlc3QgcnVuLi4")
@@ -105,8 +104,7 @@ def test_a_token_is_hidden_in_what_a_process_says() -> None:
 
 @pytest.fixture
 async def client(nats_server: str) -> AsyncIterator[Client]:
-    async with connected(nats_server, f"t{secrets.token_hex(4)}") as client:
-        await streams.ensure(client.bus, client.subjects, 1, time_ns() // 1_000_000)
+    async with on_own_streams(nats_server, f"t{secrets.token_hex(4)}") as client:
         yield client
 
 

@@ -16,14 +16,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, time_ns
+from time import monotonic
 
 import pytest
 
-from warmwire.broker import streams
 from warmwire.worker import cgroup, tree
 
-from tests.client import Client, connected, eventually
+from tests.client import Client, eventually, on_own_streams
 from tests.conftest import SECONDS, require
 from tests.standin.messages_api import Behaviour, MessagesApi
 
@@ -39,8 +38,7 @@ def prefix(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def client(nats_server: str, prefix: str) -> AsyncIterator[Client]:
-    async with connected(nats_server, prefix) as client:
-        await streams.ensure(client.bus, client.subjects, 1, time_ns() // 1_000_000)
+    async with on_own_streams(nats_server, prefix) as client:
         yield client
 
 
@@ -162,6 +160,7 @@ def kill_cli_and_worker(scene: Scene) -> list[tree.Seen]:
 def terminate_worker(scene: Scene) -> list[tree.Seen]:
     everybody = scene.all
     scene.worker.terminate()
+    scene.worker.wait(30 * SECONDS)  # it leaves in order; the two seconds begin when it has left
     return everybody
 
 

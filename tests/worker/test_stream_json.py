@@ -8,13 +8,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from time import time_ns
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmwire.broker import streams
 from warmwire.broker.errors import BadInput
 from warmwire.broker.messages import Interrupt
 from warmwire.broker.names import SessionKey
@@ -26,7 +24,7 @@ from warmwire.worker.lines import LineTooLong
 from warmwire.worker.settings import WorkerSettings
 from warmwire.worker.stream_json import StreamJson
 
-from tests.client import Asked, Client, connected, eventually
+from tests.client import Asked, Client, eventually, on_own_streams
 
 PLAIN = Path(__file__).parents[1] / "standin" / "plain_cli.py"
 HERE = SessionKey("default", "s1")
@@ -135,8 +133,7 @@ Start = Callable[..., Awaitable[Worker]]
 
 @pytest.fixture
 async def client(nats_server: str) -> AsyncIterator[Client]:
-    async with connected(nats_server, f"t{secrets.token_hex(4)}") as client:
-        await streams.ensure(client.bus, client.subjects, 1, time_ns() // 1_000_000)
+    async with on_own_streams(nats_server, f"t{secrets.token_hex(4)}") as client:
         yield client
 
 
