@@ -144,7 +144,9 @@ CURSORS = [
     parameter("header", "Last-Event-ID", {"type": "string"}, "The id of the last event that was received."),
 ]
 
-HEALTHY: Documented = {200: described(object_of({"status": "ok"}, status={"type": "string"}), "The process answers.")}
+HEALTHY: Documented = {
+    200: described(object_of({"status": "ok"}, status={"type": "string"}), "The process answers."),
+}
 READY: Documented = {
     200: described(object_of({"status": "ready"}, status={"type": "string"}), "A message would be answered."),
     **problems(Kind.NOT_READY),
