@@ -1,0 +1,78 @@
+"""A CLI that remembers what it was told."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+
+from warmwire.worker import claude
+from warmwire.worker.errors import ErrorCode
+
+from tests.worker import said
+
+Output = claude.Line | None
+"""What it prints; None is its sudden end."""
+
+
+class Cli:
+    """A process. It answers with what it was told before; a message's first word says how it is to fail."""
+
+    def __init__(self, conversation: bytes) -> None:
+        entries = [json.loads(line) for line in conversation.splitlines()]
+        self.memory = [entry["message"]["content"] for entry in entries if entry["type"] == "user"]
+        self.output: deque[Output] = deque()
+        self.stopped = False
+        self._asked: tuple[str, str] | None = None
+
+    def write(self, line: bytes) -> None:
+        """A line on stdin."""
+        told = json.loads(line)
+        if told["type"] == "user":
+            self._asked = told["uuid"], told["message"]["content"]
+            self.output.extend(self._answer(*self._asked))
+        elif self._asked is not None:
+            self._interrupt(*self._asked)
+
+    def read(self) -> Output:
+        """The next line of stdout; it has not been made before it is read."""
+        line = self.output.popleft()
+        if isinstance(line, claude.Init) and self._asked is not None:
+            self.memory.append(self._asked[1])
+        if isinstance(line, claude.Result):
+            self._asked = None
+        return line
+
+    def _answer(self, uuid: str, text: str) -> list[Output]:
+        name, answer = f"m-{uuid}", " ".join(["told", *self.memory])
+        init: list[Output] = [claude.Lifecycle(uuid, "queued"), claude.Init("cli", "m", "1")]
+        begun: list[Output] = [said.message_start(name), said.block_start(), said.delta("told")]
+        rest: list[Output] = [said.delta(answer.removeprefix("told")), claude.Assistant(name, answer)]
+        stored = said.mirror(said.prompt_entry(uuid, text), said.answer_entry(name, answer))
+        done: list[Output] = [stored, said.result(uuid)]
+        match text.partition("-")[0]:
+            case "crash":
+                return [*init, *begun, None]
+            case "hang":
+                return [*init, *begun]
+            case "retry":
+                begun = [*begun, claude.Retry(1, 2, 0, None, ""), *begun]
+            case "piece":
+                return [*init, claude.Assistant(name, answer), *done]
+            case "error":
+                failed = said.result(uuid, error=ErrorCode.OVERLOADED)
+                return [*init, said.mirror(said.prompt_entry(uuid, text)), failed]
+        return [*init, *begun, *rest, *said.message_end(), *done]
+
+    def _interrupt(self, uuid: str, text: str) -> None:
+        begun = not any(isinstance(line, claude.Init) for line in self.output)
+        mirrored = any(isinstance(line, claude.Result) for line in self.output) and not any(
+            isinstance(line, claude.Mirror) for line in self.output
+        )
+        self.output.clear()
+        if not begun:
+            self._asked = None
+            self.output.append(claude.Lifecycle(uuid, "cancelled"))
+            return
+        if not mirrored:
+            self.output.append(said.mirror(said.prompt_entry(uuid, text)))
+        self.output.append(said.result(uuid, interrupted=True))
