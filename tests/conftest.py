@@ -37,7 +37,11 @@ def wait_for(condition: Callable[[], object], what: str, deadline: float = 10) -
 def started_nats_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A nats-server of the test's own, for tests that stop or kill it; yields its URL and its process."""
     server = NatsServer(folder)
-    process = subprocess.Popen(server.prepare(), stdin=subprocess.DEVNULL)
+    argv = server.prepare()
+    # Each test's queue reserves 1 GiB that it never uses; the disk of a small machine would be spoken for soon.
+    config = Path(argv[-1])
+    config.write_text(config.read_text().replace("jetstream {", "jetstream {\n  max_file_store: 100TB"))
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
     try:
         wait_for(lambda: server.url(process.pid) or process.poll() is not None, "nats-server listens")
         url = server.url(process.pid)

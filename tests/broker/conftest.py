@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -77,6 +78,18 @@ class Server:
         self.url = self._server.url(process.pid) or ""
         assert self.url, self._server.cause()
         self._port = int(self.url.rsplit(":", 1)[1])
+
+    def pause(self) -> None:
+        """Stand still until ``resume``."""
+        assert self.process is not None
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        self.process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "T", "nats-server stands still")
+
+    def resume(self) -> None:
+        """Go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End at once; what is stored stays."""

@@ -32,6 +32,7 @@ EACH = [
     PermissionRequested(turn="t1", request="q1", tool="Bash", summary="ls", within_ms=60000),
     ToolStarted(turn="t1", name="Bash", id="1", summary="ls"),
     ToolFinished(turn="t1", id="1", is_error=False, summary=""),
+    PermissionRequested(turn="t1", request="r1", tool="Bash", summary="rm", within_ms=1),
     TurnProgress(turn="t1", elapsed_ms=5000, doing="waiting"),
     TurnCompleted(turn="t1", attempt=1, duration_ms=1),
     TurnInterrupted(turn="t1", attempt=1, duration_ms=1),

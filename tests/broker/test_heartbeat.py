@@ -115,11 +115,15 @@ async def test_what_is_none_is_not_heard(bare: Broker, beating: Beating) -> None
 async def test_who_was_away_holds_nobody_dead(server: Server) -> None:
     broker = await connected(server.url)
     liveness = await listen(broker.bus, broker.subjects)
-    assert liveness.dead("w", monotonic() + DEAD_AFTER)
-    before = monotonic()
+    back: list[float] = []
+    broker.bus.on_reconnect(lambda: back.append(monotonic()))
     await asyncio.to_thread(server.stop)
     await asyncio.to_thread(server.start)
-    await eventually(lambda: not liveness.dead("w", before + DEAD_AFTER), "the reconnection is told")
+    await eventually(lambda: back, "the reconnection is told")
+    for later in (0.0, 1.0, 2.0, 3.0):
+        liveness.heard(Heartbeat(worker="other", version="1", free=1, running=0, sessions=0), back[0] + later)
+    assert not liveness.dead("w", back[0] + DEAD_AFTER - 0.5)
+    assert liveness.dead("w", back[0] + DEAD_AFTER)
     await broker.bus.close()
 
 

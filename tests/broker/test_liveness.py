@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from warmwire.broker.liveness import DEAD_AFTER, KNOWN_WORKERS, Liveness
+from warmwire.broker.liveness import DEAD_AFTER, HEARTBEAT_EVERY, KNOWN_WORKERS, Liveness
 from warmwire.broker.messages import Heartbeat
 
 
@@ -13,27 +13,49 @@ def beat(worker: str = "w", free: int = 1) -> Heartbeat:
 
 
 @pytest.mark.parametrize(
-    ("claim", "heard_at", "reconnected_at", "now", "dead"),
+    ("claim", "heard_at", "away", "now", "dead"),
     [
-        ("never heard, but who listens has only begun", None, None, 102.9, False),
+        ("never heard, but who listens has only begun", None, None, 102.5, False),
         ("never heard in all the time", None, None, 103.0, True),
         ("heard just now", 110.0, None, 110.0, False),
-        ("silent for almost long enough", 110.0, None, 112.9, False),
+        ("silent for almost long enough", 110.0, None, 112.5, False),
         ("silent for long enough", 110.0, None, 113.0, True),
-        ("silent, but who listens was away just now", 110.0, 112.0, 114.9, False),
-        ("silent, and who listens has listened again for long enough", 110.0, 112.0, 115.0, True),
-        ("heard again after the reconnection", 113.0, 112.0, 115.9, False),
+        ("silent, and so is everybody else", 110.0, (110.0, 200.0), 113.0, False),
+        ("silent, but who listens has heard nobody until just now", 110.0, (110.0, 113.0), 113.0, False),
+        (
+            "silent, and who listens has listened again for almost long enough",
+            110.0,
+            (110.0, 113.0),
+            115.5,
+            False,
+        ),
+        ("silent, and who listens has listened again for long enough", 110.0, (110.0, 113.0), 116.0, True),
     ],
 )
 def test_a_worker_is_held_dead(
-    claim: str, heard_at: float | None, reconnected_at: float | None, now: float, dead: bool
+    claim: str, heard_at: float | None, away: tuple[float, float] | None, now: float, dead: bool
 ) -> None:
+    """Another worker, perhaps the judge itself, beats all the time; who is ``away`` does not hear it."""
     liveness = Liveness(100.0)
-    if heard_at is not None:
-        liveness.heard(beat(), heard_at)
-    if reconnected_at is not None:
-        liveness.reconnected(reconnected_at)
+    moment = 100.0
+    while moment <= now:
+        if away is None or not away[0] < moment < away[1]:
+            liveness.heard(beat("other"), moment)
+        if moment == heard_at:
+            liveness.heard(beat(), moment)
+        moment += HEARTBEAT_EVERY
     assert dead == liveness.dead("w", now), claim
+
+
+@pytest.mark.parametrize(("now", "dead"), [(114.5, False), (115.0, True)])
+def test_who_was_disconnected_for_a_moment_judges_later(now: float, dead: bool) -> None:
+    liveness = Liveness(100.0)
+    liveness.heard(beat(), 111.0)
+    liveness.reconnected(112.0)
+    liveness.heard(beat("other"), 112.0)
+    for moment in (113.0, 114.0, 115.0):
+        liveness.heard(beat("other"), moment)
+    assert dead == liveness.dead("w", now)
 
 
 def test_the_last_heartbeat_of_each_living_worker_counts() -> None:
@@ -47,7 +69,9 @@ def test_the_last_heartbeat_of_each_living_worker_counts() -> None:
 
 
 def test_of_too_many_workers_the_one_longest_silent_is_forgotten() -> None:
-    liveness = Liveness(0.0)
+    liveness = Liveness(97.0)
+    for moment in (98.0, 99.0):
+        liveness.heard(beat("w1"), moment)
     for number in range(KNOWN_WORKERS + 1):
         liveness.heard(beat(f"w{number}"), 100.0)
         liveness.heard(beat("w1"), 100.0)

@@ -21,6 +21,8 @@ from warmwire.broker.messages import (
     Message,
     OwnerRecord,
     OwnerView,
+    Permission,
+    PermissionReply,
     Replay,
     Started,
     TurnOptions,
@@ -45,9 +47,11 @@ EACH = [
     Replay(turn="t1", epoch=7, seq=0),
     Interrupt(turn="t1"),
     Close(),
+    Permission(request="r1", allow=True),
     OwnerView(epoch=7, seq=2, turn="t1", events=("{}", "{}")),
     OwnerView(epoch=7, seq=0),
     InterruptReply(),
+    PermissionReply(taken=True),
     Forward(data="{}", headers={"traceparent": "00"}, ack="$JS.ACK.x", sequence=1, deliveries=2),
     ForwardReply(mine=True),
     Heartbeat(worker="w", version="1", free=1, running=2, sessions=3),
@@ -85,7 +89,7 @@ class TestTurnRecords:
 
 class TestControls:
     @pytest.mark.parametrize(
-        "control", [each for each in EACH if isinstance(each, Replay | Interrupt | Close)]
+        "control", [each for each in EACH if isinstance(each, Replay | Interrupt | Close | Permission)]
     )
     def test_are_told_apart(self, control: Message) -> None:
         assert control == decode_control(control.encode())
@@ -170,3 +174,8 @@ class TestADigest:
 def test_messages_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         USER_MESSAGE.turn = "t2"  # type: ignore[misc]
+
+
+def test_every_message_of_ours_is_tested_here() -> None:
+    ours = {kind for kind in Message.__subclasses__() if kind.__module__ == Message.__module__}
+    assert ours - {TurnOptions} == {type(message) for message in EACH}

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import nats
@@ -25,7 +26,7 @@ from warmwire.broker.errors import BadInput, NoResponder, Unavailable, WarmwireE
 
 log = structlog.get_logger(__name__)
 
-SCHEMES = ("nats", "tls", "ws", "wss")
+SCHEMES = ("nats", "tls")
 CONNECT_WITHIN = 4.0
 """Seconds for the first connection."""
 ONE_SERVER_WITHIN = 2
@@ -75,11 +76,20 @@ class Subscription:
 
 
 class _Client(Client):
-    """nats-py's, mended: when the connection breaks requests fail, for their answers are lost with it."""
+    """nats-py's, mended."""
 
     def __init__(self) -> None:
         super().__init__()
         self._awaited: set[asyncio.Timeout] = set()
+
+    async def connect(self, *args: Any, **options: Any) -> None:
+        """As it was; but where it fails, or is given up, it leaves no socket and no task behind."""
+        try:
+            await super().connect(*args, **options)
+        except BaseException:
+            if self._flush_queue is not None:  # else it has not even begun
+                await self.close()
+            raise
 
     async def request(
         self,
@@ -89,7 +99,10 @@ class _Client(Client):
         old_style: bool = False,
         headers: dict[str, str] | None = None,
     ) -> Msg:
-        """As it was. Raises TimeoutError in both cases."""
+        """As it was; but when the connection breaks it fails, for the answer is lost with it.
+
+        Raises TimeoutError in both cases.
+        """
         async with asyncio.timeout(None) as awaited:
             self._awaited.add(awaited)
             try:
@@ -101,7 +114,13 @@ class _Client(Client):
         """As it was; but where nothing can be sent any more it does not try to, and fail half-way."""
         if not self.is_connected:
             self._pending, self._pending_data_size = [], 0
-        await super().close()
+        try:
+            await super().close()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not we were cancelled but the reconnection, which waited for the same socket to close.
 
     def fail_requests(self) -> None:
         """The connection has broken."""
@@ -210,7 +229,10 @@ class Bus:
 
     def _after_reconnect(self) -> None:
         for callback in tuple(self._reconnected):
-            callback()
+            try:
+                callback()
+            except Exception:  # the next one is to be told all the same
+                log.exception("a callback after the reconnection failed")
 
 
 async def connect(url: str, name: str) -> Bus:
@@ -243,7 +265,7 @@ async def connect(url: str, name: str) -> Bus:
                 disconnected_cb=disconnected,
                 reconnected_cb=reconnected,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # declared int, used as seconds
+                reconnect_time_wait=0.25,  # seconds
                 connect_timeout=ONE_SERVER_WITHIN,
                 ping_interval=PING_EVERY,
                 max_outstanding_pings=PINGS_MISSED,
@@ -262,7 +284,7 @@ async def _probe(servers: list[str]) -> None:
     async def failed(error: Exception) -> None:
         causes.append(error)
 
-    probe = Client()
+    probe = _Client()
     try:
         await probe.connect(
             servers,
@@ -274,8 +296,7 @@ async def _probe(servers: list[str]) -> None:
         )
     except nats.errors.NoServersError:
         raise causes[-1] if causes else nats.errors.NoServersError from None
-    finally:
-        await probe.close()
+    await probe.close()
 
 
 def _servers(url: str) -> list[str]:

@@ -86,9 +86,9 @@ class Feed:
 
     async def close(self) -> None:
         """Stop following."""
-        await self._tasks.stop()
         if self._subscription is not None:
             await self._subscription.unsubscribe()
+        await self._tasks.stop()  # after it: an event may begin a task
 
     def expect(self, turn: str) -> None:
         """The turn is being submitted here: its end is waited for."""
@@ -355,7 +355,10 @@ class Feeds:
             await asyncio.sleep(ASK_AGAIN)
             now = monotonic()
             for followed in tuple(self._followed.values()):
-                followed.feed.tick(now)
+                try:
+                    followed.feed.tick(now)
+                except Exception:  # a fault of ours in one session is none in all
+                    log.exception("a feed failed", session=str(followed.feed.key))
 
 
 class Follower:

@@ -13,7 +13,7 @@ from time import monotonic
 import structlog
 
 from warmwire.broker.bus import Arrived, Bus, connect
-from warmwire.broker.errors import BadInput
+from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.liveness import HEARTBEAT_EVERY, Liveness
 from warmwire.broker.messages import Heartbeat, decode
 from warmwire.broker.names import Subjects
@@ -70,7 +70,9 @@ class HeartbeatThread:
             try:
                 bus = bus or await connect(self._url, "heartbeat")
                 await self._send_one(bus)
-            except Exception:  # one that fails is one missing; only all of them would be death
+            except WarmwireError as error:
+                log.warning("no heartbeat this time", error=str(error))
+            except Exception:  # a fault of ours is one heartbeat missing; only all of them would be death
                 log.exception("no heartbeat this time")
             await asyncio.sleep(HEARTBEAT_EVERY)
         if bus is not None:

@@ -15,6 +15,9 @@ HEARTBEAT_EVERY = 0.5
 DEAD_AFTER = 3.0
 """Seconds of silence after which a worker is held dead."""
 
+DEAF_AFTER = DEAD_AFTER / 2
+"""Seconds without a heartbeat of anybody, oneself included, after which one's own ears are at fault."""
+
 KNOWN_WORKERS = 4096
 """Workers remembered; past it the one longest silent is forgotten (and so held dead)."""
 
@@ -30,15 +33,20 @@ class Seen:
 class Liveness:
     """Hears heartbeats and judges.
 
-    A judge that has listened for less than ``DEAD_AFTER`` seconds without interruption calls nobody dead.
+    A judge that has listened for less than ``DEAD_AFTER`` seconds without interruption calls nobody dead. To
+    hear nobody at all is an interruption, too: the connection is broken, or the judge's own loop stood still.
     """
 
     def __init__(self, now: float) -> None:
         self._listening_since = now
+        self._heard_at = now
         self._seen: dict[str, Seen] = {}
 
     def heard(self, beat: Heartbeat, now: float) -> None:
         """A heartbeat has arrived."""
+        if self._deaf(now):
+            self._listening_since = now
+        self._heard_at = now
         self._seen.pop(beat.worker, None)
         self._seen[beat.worker] = Seen(beat, now)
         if len(self._seen) > KNOWN_WORKERS:
@@ -50,10 +58,13 @@ class Liveness:
 
     def dead(self, worker: str, now: float) -> bool:
         """Whether the worker may be held dead."""
-        if now - self._listening_since < DEAD_AFTER:
+        if self._deaf(now) or now - self._listening_since < DEAD_AFTER:
             return False
         seen = self._seen.get(worker)
         return seen is None or now - seen.at >= DEAD_AFTER
+
+    def _deaf(self, now: float) -> bool:
+        return now - self._heard_at >= DEAF_AFTER
 
     def alive(self, now: float) -> tuple[Heartbeat, ...]:
         """The last heartbeat of each worker heard lately."""

@@ -134,6 +134,8 @@ class Puller:
                 await self._pull()
             except Unavailable as error:
                 log.warning("cannot pull at the moment", error=str(error))
+            except Exception:  # a fault of ours; who ceased to pull would still look alive
+                log.exception("pulling failed")
             with suppress(TimeoutError):  # then it is time to look again
                 async with asyncio.timeout(EVERY):
                     await self._wake.wait()

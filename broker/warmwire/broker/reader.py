@@ -152,6 +152,8 @@ class Reader:
             return self._pay()
         if self.position is not None and view.at < self.position and not self._revives(view.at):
             return []  # an owner that has lost the session; the tick asks again
+        self._view = None
+        self._records.clear()  # of an earlier answer
         unclosed = self._unclosed_by(view)
         if unclosed and not self._continues(view):
             self._view = view
