@@ -38,7 +38,7 @@ def started_nats_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[by
     """A nats-server of the test's own, for tests that stop or kill it; yields its URL and its process."""
     server = NatsServer(folder)
     argv = server.prepare()
-    # Each test's queue reserves 1 GiB that it never uses; the disk of a small machine would be spoken for soon.
+    # Each test's queue reserves 1 GiB that it never uses; a small machine's disk would be spoken for soon.
     config = Path(argv[-1])
     config.write_text(config.read_text().replace("jetstream {", "jetstream {\n  max_file_store: 100TB"))
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
