@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import os
 import random
@@ -93,6 +94,8 @@ async def _work() -> None:
     print("ready", flush=True)
     while await asked.get():
         gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)  # what is held, not what the allocator keeps for later
         inside = {"tasks": len(asyncio.all_tasks()), "objects": len(gc.get_objects())}
         print(msgspec.json.encode(inside).decode(), flush=True)
     await worker.stop()
@@ -146,8 +149,10 @@ def worker(nats: str, data: Path, processes: int) -> Iterator[Soaked]:
         yield Soaked(running)
     finally:
         assert running.stdin is not None
+        assert running.stdout is not None
         running.stdin.close()
         running.wait(WITHIN)
+        running.stdout.close()
 
 
 # --- the load ----------------------------------------------------------------------------------------------

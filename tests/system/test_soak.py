@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 import pytest
-
 from bench.soak import Look, soak, table
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
