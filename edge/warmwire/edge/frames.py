@@ -25,7 +25,6 @@ class Close(Enum):
     """Code and reason. Below 4500 (and at 1001, 1006, 1011, 1012): come back with your cursors; else not."""
 
     ROTATE = 4000, "this connection has been open for long enough, connect again"
-    TOO_SLOW = 4001, "you do not read what you are sent, connect again with your cursors"
     LEAVING = 4002, "this edge is leaving, connect again"
     UNAVAILABLE = 4003, "the message queue does not answer, connect again in a while"
     BAD_FRAMES = 4500, "too many frames that are no requests"

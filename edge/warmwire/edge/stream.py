@@ -75,16 +75,19 @@ class EventStream(Response):
         watcher.add_done_callback(lambda _: self._outbox.leave())
         progress = Progress(self._outbox, asyncio.get_running_loop().time())
         silence = Silence(self._keepalive, lambda now: self._look(progress, now))
+        # A task of its own: in this one each wake-up would walk through all the middleware around us.
+        writing = asyncio.create_task(self._write(send, progress))
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await self._write(send, progress)
+            await writing
         finally:
+            writing.cancel()
             silence.stop()
             watcher.cancel()
             self._stop()
 
     async def _write(self, send: Send, progress: Progress) -> None:
         outbox, now = self._outbox, asyncio.get_running_loop().time
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         more = True
         while more:
             taken, more = await outbox.take()
