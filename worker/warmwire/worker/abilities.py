@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -58,8 +59,8 @@ async def probe(command: Sequence[str]) -> str:
         async with asyncio.timeout(PROBE_WITHIN):
             said, _ = await process.communicate()
     except TimeoutError:
-        process.kill()
-        await process.wait()
+        with contextlib.suppress(ProcessLookupError):  # it has ended; what it started has its stdout
+            process.kill()
         return ""
     first, *_ = [*said.decode(errors="replace").splitlines(), ""]
     return first.strip() if process.returncode == 0 else ""

@@ -69,7 +69,10 @@ class WorkerSettings(BrokerSettings):
         "behind.",
     )
     cli_memory_mb: int | None = Field(
-        None, ge=64, description="MB of data that each process of a CLI may have. Default: no limit."
+        None,
+        ge=64,
+        description="MB of data that each process of a CLI may have; Claude Code reserves more than it uses "
+        "and needs 4096. Default: no limit.",
     )
     send_window_ms: float = Field(
         2.0, ge=0, le=100, description="Milliseconds that a delta may wait for others to share its way."
