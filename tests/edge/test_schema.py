@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE, STDOUT
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 @pytest.mark.slow
 async def test_no_made_up_request_is_answered_5xx_or_otherwise_than_documented(
-    start: Start, worker: FakeWorker
+    start: Start, worker: FakeWorker, tmp_path: Path
 ) -> None:
     worker.answer_all("Hi")
     # Streams of sessions end by their age: nobody else would end them.
@@ -28,7 +29,7 @@ async def test_no_made_up_request_is_answered_5xx_or_otherwise_than_documented(
     command = [sys.executable, "-m", "schemathesis.cli", "run", url, "--checks", CHECKS]
     command += ["--max-examples", str(EXAMPLES), "--generation-deterministic", "--workers", "1"]
     command += ["--request-timeout", "20", "--phases", "examples,coverage,fuzzing", "--no-color"]
-    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT)
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT, cwd=tmp_path)
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()[-8_000:]
 
