@@ -531,6 +531,30 @@ class TestAReconnect:
         assert expected == live.recorded("t1", ending(1, 6))
 
 
+class TestAnOwnerThatIsSilent:
+    """It died after the last turn had ended: nothing waits, so nobody takes over and no event will come."""
+
+    def test_has_its_open_turns_looked_up(self, live: Desk) -> None:
+        live.after(SILENCE)
+        live.unanswered(1)
+        assert [AskRecord("t1")] == live.after(REPAIR_WITHIN)
+        lost, shown = Lost(Position(1, 5), Position(1, 8)), Shown("t1", Position(1, 8), SNAPSHOT)
+        assert [lost, shown, ended(1, 9)] == live.recorded("t1", ending(1, 9))
+
+    def test_of_whom_no_event_was_seen_is_none_the_less(self, desk: Desk) -> None:
+        desk.reader.expect("t1")
+        desk.unanswered(1)
+        assert [AskRecord("t1")] == desk.after(REPAIR_WITHIN)
+        assert ended(1, 9) in desk.recorded("t1", ending(1, 9))
+
+    def test_may_yet_go_on(self, live: Desk) -> None:
+        live.after(SILENCE)
+        live.unanswered(1)
+        live.after(REPAIR_WITHIN)
+        assert [] == live.recorded("t1")
+        assert [delta(1, 6)] == live.event(delta(1, 6))
+
+
 class TestTurns:
     def test_of_one_session_are_followed_up_to_a_limit(self, live: Desk) -> None:
         for number in range(OPEN_LIMIT):

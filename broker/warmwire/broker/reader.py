@@ -11,6 +11,8 @@ What arrives is shown, held or dropped by its position ``(epoch, seq)``:
    a ``Lost``, and a snapshot as soon as the owner answers.
 6. With an open turn and ``SILENCE`` seconds without an event the owner is asked; so it is after a reconnect.
 7. Only the answer to the last question counts, but a record may come late: it still closes its turn.
+8. If nobody answers and nothing comes, the open turns are looked up: their owner may have died since they
+   ended, and nobody takes over a session in which nothing waits.
 
 The shell (``feed.py``) asks what is returned, and reports what came of it through ``answered``, ``vacant``,
 ``unanswered`` and ``recorded``.
@@ -104,6 +106,7 @@ class Reader:
     def __init__(self, now: float) -> None:
         self.position: Position | None = None
         self._open: dict[str, None] = {}
+        self._closed: dict[str, None] = {}  # ended by their record; what comes of them later is not shown
         self._held: list[Envelope] = []
         self._seeking_since: float | None = None  # while set, events are held
         self._moved_at = now
@@ -125,9 +128,8 @@ class Reader:
 
     def expect(self, turn: str) -> None:
         """The turn is being submitted: its end is waited for."""
-        self._open[turn] = None
-        if len(self._open) > OPEN_LIMIT:
-            del self._open[next(iter(self._open))]
+        self._closed.pop(turn, None)
+        _remember(self._open, turn)
 
     def event(self, envelope: Envelope, now: float) -> list[Action]:
         """An event has arrived."""
@@ -250,6 +252,8 @@ class Reader:
     def _deliver(self, envelope: Envelope, now: float) -> list[Action]:
         self.position = envelope.position
         self._moved_at = now
+        if envelope.turn in self._closed:
+            return self._pay()
         if envelope.terminal:
             self._end(envelope.turn)
         elif envelope.turn not in self._open:
@@ -311,7 +315,7 @@ class Reader:
         return actions
 
     def _show(self, view: View) -> list[Action]:
-        if view.turn is None:
+        if view.turn is None or view.turn in self._closed:
             return []
         self.expect(view.turn)
         self._owes_snapshot = False
@@ -321,11 +325,14 @@ class Reader:
         """End a turn from its record; with its whole text, unless only its end is missing."""
         here, end = self.position, ending.terminal
         self._end(end.turn)
+        _remember(self._closed, end.turn)
         if here is not None and _follows(end.position, here):
             self.position = end.position
             return [end]
         actions: list[Action] = []
-        if here is not None and end.position > here:
+        if self._revives(end.position):
+            self.position = end.position  # now it is known that its owner came that far
+        elif here is not None and end.position > here:
             actions.append(Lost(here, ending.before))
             self.position = end.position
         return [*actions, Shown(end.turn, ending.before, ending.snapshot), end]
@@ -337,6 +344,8 @@ class Reader:
         view, self._view = self._view, None
         actions = self._apply(view, now) if view else []
         held, self._held = self._held, []
+        if not view and not held:
+            actions += self._ask_records(self._open, FAR)
         for envelope in held:
             if not self._stale(envelope):
                 unclosed = [AskRecord(turn) for turn in self._others(envelope)]
@@ -362,6 +371,12 @@ class Reader:
         if view.turn is None:
             self._owes_snapshot = False
         return self._show(view) if here == view.at else []
+
+
+def _remember(turns: dict[str, None], turn: str) -> None:
+    turns[turn] = None
+    if len(turns) > OPEN_LIMIT:
+        del turns[next(iter(turns))]
 
 
 def _follows(position: Position, here: Position) -> bool:
