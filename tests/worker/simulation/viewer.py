@@ -142,7 +142,7 @@ class Viewer:
         except NoResponder:
             yield from self._ask_owner_record(question.number)
         except Unavailable:
-            self.reader.unanswered(question.number)
+            self.act(self.reader.unanswered(question.number))
         else:
             self.act(self.reader.answered(question.number, _view(answer), self.world.now))
 
@@ -150,11 +150,11 @@ class Viewer:
         try:
             owned = yield Call(lambda: self.world.server.owner(self.session))
         except Unavailable:
-            self.reader.unanswered(number)
+            self.act(self.reader.unanswered(number))
             return
         epoch = owned.sequence if owned else 0
         if owned is not None and owned.record.worker is not None:
-            self.reader.unanswered(number, epoch)
+            self.act(self.reader.unanswered(number, epoch))
         else:
             self.act(self.reader.vacant(number, epoch, self.world.now))
 
