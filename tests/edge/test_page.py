@@ -55,6 +55,9 @@ async def page(serves: Serving) -> AsyncIterator[Page]:
     assert complaints == []
 
 
+expect.set_options(timeout=15_000 * SECONDS)  # a browser's first moments on a busy machine are slow
+
+
 async def ask(page: Page, worker: FakeWorker, message: str = "Hello") -> FakeTurn:
     """Type a message, press Enter; returns the turn, started."""
     await page.locator("#message").fill(message)
