@@ -25,7 +25,8 @@ RECORDED_TEXT_LIMIT = 256 * 1024
 class Message(BaseModel):
     """Base of all that is stored or sent as JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Strings are not cached: no turn id comes often enough, and what people write is not to stay in memory.
+    model_config = ConfigDict(frozen=True, extra="ignore", cache_strings="keys")
 
     def encode(self) -> bytes:
         """Compact JSON; absent values left out."""
