@@ -188,8 +188,11 @@ class Feed:
     async def _ask_owner_record(self, number: int) -> None:
         try:
             owned = await self._store.owner(self.key)
-        except (Unavailable, BadInput) as error:
-            log.warning("owner record could not be read", session=str(self.key), error=str(error))
+        except (
+            Unavailable,
+            BadInput,
+        ) as error:  # at an outage of many sessions at once, several times a second
+            log.debug("owner record could not be read", session=str(self.key), error=str(error))
             self._act(self._reader.unanswered(number))
             return
         epoch = owned.sequence if owned else 0
@@ -210,7 +213,7 @@ class Feed:
                 async with asyncio.timeout(ASK_WITHIN):  # of a connection that breaks meanwhile nothing comes
                     ending = ending_of(await self._store.turn(self.key, turn))
             except (Unavailable, TimeoutError) as error:
-                log.info("turn record cannot be read yet", turn=turn, error=str(error))
+                log.debug("turn record cannot be read yet", turn=turn, error=str(error))
                 await asyncio.sleep(ASK_AGAIN)
                 continue
             except BadInput as error:
