@@ -93,6 +93,13 @@ class TestTheQueue:
         await broker.bus.js.delete_msg(broker.subjects.request_stream, first.sequence)
         assert second.sequence == await broker.store.head(broker.key)
 
+    async def test_has_a_head_after_what_is_known_to_be_acked(self, broker: Broker) -> None:
+        first = await broker.store.submit(broker.key, message("t1"), {})
+        second = await broker.store.submit(broker.key, message("t2"), {})
+        assert first.sequence == await broker.store.head(broker.key, first.sequence - 1)
+        assert second.sequence == await broker.store.head(broker.key, first.sequence)
+        assert await broker.store.head(broker.key, second.sequence) is None
+
     async def test_refuses_a_message_that_the_server_cannot_carry(self, broker: Broker) -> None:
         huge = UserMessage(turn="t1", content="x" * (9 * 1024 * 1024), sent_ms=1)
         with pytest.raises(BadInput, match="max_payload"):

@@ -125,9 +125,13 @@ class Store:
                 return Accepted(queued.sequence, duplicate=True)
         raise Conflict(self._subjects.requests(key)) from error
 
-    async def head(self, key: SessionKey) -> int | None:
-        """The stream sequence of the session's first message that is not yet acked; None without one."""
-        found = await self._get(self._subjects.request_stream, self._subjects.requests(key), first=True)
+    async def head(self, key: SessionKey, after: int = 0) -> int | None:
+        """The stream sequence of the session's first message that is not yet acked; None without one.
+
+        Those up to ``after`` are known to be acked: the server answers an ack before it removes the message.
+        """
+        stream, subject = self._subjects.request_stream, self._subjects.requests(key)
+        found = await self._get(stream, subject, first=True, start=after + 1)
         return found.seq if found else None
 
     async def queued(self, key: SessionKey) -> tuple[Queued, ...]:

@@ -233,7 +233,10 @@ class Host:
                 yield Sleep(self.world.now + STEP)
             except Conflict:
                 yield from self.check_ownership()
-                self._stored, self._last = yield from self._surely(partial(self.server.transcript, self.name))
+                read = partial(self.server.transcript, self.name)
+                self._stored, self._last = yield from self._surely(read)
+                if transcript.epoch(self._stored) > self.session.epoch:
+                    raise Lost from None  # with what has just been read, the append would be taken
         self._stored.append(entries)
 
 

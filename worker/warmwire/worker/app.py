@@ -241,7 +241,7 @@ class Worker:
         dead = holder is not None and self._liveness.dead(holder, monotonic())
         decision = place(owned, self.id, owner_dead=dead)
         if isinstance(decision, Claim):
-            return await self._claim(key, decision.expected, had_owner=holder is not None)
+            return await self._claim(key, decision.expected, had_owner=owned is not None)
         await self._forward(key, pulled)
         return None
 

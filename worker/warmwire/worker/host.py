@@ -120,13 +120,12 @@ class Host:
     async def open(self, *, had_owner: bool) -> None:
         """Listen for what is addressed to the owner, and take over the transcript. Raises Lost."""
         subjects, bus = self._services.subjects, self._services.bus
-        self._subscriptions = [
-            await bus.subscribe(subjects.control(self.key), self._asked),
-            await bus.subscribe(subjects.forwards(self.key), self._forwarded),
-        ]
+        self._subscriptions = [await bus.subscribe(subjects.control(self.key), self._asked)]
         self._last = await self._surely(lambda: self._services.store.transcript_end(self.key))
         if had_owner:
             await self._append(transcript.epoch_entry(self._session.epoch))
+        # Only now: a turn that began any earlier would not know the conversation.
+        self._subscriptions.append(await bus.subscribe(subjects.forwards(self.key), self._forwarded))
 
     @property
     def active(self) -> bool:
@@ -246,9 +245,9 @@ class Host:
     async def _carry_out(self, command: Command) -> list[Command]:
         store, session = self._services.store, self._session
         match command:
-            case FindHead():
+            case FindHead(after):
                 head, _ = await asyncio.gather(
-                    self._surely(lambda: store.head(self.key)), self._surely(self._check_ownership)
+                    self._surely(lambda: store.head(self.key, after)), self._surely(self._check_ownership)
                 )
                 return session.head(head, monotonic())
             case ReadRecord(turn):
