@@ -40,7 +40,7 @@ from tests.worker.simulation.world import NEVER, STEP, Call, Question, Sleep, St
 STALL = 20.0
 """Seconds of silence after which a CLI is stopped."""
 RELEASE_WITHIN = 5.0
-"""Seconds in which a session must be released; after that its worker has to fall silent."""
+"""Seconds in which a worker that leaves must have released a session."""
 DRAIN_WITHIN = 4.0
 """Seconds that running turns may go on when their worker leaves."""
 ROOM = 8
@@ -87,7 +87,7 @@ class Host:
         at_hand = [self.session.turn.held] if self.session.turn else []
         return [*at_hand, *self.session.waiting.values()]
 
-    def close(self) -> Steps:
+    def close(self, within: float = NEVER) -> Steps:
         """Give the session up; the process goes first, so that the turn may begin elsewhere at once."""
         self.session.draining = True
         unfinished = self.held()
@@ -95,7 +95,7 @@ class Host:
         record = OwnerRecord(nonce=self._nonce)
         release = partial(self.server.write_owner, self.name, record, self.session.epoch)
         try:
-            yield from self._surely(release, RELEASE_WITHIN)
+            yield from self._surely(release, within)
         except (Lost, Unavailable):
             unfinished = []
         for held in unfinished:
@@ -422,19 +422,20 @@ class Worker:
             host.session.draining = True
         until = self.world.now + DRAIN_WITHIN
         while self.hosts and self.world.now < until:
-            yield from self._release([h for h in self.hosts.values() if h.session.stage is Stage.IDLE])
+            idle = [host for host in self.hosts.values() if host.session.stage is Stage.IDLE]
+            yield from self._release(idle, RELEASE_WITHIN)
             yield Sleep(self.world.now + STEP)
-        yield from self._release(list(self.hosts.values()))
+        yield from self._release(list(self.hosts.values()), RELEASE_WITHIN)
         self.die()
 
     def park(self) -> Steps:
         """Let go of what is idle, as for want of room."""
         yield from self._release([host for host in self.hosts.values() if not host.held()])
 
-    def _release(self, hosts: Iterable[Host]) -> Steps:
+    def _release(self, hosts: Iterable[Host], within: float = NEVER) -> Steps:
         for host in hosts:
             if not host.closing:
-                yield from host.close()
+                yield from host.close(within)
             if host.closed and self.hosts.get(host.name) is host:
                 del self.hosts[host.name]
 

@@ -63,6 +63,8 @@ FORWARD_WITHIN = 1.0
 """Seconds that an owner may take to accept a forwarded message."""
 RELEASES_AT_ONCE = 32
 """Sessions released at a time when draining."""
+RELEASE_WITHIN = 5.0
+"""Seconds in which a worker that leaves must have released a session."""
 
 
 class Worker:
@@ -160,10 +162,10 @@ class Worker:
         await self._supply.stop()
         deadline = monotonic() + self._settings.drain_timeout
         while self._hosts and monotonic() < deadline:
-            await self._release([host for host in self._hosts.values() if not host.active])
+            await self._release([host for host in self._hosts.values() if not host.active], RELEASE_WITHIN)
             if self._hosts:
                 await asyncio.sleep(TICK / 5)
-        await self._release(list(self._hosts.values()))
+        await self._release(list(self._hosts.values()), RELEASE_WITHIN)
         await self._tasks.stop()
         await self._beats.stop()
         await self._sender.stop()
@@ -338,13 +340,13 @@ class Worker:
 
         self._tasks.begin(leave(), "leave a session")
 
-    async def _release(self, hosts: list[Host]) -> None:
+    async def _release(self, hosts: list[Host], within: float | None = None) -> None:
         gate = asyncio.Semaphore(RELEASES_AT_ONCE)
 
         async def release(host: Host) -> None:
             async with gate:
                 if not host.closed.is_set():
-                    await host.close()
+                    await host.close(within)
                 if self._hosts.get(host.key) is host:  # not one that has been claimed since
                     del self._hosts[host.key]
 

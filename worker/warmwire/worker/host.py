@@ -157,8 +157,12 @@ class Host:
         """Begin no further turn."""
         self._session.draining = True
 
-    async def close(self) -> None:
-        """Give the session up: what is unfinished goes back to the queue, the record names nobody."""
+    async def close(self, within: float | None = None) -> None:
+        """Give the session up: what is unfinished goes back to the queue, the record names nobody.
+
+        A worker that goes on living tries for as long as it takes: while the record names it nobody else claims
+        the session. One that leaves has so many seconds; then its silence has to do.
+        """
         self.closing = True
         self.drain()
         unfinished = list(self.held())
@@ -166,15 +170,19 @@ class Host:
             self._cli.kill()  # before anybody else may begin the turn again
         await self._stop_work()
         try:
-            await self._services.store.release(self.key, self._session.epoch, self._nonce)
-        except (Conflict, Contended, Unavailable) as error:
-            log.warning(
-                "session not released; another worker waits until this one is silent", error=str(error)
-            )
+            async with asyncio.timeout(within):
+                await self._surely(self._release)
+        except Lost:
+            log.warning("session lost to another worker", session=str(self.key))
+        except TimeoutError:
+            log.warning("session not released; another worker waits until this one is silent")
         for held in unfinished:
             await self._tell(held.ack, NAK)
         await self._cli.end()
         self.closed.set()
+
+    async def _release(self) -> None:
+        await self._services.store.release(self.key, self._session.epoch, self._nonce)
 
     def freeze(self) -> None:
         """Between turns: stop the CLI until it is needed."""
