@@ -9,6 +9,7 @@ import secrets
 import shlex
 import signal
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -484,6 +485,13 @@ class TestStarting:
         (tmp_path / "file").touch()
         with pytest.raises(BadInput, match="data"):
             claimed_folder(tmp_path / "file", "w-1")
+
+    def test_workers_that_start_together_leave_each_other_their_folders(self, tmp_path: Path) -> None:
+        with ThreadPoolExecutor(8) as together:
+            made = list(together.map(lambda n: claimed_folder(tmp_path, f"w-{n}"), range(64)))
+        assert 64 == len(list((tmp_path / "workers").iterdir()))
+        for folder in made:
+            folder.remove()
 
     def test_what_a_killed_worker_left_behind_is_removed_and_a_living_ones_is_not(
         self, tmp_path: Path

@@ -10,15 +10,21 @@ from pathlib import Path
 from warmwire.broker.errors import BadInput
 from warmwire.worker import registry
 
+_MAKING = ".making-"
+"""Begins the name of a folder that is not locked yet."""
+
 
 class ClaimedFolder:
     """A worker's own folder, locked while it lives; what killed workers left behind is removed."""
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(mode=0o700, parents=True)
         self.path = path
-        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        # Locked before it bears its name: another worker that starts now would take it for a dead one's.
+        making = path.with_name(f"{_MAKING}{path.name}")
+        making.mkdir(mode=0o700, parents=True)
+        self._lock = os.open(making / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        making.rename(path)
 
     def remove(self) -> None:
         """The worker leaves."""
@@ -39,7 +45,7 @@ def claimed_folder(data: Path, worker: str) -> ClaimedFolder:
     except OSError as error:
         raise BadInput("data", f"{data} cannot be written: {error.strerror}") from error
     for other in home.iterdir():
-        if other.name != worker and _abandoned(other):
+        if other.name != worker and not other.name.startswith(_MAKING) and _abandoned(other):
             registry.clear(other)
             shutil.rmtree(other, ignore_errors=True)
     return folder
@@ -52,5 +58,5 @@ def _abandoned(folder: Path) -> bool:
     except BlockingIOError:
         return False
     except FileNotFoundError:
-        return False  # being made at this moment
+        return False  # it has just left
     return True
