@@ -247,10 +247,10 @@ def type_of(stored: str) -> str:
 
 
 Simulation.TestCase.settings = settings(
-    max_examples=int(os.environ.get("WARMWIRE_SIMULATIONS", "150")),
+    max_examples=int(os.environ.get("WARMWIRE_SIMULATIONS", "80")),
     stateful_step_count=60,
     derandomize="WARMWIRE_SIMULATIONS" not in os.environ,  # the short run is the same each time
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-TestSimulation = pytest.mark.slow(Simulation.TestCase)
+TestSimulation = pytest.mark.timeout(900)(pytest.mark.slow(Simulation.TestCase))
