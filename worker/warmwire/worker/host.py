@@ -160,8 +160,8 @@ class Host:
     async def close(self, within: float | None = None) -> None:
         """Give the session up: what is unfinished goes back to the queue, the record names nobody.
 
-        A worker that goes on living tries for as long as it takes: while the record names it nobody else claims
-        the session. One that leaves has so many seconds; then its silence has to do.
+        A worker that goes on living tries for as long as it takes: while the record names it nobody else
+        claims the session. One that leaves has so many seconds; then its silence has to do.
         """
         self.closing = True
         self.drain()
