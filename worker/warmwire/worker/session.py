@@ -18,14 +18,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from warmwire.broker.envelope import EnvelopeWriter, Position
-from warmwire.broker.events import (
-    Event,
-    TurnEnd,
-    TurnInterrupted,
-    TurnProgress,
-    TurnReset,
-    TurnStarted,
-)
+from warmwire.broker.events import Event, TurnEnd, TurnInterrupted, TurnProgress, TurnReset, TurnStarted
 from warmwire.broker.messages import Finished, OwnerView, Replay, Started, TurnRecord
 from warmwire.broker.names import SessionKey
 from warmwire.worker import claude, endings
