@@ -183,6 +183,30 @@ async def test_the_same_key_is_the_same_turn(producer: Producer, worker: FakeWor
     assert worker.waiting == 0
 
 
+async def test_the_same_key_of_two_tenants_is_two_turns(producer: Producer, worker: FakeWorker) -> None:
+    worker.answer_all("Hello")
+    one = await producer.send("Hi", session_id="s1", tenant="one", idempotency_key="k1")
+    two = await producer.send("Hi", session_id="s1", tenant="two", idempotency_key="k1")
+    assert one.id != two.id
+    assert [await turn.text() for turn in (one, two)] == ["Hello", "Hello"]
+
+
+async def test_the_same_key_hours_later_is_the_same_turn(producer: Producer, worker: FakeWorker) -> None:
+    first = await producer.send("Hi", session_id="s1", idempotency_key="k1")
+    theirs = await worker.next_turn()
+    await theirs.start()
+    await theirs.delta("Hello")
+    await theirs.complete()
+    js, stream = worker.bus.js, worker.subjects.request_stream
+    config = (await js.stream_info(stream)).config
+    await js.delete_stream(stream)  # the server remembers message ids for minutes, and now not at all
+    await js.add_stream(config)
+    second = await producer.send("Hi", session_id="s1", idempotency_key="k1")
+    assert first.id == second.id
+    assert await second.text() == "Hello"
+    assert (await js.stream_info(stream)).state.last_seq == 0
+
+
 async def test_the_same_key_with_another_message_is_refused(producer: Producer, worker: FakeWorker) -> None:
     worker.answer_all("Hello")
     await (await producer.send("Hi", session_id="s1", idempotency_key="k1")).text()
