@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from warmwire.broker.errors import BadInput
 from warmwire.broker.messages import (
+    RECORDED_QUESTION_LIMIT,
     Close,
+    Content,
     Finished,
     Forward,
     ForwardReply,
@@ -23,6 +25,7 @@ from warmwire.broker.messages import (
     OwnerView,
     Permission,
     PermissionReply,
+    Question,
     Replay,
     Started,
     TurnOptions,
@@ -42,7 +45,9 @@ EACH = [
     OwnerRecord(worker="w", nonce="n"),
     OwnerRecord(nonce="n"),
     Started(attempt=1, epoch=7, worker="w", digest="d"),
+    Question(text="Why?"),
     Finished(attempt=1, epoch=7, digest="d", envelope="{}", text="whole"),
+    Finished(attempt=1, epoch=7, digest="d", envelope="{}", text="", question=Question(text="Why?")),
     Replay(),
     Replay(turn="t1", epoch=7, seq=0),
     Interrupt(turn="t1"),
@@ -85,6 +90,26 @@ class TestTurnRecords:
         record = json.loads(Started(attempt=1, epoch=7, worker="w", digest="d").encode())
         with pytest.raises(BadInput, match=r"TurnRecord\..*v:"):
             decode_turn_record(json.dumps({**record, "v": 2}).encode())
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("Why?", "Why?"),
+        (
+            ({"type": "text", "text": "Look:"}, {"type": "image"}, {"type": "text", "text": "Why?"}),
+            "Look:\n\nWhy?",
+        ),
+        (({"type": "text"}, {"type": "text", "text": 1}), ""),
+    ],
+)
+def test_a_question_is_the_text_of_its_message(content: Content, text: str) -> None:
+    assert Question(text=text) == UserMessage(turn="t1", content=content, sent_ms=1).question
+
+
+def test_a_long_question_is_cut_between_characters() -> None:
+    question = UserMessage(turn="t1", content="a" + "ü" * RECORDED_QUESTION_LIMIT, sent_ms=1).question
+    assert ("a" + "ü" * ((RECORDED_QUESTION_LIMIT - 1) // 2), True) == (question.text, question.truncated)
 
 
 class TestControls:

@@ -266,6 +266,7 @@ class FakeTurn:
             digest=self.message.digest,
             envelope=envelope.decode(),
             text=owned.text,
+            question=self.message.question,
         )
         await store.put_turn(owned.key, self.id, finished)
         owned.running = None

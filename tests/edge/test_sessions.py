@@ -160,7 +160,16 @@ async def test_a_session_shows_what_runs_and_waits_and_then_that_it_is_idle(
 ) -> None:
     turn = await running(wire, worker)
     waiting = (await (await wire.send("POST", MESSAGES, {"message": "Two"})).json())["turn"]
-    expected = {"session_id": "s1", "state": "running", "turns": [turn.id, waiting], "viewers": 0}
+    expected = {
+        "session_id": "s1",
+        "state": "running",
+        "turns": [turn.id, waiting],
+        "messages": [
+            {"turn": turn.id, "message": "Hello", "message_truncated": False},
+            {"turn": waiting, "message": "Two", "message_truncated": False},
+        ],
+        "viewers": 0,
+    }
     assert expected == await (await wire.send("GET", "/v1/sessions/s1")).json()
     await turn.complete()
     await (await worker.next_turn()).complete()
@@ -196,6 +205,7 @@ async def test_ended_turns_are_listed_in_order_and_in_pages(wire: Wire, worker: 
         (turn["turn"], turn["text"]) for turn in listed
     ]
     assert {"completed"} == {turn["ending"] for turn in listed}
+    assert {("Hello", False)} == {(turn["message"], turn["message_truncated"]) for turn in listed}
     assert listed[0]["event"]["type"] == "turn_completed"
     assert runs.id not in {turn["turn"] for turn in listed}
 

@@ -18,8 +18,26 @@ Content = str | tuple[dict[str, Any], ...]
 CREDENTIAL_LIMIT = 16 * 1024
 """Characters of a sealed credential, at most."""
 
+PERMISSION_MODES = ("default", "acceptEdits", "auto", "bypassPermissions", "dontAsk", "plan")
+"""What Claude Code knows; a profile says which of them a turn may ask for."""
+PermissionMode = Literal["default", "acceptEdits", "auto", "bypassPermissions", "dontAsk", "plan"]
+
+THINKING_LIMIT = 128_000
+"""Tokens of thinking that a turn may ask for, whatever its profile allows."""
+
+OPTION_LIMIT = 200
+"""Characters of a model's or a profile's name, at most."""
+
+ANSWER_LIMIT = 64 * 1024
+"""Bytes of the input that an answer to a question may put in place of the CLI's."""
+REASON_LIMIT = 1000
+"""Characters of the reason why a tool is refused."""
+
 RECORDED_TEXT_LIMIT = 256 * 1024
 """Bytes of answer text that a turn record keeps."""
+
+RECORDED_QUESTION_LIMIT = 64 * 1024
+"""Bytes of a user message's text that a turn record keeps, and that a list of messages shows."""
 
 
 class Message(BaseModel):
@@ -36,12 +54,21 @@ class Message(BaseModel):
 class TurnOptions(Message):
     """How one turn is to be run."""
 
-    model: str | None = None
-    profile: str | None = None
+    model: str | None = Field(None, max_length=OPTION_LIMIT)
+    profile: str | None = Field(None, max_length=OPTION_LIMIT)
     system_prompt: str | None = None
+    permission_mode: PermissionMode | None = None
+    thinking_tokens: int | None = Field(None, ge=0, le=THINKING_LIMIT)
     on_worker_loss: Literal["retry", "fail"] = "retry"
     double_texting: Literal["enqueue", "interrupt", "reject"] = "enqueue"
     on_disconnect: Literal["continue", "cancel"] = "continue"
+
+
+class Question(Message):
+    """A user message as it is shown beside its answer: text of at most ``RECORDED_QUESTION_LIMIT`` bytes."""
+
+    text: str
+    truncated: bool = False
 
 
 class UserMessage(Message):
@@ -54,6 +81,17 @@ class UserMessage(Message):
     sent_ms: int
     credential: str | None = Field(None, max_length=CREDENTIAL_LIMIT)
     """The user's token, sealed: see ``sealed``. No part of the digest, as each sealing is another text."""
+
+    @property
+    def question(self) -> Question:
+        """What people read of it: its text, the texts of its blocks one below the other; bounded."""
+        text = self.content
+        if not isinstance(text, str):
+            texts = [block.get("text") for block in text if block.get("type") == "text"]
+            text = "\n\n".join(each for each in texts if isinstance(each, str))
+        whole = text.encode()
+        kept = whole[:RECORDED_QUESTION_LIMIT]
+        return Question(text=kept.decode(errors="ignore"), truncated=len(kept) < len(whole))
 
     @property
     def digest(self) -> str:
@@ -76,6 +114,19 @@ class OwnerRecord(Message):
     nonce: str
 
 
+class SessionRecord(Message):
+    """What a session is bound to from its first turn on, and what it has used.
+
+    ``system_prompt`` is the one that was asked for. What is used is counted where the profile limits it.
+    """
+
+    v: Literal[1] = 1
+    profile: str
+    system_prompt: str | None = None
+    tokens: int = 0
+    usd: float = 0.0
+
+
 class Started(Message):
     """A turn that was given to a CLI, for the ``attempt``-th time."""
 
@@ -88,7 +139,10 @@ class Started(Message):
 
 
 class Finished(Message):
-    """A turn that has ended: its terminal envelope, byte for byte, and its text."""
+    """A turn that has ended: its terminal envelope, byte for byte, its text, and what was asked.
+
+    ``question`` is absent in records of versions that did not keep it.
+    """
 
     v: Literal[1] = 1
     state: Literal["finished"] = "finished"
@@ -98,6 +152,35 @@ class Finished(Message):
     envelope: str
     text: str
     truncated: bool = False
+    question: Question | None = None
+
+
+class SessionRecord(Message):
+    """Whose session it is: who opened it, by the subject of a token. Nobody has one without authentication.
+
+    ``sent``: with a message, not only by looking; the record stays then for as long as the session.
+    """
+
+    v: Literal[1] = 1
+    user: str
+    sent: bool = False
+
+
+class TicketRecord(Message):
+    """What a ticket lets in: one caller to one session, until ``expires`` (Unix seconds).
+
+    ``opened`` names the stream that it has opened. ``caller_expires`` is when that stream ends.
+    """
+
+    v: Literal[1] = 1
+    tenant: str
+    subject: str
+    scopes: tuple[str, ...]
+    sessions: tuple[str, ...] | None = None
+    session: str
+    expires: float
+    caller_expires: float | None = None
+    opened: str | None = None
 
 
 TurnRecord = Started | Finished
@@ -135,6 +218,12 @@ class Permission(Message):
     op: Literal["permission"] = "permission"
     request: str = Field(min_length=1, max_length=64)
     allow: bool
+    turn: str | None = None
+    """Answer only if it is this turn's."""
+    input: dict[str, Any] | None = None
+    """What the tool gets instead of what the model has asked for."""
+    reason: str | None = Field(None, max_length=REASON_LIMIT)
+    """Why not; the model is told."""
 
 
 Control = Replay | Interrupt | Close | Permission
@@ -163,9 +252,13 @@ class InterruptReply(Message):
 
 
 class PermissionReply(Message):
-    """``taken``: the question was still open, and has this answer now."""
+    """What an answer has met.
 
-    taken: bool
+    ``taken``: the question was open, and has this answer now; ``closed``: it had been answered, was too late,
+    or its turn is over; ``unknown``: this owner has not asked it, or not in that turn.
+    """
+
+    outcome: Literal["taken", "closed", "unknown"]
 
 
 class Forward(Message):

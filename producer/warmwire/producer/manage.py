@@ -11,7 +11,7 @@ import structlog
 
 from warmwire.broker.bus import Bus
 from warmwire.broker.errors import NoResponder
-from warmwire.broker.messages import Close, Finished
+from warmwire.broker.messages import Close, Finished, UserMessage
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.store import Recorded, Store
 
@@ -27,10 +27,15 @@ LOOK_EVERY = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is known of a session. ``turns`` are those that wait or run, in order."""
+    """What is known of a session. ``waiting`` are the messages that wait or run, in order."""
 
-    turns: tuple[str, ...]
+    waiting: tuple[UserMessage, ...]
     owned: bool
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """The turns that wait or run, in order."""
+        return tuple(message.turn for message in self.waiting)
 
 
 class Management:
@@ -47,8 +52,8 @@ class Management:
         queued, owned = await asyncio.gather(self._store.queued(key), self._store.owner(key))
         if not queued and owned is None and not await self._has_past(key):
             return None
-        turns = tuple(each.message.turn for each in queued)
-        return Standing(turns, owned is not None and owned.record.worker is not None)
+        waiting = tuple(each.message for each in queued)
+        return Standing(waiting, owned is not None and owned.record.worker is not None)
 
     async def ended_turns(self, key: SessionKey, after: int, most: int) -> tuple[list[Recorded], int | None]:
         """Up to ``most`` records from a place on, those of ended turns; and the place of the next page."""

@@ -177,6 +177,7 @@ class Session:
             envelope=turn.writer.wrap(self.seq + 1, turn.end.encode()).decode(),
             text=text,
             truncated=truncated,
+            question=message.question,
         )
         return [PutRecord(message.turn, finished)]
 
