@@ -205,16 +205,32 @@ INTERRUPT = {
     "additionalProperties": False,
     "examples": [{}, {"turn": _TURN}],
 }
+_ASKED = {
+    "type": "object",
+    "required": ["turn", "message", "message_truncated"],
+    "properties": {
+        "turn": TURN_ID,
+        "message": {"type": "string", "description": "The user message's text, up to 64 KiB of it."},
+        "message_truncated": {"type": "boolean"},
+    },
+}
 STANDING = {
     200: described(
         object_of(
-            {"session_id": "s1", "state": "running", "turns": [_TURN], "viewers": 1},
+            {
+                "session_id": "s1",
+                "state": "running",
+                "turns": [_TURN],
+                "messages": [{"turn": _TURN, "message": "Hello", "message_truncated": False}],
+                "viewers": 1,
+            },
             session_id=SESSION_ID,
             state={"type": "string", "enum": ["idle", "running"]},
             turns={"type": "array", "items": TURN_ID},
+            messages={"type": "array", "items": _ASKED},
             viewers={"type": "integer"},
         ),
-        "`turns` wait or run, in order; `viewers` are counted over all edges.",
+        "`turns` wait or run, in order, `messages` are theirs; `viewers` are counted over all edges.",
     ),
     **problems(Kind.UNKNOWN_SESSION, Kind.INVALID_FIELD, Kind.UNAVAILABLE),
 }
@@ -224,12 +240,24 @@ DELETED = {
 }
 _ENDED_TURN = {
     "type": "object",
-    "required": ["turn", "ending", "text", "truncated", "attempt", "cursor", "event"],
+    "required": [
+        "turn",
+        "ending",
+        "text",
+        "truncated",
+        "message",
+        "message_truncated",
+        "attempt",
+        "cursor",
+        "event",
+    ],
     "properties": {
         "turn": TURN_ID,
         "ending": {"type": "string", "enum": ["completed", "interrupted", "failed"]},
         "text": {"type": "string"},
         "truncated": {"type": "boolean"},
+        "message": {"anyOf": [{"type": "string"}, {"type": "null"}], "description": "What was asked."},
+        "message_truncated": {"type": "boolean"},
         "attempt": {"type": "integer"},
         "cursor": {"type": "string"},
         "event": {"type": "object", "description": "The terminal event."},
@@ -245,6 +273,8 @@ TURNS = {
                         "ending": "completed",
                         "text": "Hello!",
                         "truncated": False,
+                        "message": "Hello",
+                        "message_truncated": False,
                         "attempt": 1,
                         "cursor": _CURSOR,
                         "event": {"type": "turn_completed", "turn": _TURN, "attempt": 1, "duration_ms": 812},

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from warmwire.broker import envelope as codec
-from warmwire.broker.messages import Finished
+from warmwire.broker.messages import Finished, Question
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey
 from warmwire.broker.store import Recorded
 
@@ -92,7 +92,14 @@ class Routes:
         if found is None:
             raise _unknown(key)
         state = "running" if found.turns else "idle"
-        content = {"session_id": key.session, "state": state, "turns": found.turns, "viewers": viewers}
+        asked = [{"turn": message.turn, **_asked(message.question)} for message in found.waiting]
+        content = {
+            "session_id": key.session,
+            "state": state,
+            "turns": found.turns,
+            "messages": asked,
+            "viewers": viewers,
+        }
         return JSONResponse(content)
 
     async def delete(self, http: Request, session_id: SessionPath) -> Response:
@@ -171,10 +178,17 @@ def _turn(found: Recorded) -> dict[str, Any]:
         "ending": end.type.removeprefix("turn_"),
         "text": record.text,
         "truncated": record.truncated,
+        **_asked(record.question),
         "attempt": record.attempt,
         "cursor": str(end.cursor),
         "event": msgspec.Raw(end.event),
     }
+
+
+def _asked(question: Question | None) -> dict[str, Any]:
+    if question is None:  # the record of a version that did not keep it
+        return {"message": None, "message_truncated": False}
+    return {"message": question.text, "message_truncated": question.truncated}
 
 
 def _unknown(key: SessionKey) -> Problem:
