@@ -319,6 +319,30 @@ class TestGivingUp:
         assert expected == given(live.after(REPAIR_WITHIN))
         assert [delta(1, 12)] == live.event(delta(1, 12))
 
+    def test_of_a_turn_that_has_ended_meanwhile_brings_its_whole_text(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        live.event(ended(1, 9))
+        live.event(started(1, 10, "t2"))
+        actions = live.after(REPAIR_WITHIN)
+        assert [Lost(Position(1, 5), Position(1, 7)), delta(1, 8)] == given(actions)
+        assert AskRecord("t1") in actions
+        expected = [Shown("t1", Position(1, 8), SNAPSHOT), ended(1, 9), started(1, 10, "t2")]
+        assert expected == live.recorded("t1", ending(1, 9))
+
+    def test_of_a_turn_that_ends_before_its_snapshot_comes_brings_its_whole_text(self, live: Desk) -> None:
+        live.event(delta(1, 8))
+        live.after(REPAIR_WITHIN)
+        assert [AskRecord("t1")] == live.event(ended(1, 9))
+        assert [Shown("t1", Position(1, 8), SNAPSHOT), ended(1, 9)] == live.recorded("t1", ending(1, 9))
+
+    @pytest.mark.parametrize("record_is_gone", [True, False])
+    def test_ends_with_the_end_alone_where_there_is_no_record(self, live: Desk, record_is_gone: bool) -> None:
+        live.event(delta(1, 8))
+        live.after(REPAIR_WITHIN)
+        live.event(ended(1, 9))
+        actions = live.recorded("t1", None) if record_is_gone else live.after(REPAIR_WITHIN)
+        assert [ended(1, 9)] == given(actions)
+
     def test_comes_when_too_much_is_held(self, live: Desk) -> None:
         for number in range(HOLD_LIMIT):
             assert [] == given(live.event(delta(1, 8 + number)))
@@ -367,6 +391,7 @@ class TestGivingUp:
         live.event(delta(1, 8))
         live.after(REPAIR_WITHIN)
         live.event(ended(1, 9))
+        live.recorded("t1", ending(1, 9))
         assert [] == live.after(0.25)
 
     def test_owes_nothing_when_the_owner_runs_nothing(self, live: Desk) -> None:

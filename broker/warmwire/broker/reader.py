@@ -8,7 +8,7 @@ What arrives is shown, held or dropped by its position ``(epoch, seq)``:
 3. The next sequence of the same epoch is shown; anything further is a hole: hold, and ask the owner.
 4. Before the first event of a higher epoch the open turns that it does not go on with are looked up.
 5. While a question is open at most ``HOLD_LIMIT`` events or ``REPAIR_WITHIN`` seconds are held. Then there is
-   a ``Lost``, and a snapshot as soon as the owner answers.
+   a ``Lost``, and a snapshot as soon as the owner answers; if the turn has ended before, its record's.
 6. With an open turn and ``SILENCE`` seconds without an event the owner is asked; so it is after a reconnect.
 7. Only the answer to the last question counts, but a record may come late: it still closes its turn.
 8. If nobody answers and nothing comes, the open turns are looked up: their owner may have died since they
@@ -118,6 +118,7 @@ class Reader:
         self._view: View | None = None  # an answer that waits for them
         self._entering = 0  # the epoch for which they have been looked up
         self._owes_snapshot = False
+        self._wanted: str | None = None  # the last turn whose end was taken from its record for that
         self._snapshot: View | None = None  # an answer that waits for its position
 
     # -- what the shell reports
@@ -227,12 +228,9 @@ class Reader:
             if not self._follows(envelope):
                 del self._held[:number]
                 return actions + self._seek(now)
-            others = self._others(envelope)
-            if others:
-                del self._held[:number]
-                self._entering = envelope.epoch
-                self._seeking_since = now
-                return actions + self._ask_records(others, envelope.position)
+            wanted = self._others(envelope) or self._incomplete(envelope)
+            if wanted:
+                return actions + self._hold_from(number, wanted, now)
             actions += self._deliver(envelope, now)
         self._held.clear()
         self._seeking_since = None
@@ -248,6 +246,21 @@ class Reader:
         if here is None or envelope.epoch in (here.epoch, self._entering):
             return []
         return [turn for turn in self._open if turn != envelope.turn]
+
+    def _incomplete(self, envelope: Envelope) -> list[str]:
+        """The turn that it ends, if part of that was lost: its record, which has all, is asked for once."""
+        if not envelope.terminal or not self._owes_snapshot or self._wanted == envelope.turn:
+            return []
+        self._wanted = envelope.turn
+        return [envelope.turn]
+
+    def _hold_from(self, number: int, wanted: list[str], now: float) -> list[Action]:
+        """Show no more of what is held until the records of these turns are there."""
+        del self._held[:number]
+        first = self._held[0].position
+        self._entering = first.epoch
+        self._seeking_since = now
+        return self._ask_records(wanted, first)
 
     def _deliver(self, envelope: Envelope, now: float) -> list[Action]:
         self.position = envelope.position
@@ -324,18 +337,20 @@ class Reader:
     def _close(self, ending: Ending) -> list[Action]:
         """End a turn from its record; with its whole text, unless only its end is missing."""
         here, end = self.position, ending.terminal
+        shown: list[Action] = [Shown(end.turn, ending.before, ending.snapshot), end]
+        incomplete = self._owes_snapshot
         self._end(end.turn)
         _remember(self._closed, end.turn)
         if here is not None and _follows(end.position, here):
             self.position = end.position
-            return [end]
+            return shown if incomplete else [end]
         actions: list[Action] = []
         if self._revives(end.position):
             self.position = end.position  # now it is known that its owner came that far
         elif here is not None and end.position > here:
             actions.append(Lost(here, ending.before))
             self.position = end.position
-        return [*actions, Shown(end.turn, ending.before, ending.snapshot), end]
+        return [*actions, *shown]
 
     def _give_up(self, now: float) -> list[Action]:
         """No answer in time: say what is lost and go on with what is there, an answer without records too."""
@@ -343,13 +358,17 @@ class Reader:
         self._records.clear()
         view, self._view = self._view, None
         actions = self._apply(view, now) if view else []
-        held, self._held = self._held, []
-        if not view and not held:
+        if not view and not self._held:
             actions += self._ask_records(self._open, FAR)
-        for envelope in held:
-            if not self._stale(envelope):
-                unclosed = [AskRecord(turn) for turn in self._others(envelope)]
-                actions += [*unclosed, *self._skip_to(envelope), *self._deliver(envelope, now)]
+        for number, envelope in enumerate(self._held):
+            if self._stale(envelope):
+                continue
+            actions += [AskRecord(turn) for turn in self._others(envelope)]
+            actions += self._skip_to(envelope)
+            if wanted := self._incomplete(envelope):
+                return actions + self._hold_from(number, wanted, now)
+            actions += self._deliver(envelope, now)
+        self._held.clear()
         self.position = self.position or Position(0, END)
         return actions
 
@@ -360,7 +379,8 @@ class Reader:
         if _follows(envelope.position, here):
             return []
         self._owes_snapshot = True
-        return [Lost(here, Position(envelope.epoch, envelope.seq - 1))]
+        self.position = Position(envelope.epoch, envelope.seq - 1)
+        return [Lost(here, self.position)]
 
     def _pay(self) -> list[Action]:
         """The snapshot that is owed since a ``Lost``, once the position is the one that it holds for."""
