@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -25,16 +26,16 @@ import structlog
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from warmwire.broker import role
 
 from . import assets, routes, sessions, websocket
 from .chat import ESCAPED, ROOM
+from .connection import Bounds, Protocol, ServerConfig
 from .edge import Edge
 from .errors import AddressError
+from .limits import FILES_BESIDE, connections_possible
 from .settings import EdgeSettings
-from .stream import CUT
 from .tracing import Traced
 from .websocket import Protocol as WebSocketProtocol
 
@@ -44,8 +45,6 @@ SOCKET_BUFFER = 128 * 1024
 """Bytes that the kernel may hold per connection; left to itself it takes megabytes for who does not read."""
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
-KEEP_CONNECTION = 75
-"""Seconds that an idle connection is kept: longer than the 60 after which most balancers let go of theirs."""
 LAST_WRITES = 2
 """Seconds that responses get to be written after their end."""
 
@@ -72,15 +71,6 @@ def build(edge: Edge) -> FastAPI:
     routes.answer_problems(app)
     app.add_middleware(Traced)
     return app
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's, with a way to cut a connection: closing would wait for a viewer that does not read."""
-
-    def on_message_begin(self) -> None:
-        """Give each request the extension."""
-        super().on_message_begin()
-        self.scope["extensions"] = {CUT: {"close": self.transport.abort}}
 
 
 class Server(uvicorn.Server):
@@ -127,9 +117,10 @@ async def _let_streams_end(edge: Edge, within: float) -> None:
     edge.end_streams()
 
 
-def server_config(app: FastAPI, settings: EdgeSettings) -> uvicorn.Config:
+def server_config(app: FastAPI, settings: EdgeSettings) -> ServerConfig:
     """How uvicorn is run."""
-    return uvicorn.Config(
+    return ServerConfig(
+        bounds(settings),
         app,
         http=Protocol,
         ws=WebSocketProtocol,
@@ -143,8 +134,30 @@ def server_config(app: FastAPI, settings: EdgeSettings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_CONNECTION,
+        timeout_keep_alive=round(settings.idle_timeout),
         timeout_graceful_shutdown=round(settings.drain_timeout + LAST_WRITES),
+    )
+
+
+def bounds(settings: EdgeSettings) -> Bounds:
+    """The bounds of connections: as many as are wanted, if this process may open that many files."""
+    wanted = settings.max_connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    most = wanted if soft == resource.RLIM_INFINITY else connections_possible(wanted, soft)
+    if most < wanted:
+        log.warning(
+            "fewer connections than wanted: this process may open so many files", most=most, files=soft
+        )
+    return Bounds(
+        connections=most,
+        head_bytes=settings.max_header_bytes,
+        head_within=settings.header_timeout,
+        body_within=settings.body_timeout,
+        idle=settings.idle_timeout,
     )
 
 

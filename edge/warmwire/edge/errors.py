@@ -41,14 +41,21 @@ class Kind(StrEnum):
     UNKNOWN_SESSION = "unknown_session", 404, "Nobody has used the session"
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The method is not allowed here"
     SESSION_BUSY = "session_busy", 409, "The session is busy with another turn", 1
+    REQUEST_TIMEOUT = "request_timeout", 408, "The request came too slowly", 1
     MESSAGE_TOO_LARGE = "message_too_large", 413, "The message is too large"
     WRONG_MEDIA_TYPE = "wrong_media_type", 415, "The body must be application/json"
     INVALID_FIELD = "invalid_field", 422, "A field is not acceptable"
     UNKNOWN_FIELD = "unknown_field", 422, "A field is not known"
     KEY_REUSED = "key_reused", 422, "The Idempotency-Key stands for another message"
     QUEUE_FULL = "queue_full", 429, "The session has too many messages waiting", 2
+    RATE_LIMITED = "rate_limited", 429, "Too many requests", 1
+    TOO_MANY_STREAMS = "too_many_streams", 429, "Too many streams are open", 5
+    TOO_MANY_TURNS = "too_many_turns", 429, "The tenant has too many turns waiting or running", 2
+    HEADERS_TOO_LARGE = "headers_too_large", 431, "The request's headers are too large"
     INTERNAL = "internal", 500, "The edge failed; this is a bug"
+    EDGE_FULL = "edge_full", 503, "This edge has too many connections", 2
     NOT_READY = "not_ready", 503, "Not ready", 1
+    POOL_FULL = "pool_full", 503, "Every worker is busy", 2
     STORE_FULL = "store_full", 503, "Too many messages are waiting", 5
     UNAVAILABLE = "unavailable", 503, "The message queue does not answer", 2
 
@@ -62,19 +69,35 @@ class AddressError(EdgeError):
 
 
 class Problem(EdgeError):
-    """An answer that is an error. ``field`` and ``limit`` name what is wrong and what would be right."""
+    """An answer that is an error. ``field`` and ``limit`` name what is wrong and what would be right.
 
-    def __init__(self, kind: Kind, detail: str, field: str | None = None, limit: int | None = None) -> None:
+    ``retry_after`` is in seconds, where more is known than the kind says; 0: another try makes no sense.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        field: str | None = None,
+        limit: float | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.field = field
         self.limit = limit
+        self.retry_after = kind.retry_after if retry_after is None else retry_after
 
-    def document(self) -> dict[str, str | int]:
+    def headers(self) -> dict[str, str]:
+        """The headers that the answer has because of what it says."""
+        retry = {"retry-after": str(self.retry_after)} if self.retry_after else {}
+        return {"cache-control": "no-store"} | retry
+
+    def document(self) -> dict[str, str | float]:
         """The body of the answer."""
         kind = self.kind
-        whole: dict[str, str | int | None] = {
+        whole: dict[str, str | float | None] = {
             "type": f"urn:warmwire:problem:{kind}",
             "title": kind.what,
             "status": kind.status,

@@ -144,6 +144,6 @@ def error(problem: Problem, request: Frame | None) -> bytes:
     fields = {
         "code": str(problem.kind),
         "session_id": session,
-        "retry_after": problem.kind.retry_after or None,
+        "retry_after": problem.retry_after or None,
     }
     return answer("error", request, **fields, **{k: v for k, v in document.items() if k != "type"})

@@ -122,10 +122,9 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """The problem as a response."""
     kind = problem.kind
     get_current_span().set_attribute("error.type", str(kind))
-    retry = {"retry-after": str(kind.retry_after)} if kind.retry_after else {}
     return JSONResponse(
         problem.document(),
         status_code=kind.status,
         media_type="application/problem+json",
-        headers={"cache-control": "no-store"} | retry | (headers or {}),
+        headers=problem.headers() | (headers or {}),
     )

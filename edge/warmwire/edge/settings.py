@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from warmwire.broker.errors import BadInput
@@ -57,6 +59,44 @@ class EdgeSettings(BrokerSettings):
         10.0,
         ge=0,
         description="Seconds that streams may go on after SIGTERM before viewers are sent elsewhere.",
+    )
+
+    admission: Literal["queue", "reject"] = Field(
+        "queue",
+        description="What a message meets when no worker has a free slot: queue waits, reject answers 503.",
+    )
+    subject_rate: float = Field(
+        0.0, ge=0, description="Requests per second of one subject, over all edges; 0: any number."
+    )
+    tenant_rate: float = Field(
+        0.0, ge=0, description="Requests per second of one tenant, over all edges; 0: any number."
+    )
+    rate_burst: float = Field(
+        10.0, gt=0, description="Seconds of its rate that a caller may use up in one moment."
+    )
+    subject_streams: int = Field(
+        0, ge=0, description="Streams and WebSockets of one subject at a time, at each edge; 0: any number."
+    )
+    tenant_turns: int = Field(
+        0, ge=0, description="Turns of one tenant that may wait or run, over all edges; 0: any number."
+    )
+    max_connections: int = Field(
+        10_000, ge=1, description="Connections of one edge process; past it, 503 for all but health checks."
+    )
+    max_header_bytes: int = Field(
+        64 * 1024, ge=1024, description="Bytes of a request's first line and headers, at most."
+    )
+    header_timeout: float = Field(10.0, gt=0, description="Seconds in which a request's headers must come.")
+    body_timeout: float = Field(60.0, gt=0, description="Seconds in which a request's body must come.")
+    idle_timeout: float = Field(
+        75.0,  # longer than the 60 after which most balancers let go of theirs
+        gt=0,
+        description="Seconds that a connection is kept between two requests.",
+    )
+    silent_timeout: float = Field(
+        300.0,
+        gt=0,
+        description="Seconds after which a WebSocket is closed on which nothing was ever asked.",
     )
 
     @field_validator("pool_public_key")
