@@ -114,7 +114,7 @@ class OwnerRecord(Message):
     nonce: str
 
 
-class SessionRecord(Message):
+class BoundRecord(Message):
     """What a session is bound to from its first turn on, and what it has used.
 
     ``system_prompt`` is the one that was asked for. What is used is counted where the profile limits it.

@@ -24,7 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 """What ``match`` accepts may stand in a subject and in an SSE ``id``."""
 
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,32}\Z")
-_OF_SESSIONS = {"req", "own", "turn", "int", "ses", "log", "evt", "ctl", "fwd", "see"}
+_OF_SESSIONS = {"req", "own", "turn", "int", "ses", "bnd", "log", "evt", "ctl", "fwd", "see"}
 _TURN_SPACE = uuid.UUID("7a1d5f0e-5b1c-5c58-9a44-3c1f0d6a7e21")
 
 
@@ -107,8 +107,16 @@ class Subjects:
         return f"{self.prefix}.int.{key}.*"
 
     def about(self, key: SessionKey) -> str:
-        """The session's own record: who may read it, its profile, its title."""
+        """The session's own record: whose it is."""
         return f"{self.prefix}.ses.{key}"
+
+    def ticket(self, digest: str) -> str:
+        """What a ticket lets in; the ticket itself is nowhere, only its digest."""
+        return f"{self.prefix}.tkt.{check_name('ticket', digest)}"
+
+    def bound(self, key: SessionKey) -> str:
+        """What the session is bound to from its first turn on: its profile, its system prompt."""
+        return f"{self.prefix}.bnd.{key}"
 
     def transcript(self, key: SessionKey) -> str:
         """The CLI's transcript entries."""

@@ -22,7 +22,17 @@ from warmwire.broker.errors import (
     Unavailable,
     WarmwireError,
 )
-from warmwire.broker.messages import OwnerRecord, TurnRecord, UserMessage, decode, decode_turn_record
+from warmwire.broker.messages import (
+    BoundRecord,
+    Message,
+    OwnerRecord,
+    SessionRecord,
+    TicketRecord,
+    TurnRecord,
+    UserMessage,
+    decode,
+    decode_turn_record,
+)
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.streams import QUEUED_PER_SESSION
 
@@ -32,6 +42,10 @@ TOMBSTONE_KEPT = 3600
 """Seconds that the record of a released session is kept."""
 INTERRUPT_KEPT = 3600
 """Seconds that an interrupt waits for its turn."""
+LOOKED_AT_KEPT = 24 * 3600
+"""Seconds that a session to which nothing was sent stays its user's."""
+DELETED_KEPT = 3600
+"""Seconds that the name of a deleted session stays its user's: longer than anybody remembers whose it was."""
 
 _WRONG_LAST = 10071
 _IN_PROCESS = 10164
@@ -215,13 +229,17 @@ class Store:
             Conflict: the session has another owner.
             Contended: try again.
         """
-        subject = self._subjects.turn(key, turn)
+        await self._put_fenced(key, self._subjects.turn(key, turn), record, record.epoch, TURN_KEPT)
+
+    async def _put_fenced(
+        self, key: SessionKey, subject: str, record: Message, epoch: int, ttl: float | None = None
+    ) -> None:
         fence = {
-            "Nats-Expected-Last-Subject-Sequence": str(record.epoch),
+            "Nats-Expected-Last-Subject-Sequence": str(epoch),
             "Nats-Expected-Last-Subject-Sequence-Subject": self._subjects.owner(key),
         }
         try:
-            await self._put(subject, record.encode(), fence, TURN_KEPT)
+            await self._put(subject, record.encode(), fence, ttl)
         except _Refused as error:
             raise _cas_error(error, subject) from error
 
@@ -272,15 +290,69 @@ class Store:
 
     # -- sessions
 
+    async def bound(self, key: SessionKey) -> BoundRecord | None:
+        """What the session is bound to; None where nothing had to be stored about it."""
+        found = await self._get(self._subjects.state_stream, self._subjects.bound(key))
+        return decode(BoundRecord, found.data or b"") if found else None
+
+    async def put_bound(self, key: SessionKey, record: BoundRecord, epoch: int) -> None:
+        """Write it, fenced by the owner record of that epoch; it stays until the session is purged.
+
+        Raises as ``put_turn``.
+        """
+        await self._put_fenced(key, self._subjects.bound(key), record, epoch)
+
+    async def session(self, key: SessionKey) -> tuple[SessionRecord | None, int]:
+        """Whose session it is, and the record's sequence; None and 0 when it is nobody's."""
+        found = await self._get(self._subjects.state_stream, self._subjects.about(key))
+        return (decode(SessionRecord, found.data or b""), found.seq or 0) if found else (None, 0)
+
+    async def put_session(self, key: SessionKey, record: SessionRecord, expected: int) -> None:
+        """Write whose it is, if the record's sequence is still ``expected`` (0: none).
+
+        Raises:
+            Conflict: somebody else was faster.
+            Unavailable: not known whether it was written.
+        """
+        ttl = None if record.sent else LOOKED_AT_KEPT
+        await self._swap(self._subjects.about(key), record.encode(), expected, ttl)
+
+    async def _let_name_go(self, key: SessionKey) -> None:
+        """The session's name is free again, after a while."""
+        record, sequence = await self.session(key)
+        if record is not None:
+            released = record.model_copy(update={"sent": False})
+            with suppress(Conflict):  # its user has begun it anew meanwhile
+                await self._swap(self._subjects.about(key), released.encode(), sequence, DELETED_KEPT)
+
+    async def ticket(self, digest: str) -> tuple[TicketRecord, int] | None:
+        """What the ticket of that digest lets in, and the record's sequence; None when there is none."""
+        found = await self._get(self._subjects.state_stream, self._subjects.ticket(digest))
+        return (decode(TicketRecord, found.data or b""), found.seq or 0) if found else None
+
+    async def put_ticket(self, digest: str, record: TicketRecord, expected: int, ttl: float) -> None:
+        """Write it, to be forgotten after ``ttl`` seconds. Raises as ``put_session``."""
+        await self._swap(self._subjects.ticket(digest), record.encode(), expected, ttl)
+
+    async def _swap(self, subject: str, data: bytes, expected: int, ttl: float | None) -> None:
+        try:
+            await self._put(subject, data, _expecting(expected), ttl)
+        except _Refused as error:
+            raised = _cas_error(error, subject)
+            raise Unavailable(str(raised)) if isinstance(raised, Contended) else raised from error
+
     async def purge(self, key: SessionKey) -> None:
-        """Forget the session: messages, transcript, records, and at last who owns it."""
+        """Forget the session: messages, transcript, records, and at last who owns it.
+
+        Its name stays its user's for ``DELETED_KEPT`` seconds. Raises Unavailable.
+        """
         subjects = self._subjects
         for stream, subject in (
             (subjects.request_stream, subjects.requests(key)),
             (subjects.log_stream, subjects.transcript(key)),
             (subjects.state_stream, subjects.turns(key)),
             (subjects.state_stream, subjects.interrupts(key)),
-            (subjects.state_stream, subjects.about(key)),
+            (subjects.state_stream, subjects.bound(key)),
             (subjects.state_stream, subjects.owner(key)),
         ):
             with translated():
@@ -288,6 +360,7 @@ class Store:
                     await self._bus.js.purge_stream(stream, subject=subject)
                 except APIError as error:
                     raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
+        await self._let_name_go(key)
 
     # -- JetStream
 

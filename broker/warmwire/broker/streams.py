@@ -73,6 +73,8 @@ def wanted_streams(subjects: Subjects, replicas: int, now_ms: int) -> tuple[api.
                 f"{prefix}.turn.*.*.*",
                 f"{prefix}.int.*.*.*",
                 f"{prefix}.ses.*.*",
+                f"{prefix}.bnd.*.*",
+                f"{prefix}.tkt.*",
             ],
             retention=api.RetentionPolicy.LIMITS,
             storage=api.StorageType.FILE,
@@ -138,6 +140,13 @@ async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None
             f"stream {wanted.name} exists with another {', '.join(differing)}: "
             "edit it with the nats tool, remove it, or set another --prefix"
         )
+    lacking = [subject for subject in wanted.subjects or [] if subject not in (found.subjects or [])]
+    if lacking:  # it was made by a version that knew fewer kinds of records
+        found.subjects = [*(found.subjects or []), *lacking]
+        try:
+            await js.update_stream(found)
+        except APIError as error:
+            raise _refusal(f"stream {wanted.name}", error, wanted.num_replicas) from error
 
 
 def _differs(found: object, wanted: object) -> bool:

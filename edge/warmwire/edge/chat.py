@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from starlette.requests import Request as HttpRequest
 
 from warmwire.broker.messages import TurnOptions
-from warmwire.broker.names import DEFAULT_TENANT, NAME_LIMIT, SessionKey
+from warmwire.broker.names import NAME_LIMIT, SessionKey
 from warmwire.producer.request import Request, prepare
 
 from .errors import Kind, Problem
@@ -75,13 +75,13 @@ class ChatRequest(BaseModel):
     on_disconnect: Literal["continue", "cancel"] = "continue"
     rollup_ms: int = Field(0, ge=0, le=ROLLUP_LIMIT)
 
-    def prepared(self, limit: int, idempotency_key: str | None = None) -> Request:
+    def prepared(self, limit: int, idempotency_key: str | None, tenant: str) -> Request:
         """The user message to publish; ``limit`` is in bytes. Raises BadInput."""
         if idempotency_key is not None and self.session_id is None:
             raise Problem(Kind.INVALID_FIELD, "session_id is needed with an Idempotency-Key", "session_id")
         session = str(uuid.uuid4()) if self.session_id is None else self.session_id
         return prepare(
-            SessionKey(DEFAULT_TENANT, session),
+            SessionKey(tenant, session),
             self.message,
             TurnOptions(**self.model_dump(include=set(TurnOptions.model_fields))),
             now_ms=round(time() * 1000),

@@ -17,12 +17,15 @@ from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.names import SessionKey, Subjects
+from warmwire.broker.store import Store
 from warmwire.producer.manage import Management
 from warmwire.producer.request import Request
 from warmwire.producer.resume import NOWHERE
 from warmwire.producer.submit import Sessions
 
 from . import sse
+from .auth import Access
+from .caller import Caller, Viewer
 from .outbox import Outbox
 from .presence import Presence
 from .recent import WITHIN, Recent
@@ -46,6 +49,7 @@ class Edge:
         self.sessions = Sessions(bus, subjects)
         self.management = Management(bus, subjects, self.sessions)
         self.presence = Presence(bus, subjects)
+        self.access = Access(settings, Store(bus, subjects), self.management)
         self._bus = bus
         self._liveness = liveness
         self._recent = Recent()
@@ -67,6 +71,7 @@ class Edge:
             await streams.ensure(bus, subjects, settings.replicas, round(time() * 1000))
             edge = cls(settings, bus, await heartbeat.listen(bus, subjects))
             await edge.presence.start()
+            await edge.access.start()
         except BaseException:
             await bus.close()
             raise
@@ -79,6 +84,7 @@ class Edge:
         self.end_streams()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.presence.stop()
+        await self.access.stop()
         await self.sessions.stop()
         await self._bus.close()
 
@@ -141,54 +147,57 @@ class Edge:
         """Seconds that a connection may live."""
         return self.settings.max_age * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)
 
+    def at_expiry(self, caller: Caller, end: Callable[[], None]) -> asyncio.TimerHandle | None:
+        """Calls ``end`` when the caller's token is good no longer; None when that is never."""
+        if caller.expires is None:
+            return None
+        return asyncio.get_running_loop().call_later(max(0.0, caller.expires - time()), end)
+
     # -- streams of a turn
 
-    async def submit(self, request: Request, *, rollup_ms: int = 0, guide: bool = False) -> Response:
+    async def submit(self, request: Request, viewer: Viewer) -> Response:
         """Publish a message and stream its turn. Raises as ``Sessions.submit``."""
         entry = self._recent.begin(request, monotonic())
-        view = self._turn_view(request.key, request.turn, rollup_ms, guide=guide)
+        view = self._turn_view(request.key, request.turn, viewer)
         view.open()
         try:
             view.followed = await self.sessions.submit(request, view.show)
             entry.accepted = True
         finally:
             entry.settled.set()
-        return self._turn_stream(view)
+        return self._turn_stream(view, viewer)
 
-    async def submit_once(self, request: Request, *, rollup_ms: int = 0, guide: bool = False) -> Response:
+    async def submit_once(self, request: Request, viewer: Viewer) -> Response:
         """As ``submit``, but a turn that the same message has begun lately, or that runs, is joined."""
         turn = await self._recent.turn_for(request, monotonic()) or await self._same(request)
         if turn is None:
-            return await self.submit(request, rollup_ms=rollup_ms, guide=guide)
-        view = self._turn_view(request.key, turn, rollup_ms, guide=guide)
+            return await self.submit(request, viewer)
+        await self.access.rebind(viewer.caller, turn)
+        view = self._turn_view(request.key, turn, viewer)
         view.open()
         await view.follow(Cursor(turn, 0, 0))
-        return self._turn_stream(view, rotates=True)
+        return self._turn_stream(view, viewer, rotates=True)
 
-    async def resume(
-        self, key: SessionKey, last_event_id: str, *, rollup_ms: int = 0, guide: bool = False
-    ) -> Response:
+    async def resume(self, key: SessionKey, last_event_id: str, viewer: Viewer) -> Response:
         """Go on where a viewer left off; never submits. 204 when it has had everything."""
         try:
-            return await self._resume(key, _cursor(last_event_id), rollup_ms, guide=guide)
+            return await self._resume(key, cursor_of(last_event_id), viewer)
         except Unavailable as error:
-            return self._empty(key, error)
+            return self.empty(key, error, viewer)
 
-    async def _resume(
-        self, key: SessionKey, cursor: Cursor | None, rollup_ms: int, *, guide: bool
-    ) -> Response:
+    async def _resume(self, key: SessionKey, cursor: Cursor | None, viewer: Viewer) -> Response:
         told = await self.sessions.judge(key, cursor)
         turn = (told if isinstance(told, Cursor) else cursor or NOWHERE).turn
-        view = self._turn_view(key, turn, rollup_ms, guide=guide)
+        view = self._turn_view(key, turn, viewer)
         view.reopen()
         if isinstance(told, Cursor):
             await view.follow(told)
             if view.outbox.ended or not view.ended:
-                return self._turn_stream(view, rotates=True)
+                return self._turn_stream(view, viewer, rotates=True)
             view.stop()
         elif told is not None:
             view.nothing(told)
-            return self._turn_stream(view)
+            return self._turn_stream(view, viewer)
         return Response(status_code=204, headers={"x-session-id": key.session})
 
     async def _same(self, request: Request) -> str | None:
@@ -200,31 +209,31 @@ class Edge:
                 return message.turn
         return None
 
-    def _turn_view(self, key: SessionKey, turn: str, rollup_ms: int, *, guide: bool) -> TurnView:
-        outbox = self.outbox(rollup_ms)
-        if guide:
+    def _turn_view(self, key: SessionKey, turn: str, viewer: Viewer) -> TurnView:
+        outbox = self.outbox(viewer.rollup_ms)
+        if viewer.guide:
             return GuideView(outbox, self.sessions, key, turn, self.stop_turn)
         return TurnView(outbox, self.sessions, key, turn)
 
-    def _turn_stream(self, view: TurnView, *, rotates: bool = False) -> Response:
+    def _turn_stream(self, view: TurnView, viewer: Viewer, *, rotates: bool = False) -> Response:
         def stopped() -> None:
             view.stop()
             if view.outbox.gone and not view.ended:
                 self.left_early(view.key, view.turn)
 
-        return self._stream(view.outbox, view.key, stopped, rotates=rotates)
+        return self._stream(view.outbox, view.key, viewer, stopped, rotates=rotates)
 
     # -- streams of a session
 
-    async def watch(self, key: SessionKey, last_event_id: str | None, *, rollup_ms: int = 0) -> Response:
+    async def watch(self, key: SessionKey, last_event_id: str | None, viewer: Viewer) -> Response:
         """Stream a session from a cursor, or from now on; it may be one that nobody has used yet."""
-        view = SessionView(self.outbox(rollup_ms), self.sessions, key)
-        cursor = _cursor(last_event_id) if last_event_id else None
+        view = SessionView(self.outbox(viewer.rollup_ms), self.sessions, key)
+        cursor = cursor_of(last_event_id) if last_event_id else None
         view.outbox.put(sse.RETRY)
         try:
             await view.watch(cursor, readable=cursor is not None or not last_event_id)
         except Unavailable as error:
-            return self._empty(key, error)
+            return self.empty(key, error, viewer)
         if view.outbox.waiting == 1:
             view.outbox.put(sse.watching(str(view.cursor)))
 
@@ -233,31 +242,40 @@ class Edge:
             if view.outbox.gone:
                 self.left_early(key)
 
-        response = self._stream(view.outbox, key, stopped, rotates=True)
+        response = self._stream(view.outbox, key, viewer, stopped, rotates=True)
         self._endless.add(view.outbox)
         return response
 
     # -- responses
 
-    def _empty(self, key: SessionKey, error: Unavailable) -> Response:
+    def empty(self, key: SessionKey, error: Unavailable, viewer: Viewer) -> Response:
         """An error status would end a browser's EventSource for good; an empty stream makes it come again."""
         log.warning("cannot resume at the moment", session=str(key), error=str(error))
         outbox = self.outbox()
         outbox.put(sse.RETRY)
         outbox.end()
-        return self._stream(outbox, key, _nothing)
+        return self._stream(outbox, key, viewer, _nothing)
 
     def _stream(
-        self, outbox: Outbox, key: SessionKey, stop: Callable[[], None], *, rotates: bool = False
+        self,
+        outbox: Outbox,
+        key: SessionKey,
+        viewer: Viewer,
+        stop: Callable[[], None],
+        *,
+        rotates: bool = False,
     ) -> Response:
         self.presence.enter(key)
         leave = partial(_send_elsewhere, outbox)
         self.entered(outbox, leave)
-        timer = asyncio.get_running_loop().call_later(self.age(), leave) if rotates else None
+        timers = [self.at_expiry(viewer.caller, partial(_end_expired, outbox))]
+        if rotates:
+            timers.append(asyncio.get_running_loop().call_later(self.age(), leave))
 
         def stopped() -> None:
-            if timer is not None:
-                timer.cancel()
+            for timer in timers:
+                if timer is not None:
+                    timer.cancel()
             self.left(outbox)
             self.presence.leave(key)
             stop()
@@ -306,7 +324,12 @@ def _send_elsewhere(outbox: Outbox) -> None:
     outbox.end()
 
 
-def _cursor(last_event_id: str) -> Cursor | None:
+def _end_expired(outbox: Outbox) -> None:
+    outbox.put(sse.EXPIRED)
+    outbox.end()
+
+
+def cursor_of(last_event_id: str) -> Cursor | None:
     """None when it is not one of ours: the client still has to be told, in the stream."""
     try:
         return Cursor.parse(last_event_id)

@@ -37,6 +37,15 @@ class Kind(StrEnum):
         return member
 
     NOT_JSON = "not_json", 400, "The body is not JSON"
+    UNAUTHENTICATED = "unauthenticated", 401, "A token is needed"
+    INVALID_TOKEN = "invalid_token", 401, "The token is not valid"
+    TOKEN_EXPIRED = "token_expired", 401, "The token has expired: come back with a new one"
+    INVALID_TICKET = "invalid_ticket", 401, "The ticket lets nobody in"
+    UNUSABLE_TOKEN = "unusable_token", 403, "The token is genuine, but a claim of it is of no use here"
+    MISSING_SCOPE = "missing_scope", 403, "The token does not allow that"
+    FOREIGN_SESSION = "foreign_session", 403, "The session is somebody else's"
+    FOREIGN_ORIGIN = "foreign_origin", 403, "Pages from there may not use this"
+    FOREIGN_HOST = "foreign_host", 403, "This edge does not go by that name"
     NOT_FOUND = "not_found", 404, "There is nothing here"
     UNKNOWN_SESSION = "unknown_session", 404, "Nobody has used the session"
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The method is not allowed here"
@@ -54,6 +63,7 @@ class Kind(StrEnum):
     HEADERS_TOO_LARGE = "headers_too_large", 431, "The request's headers are too large"
     INTERNAL = "internal", 500, "The edge failed; this is a bug"
     EDGE_FULL = "edge_full", 503, "This edge has too many connections", 2
+    KEYS_UNAVAILABLE = "keys_unavailable", 503, "Tokens cannot be checked at the moment", 5
     NOT_READY = "not_ready", 503, "Not ready", 1
     POOL_FULL = "pool_full", 503, "Every worker is busy", 2
     STORE_FULL = "store_full", 503, "Too many messages are waiting", 5
@@ -92,7 +102,13 @@ class Problem(EdgeError):
     def headers(self) -> dict[str, str]:
         """The headers that the answer has because of what it says."""
         retry = {"retry-after": str(self.retry_after)} if self.retry_after else {}
-        return {"cache-control": "no-store"} | retry
+        challenge = {"www-authenticate": self._challenge()} if self.kind.status == 401 else {}
+        return {"cache-control": "no-store"} | retry | challenge
+
+    def _challenge(self) -> str:
+        """https://www.rfc-editor.org/rfc/rfc6750#section-3"""
+        bare = 'Bearer realm="warmwire"'
+        return bare if self.kind is Kind.UNAUTHENTICATED else f'{bare}, error="invalid_token"'
 
     def document(self) -> dict[str, str | float]:
         """The body of the answer."""

@@ -22,7 +22,11 @@ from .errors import Kind, Problem
 
 
 class Close(Enum):
-    """Code and reason. Below 4500 (and at 1001, 1006, 1011, 1012): come back with your cursors; else not."""
+    """Code and reason. The hundred says what to do.
+
+    Below 4500 (and at 1001, 1006, 1011, 1012): come back with your cursors. From 4600 on: the same, with a
+    new token. In between: it would end the same way.
+    """
 
     ROTATE = 4000, "this connection has been open for long enough, connect again"
     LEAVING = 4002, "this edge is leaving, connect again"
@@ -30,6 +34,8 @@ class Close(Enum):
     BAD_FRAMES = 4500, "too many frames that are no requests"
     TURN_FAILED = 4501, "the turn failed"
     REFUSED = 4502, "refused"
+    UNAUTHENTICATED = 4600, "no token, or none that is good"
+    EXPIRED = 4601, "the token has expired, connect again with a new one"
 
     @property
     def code(self) -> int:

@@ -11,14 +11,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from warmwire.broker.errors import WarmwireError
+from warmwire.broker.errors import Unavailable, WarmwireError
+from warmwire.broker.names import SessionKey
+from warmwire.producer.resume import NOWHERE
 
 from . import openapi
+from .caller import Need, Viewer
 from .chat import Rollup, from_body, from_query, validated
 from .credentials import with_credential
-from .edge import Edge
+from .edge import Edge, cursor_of
 from .errors import Kind, Problem, problem_of
-from .sessions import key_of
 
 CLOSED_REQUEST = 499
 """What nginx logs for a client that left before its answer; nobody receives it."""
@@ -31,10 +33,12 @@ def router(edge: Edge) -> APIRouter:
 
     async def chat(http: Request) -> Response:
         """Send a message; the response is the stream of its turn, ending with `data: [DONE]`."""
+        caller = await edge.access.caller(http)
         request = await from_body(http, limit)
-        prepared = request.prepared(limit, http.headers.get("idempotency-key"))
+        prepared = request.prepared(limit, http.headers.get("idempotency-key"), caller.tenant)
         prepared = with_credential(prepared, http.headers, edge.settings)
-        return await edge.submit(prepared, rollup_ms=request.rollup_ms)
+        await edge.access.admit(caller, prepared.key, Need.SEND)
+        return await edge.submit(prepared, Viewer(caller, request.rollup_ms))
 
     async def chat_by_url(http: Request) -> Response:
         """The same for a browser's EventSource. With `Last-Event-ID` it resumes and sends nothing."""
@@ -42,13 +46,15 @@ def router(edge: Edge) -> APIRouter:
 
     async def guide_chat(http: Request) -> Response:
         """As the guide has it: message and session in the query or the body; text deltas alone."""
+        caller = await edge.access.caller(http)
         if http.headers.get("content-type", "").startswith("application/json"):
             request = await from_body(http, limit)
         else:
             request = from_query(http.query_params)
-        prepared = request.prepared(limit, http.headers.get("idempotency-key"))
+        prepared = request.prepared(limit, http.headers.get("idempotency-key"), caller.tenant)
         prepared = with_credential(prepared, http.headers, edge.settings)
-        return await edge.submit(prepared, rollup_ms=request.rollup_ms, guide=True)
+        await edge.access.admit(caller, prepared.key, Need.SEND)
+        return await edge.submit(prepared, Viewer(caller, request.rollup_ms, guide=True))
 
     async def guide_chat_by_url(http: Request) -> Response:
         """The same for a browser's EventSource. With `Last-Event-ID` it resumes and sends nothing."""
@@ -79,17 +85,26 @@ def router(edge: Edge) -> APIRouter:
 
 async def by_url(http: Request, edge: Edge, *, guide: bool) -> Response:
     """What an EventSource asks for: a message sent once, and resumed ever after."""
+    caller = await edge.access.caller(http, tickets=True)
     query = dict(http.query_params)
+    query.pop("ticket", None)
     in_url = query.pop("last_event_id", None)
     last_event_id = http.headers.get("last-event-id") or in_url
     if last_event_id:
-        rollup_ms = validated(Rollup, query).rollup_ms
-        key = key_of(http, query.get("session_id", ""))
-        return await edge.resume(key, last_event_id, rollup_ms=rollup_ms, guide=guide)
+        viewer = Viewer(caller, validated(Rollup, query).rollup_ms, guide)
+        key = SessionKey(caller.tenant, query.get("session_id", ""))
+        try:
+            await edge.access.admit(caller, key, Need.READ)
+            await edge.access.redeem(caller, (cursor_of(last_event_id) or NOWHERE).turn, resumes=True)
+        except Unavailable as error:
+            return edge.empty(key, error, viewer)
+        return await edge.resume(key, last_event_id, viewer)
     request = from_query(query)
-    prepared = request.prepared(edge.settings.max_message_bytes)
+    prepared = request.prepared(edge.settings.max_message_bytes, None, caller.tenant)
     prepared = with_credential(prepared, http.headers, edge.settings)
-    return await edge.submit_once(prepared, rollup_ms=request.rollup_ms, guide=guide)
+    await edge.access.admit(caller, prepared.key, Need.SEND)
+    await edge.access.redeem(caller, prepared.turn, resumes=False)
+    return await edge.submit_once(prepared, Viewer(caller, request.rollup_ms, guide))
 
 
 def answer_problems(app: FastAPI) -> None:

@@ -12,14 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from warmwire.broker import envelope as codec
+from warmwire.broker.errors import Unavailable
 from warmwire.broker.messages import Finished, Question
-from warmwire.broker.names import DEFAULT_TENANT, SessionKey
+from warmwire.broker.names import SessionKey
 from warmwire.broker.store import Recorded
 
 from . import openapi
+from .caller import Need, Viewer
 from .chat import ROLLUP_LIMIT, ChatRequest, json_body, validated
 from .credentials import with_credential
-from .edge import Edge
+from .edge import Edge, cursor_of
 from .errors import Kind, Problem
 
 PAGE = 50
@@ -56,11 +58,6 @@ class Page(BaseModel):
     limit: int = Field(PAGE, ge=1, le=PAGE_LIMIT)
 
 
-def key_of(_http: Request, session: str) -> SessionKey:
-    """The session that a request is about. Raises BadInput."""
-    return SessionKey(DEFAULT_TENANT, session)
-
-
 class Routes:
     """The routes under ``/v1/sessions``; their texts are those of the OpenAPI document."""
 
@@ -70,16 +67,18 @@ class Routes:
 
     async def send(self, http: Request, session_id: SessionPath) -> Response:
         """Send a message without waiting for its answer."""
-        key = key_of(http, session_id)
+        caller = await self._edge.access.caller(http)
+        key = SessionKey(caller.tenant, session_id)
         chat = validated(MessageRequest, await json_body(http, self._limit)).of(key.session)
-        request = chat.prepared(self._limit, http.headers.get("idempotency-key"))
+        request = chat.prepared(self._limit, http.headers.get("idempotency-key"), caller.tenant)
         request = with_credential(request, http.headers, self._edge.settings)
+        await self._edge.access.admit(caller, key, Need.SEND)
         await self._edge.sessions.publish(request)
         return JSONResponse({"turn": request.turn, "session_id": key.session}, status_code=202)
 
     async def interrupt(self, http: Request, session_id: SessionPath) -> Response:
         """Stop a turn, or the one at hand; one that has not begun stops before it does."""
-        key = key_of(http, session_id)
+        key = await self._admitted(http, session_id, Need.CHANGE)
         empty = http.headers.get("content-length", "0") == "0" and "transfer-encoding" not in http.headers
         body = b"{}" if empty else await json_body(http, self._limit)
         stopped = await self._edge.sessions.interrupt(key, validated(Stop, body).turn)
@@ -87,7 +86,7 @@ class Routes:
 
     async def standing(self, http: Request, session_id: SessionPath) -> Response:
         """What waits and runs, and how many are watching."""
-        key, edge = key_of(http, session_id), self._edge
+        key, edge = await self._admitted(http, session_id, Need.READ), self._edge
         found, viewers = await asyncio.gather(edge.management.standing(key), edge.presence.everywhere(key))
         if found is None:
             raise _unknown(key)
@@ -104,14 +103,16 @@ class Routes:
 
     async def delete(self, http: Request, session_id: SessionPath) -> Response:
         """Stop its turns, let its process go, forget everything about it."""
-        key = key_of(http, session_id)
-        if not await self._edge.management.delete(key):
+        key = await self._admitted(http, session_id, Need.CHANGE)
+        deleted = await self._edge.management.delete(key)
+        self._edge.access.forget(key)
+        if not deleted:
             raise _unknown(key)
         return Response(status_code=204)
 
     async def turns(self, http: Request, session_id: SessionPath) -> Response:
         """The turns that have ended in the last 24 hours, the oldest first."""
-        key = key_of(http, session_id)
+        key = await self._admitted(http, session_id, Need.READ)
         page = validated(Page, http.query_params)
         found, more = await self._edge.management.ended_turns(key, page.after, page.limit)
         content = {"turns": [_turn(each) for each in found], "next": more}
@@ -119,12 +120,28 @@ class Routes:
 
     async def events(self, http: Request, session_id: SessionPath) -> Response:
         """Watch every turn, from now on or from a cursor. Any number may; also before it begins."""
-        key = key_of(http, session_id)
+        edge = self._edge
+        caller = await edge.access.caller(http, tickets=True)
+        key = SessionKey(caller.tenant, session_id)
         query = dict(http.query_params)
+        query.pop("ticket", None)
         in_url = query.pop("last_event_id", None)
-        watch = validated(Watch, query)
+        viewer = Viewer(caller, validated(Watch, query).rollup_ms)
         last_event_id = http.headers.get("last-event-id") or in_url
-        return await self._edge.watch(key, last_event_id, rollup_ms=watch.rollup_ms)
+        resumes = last_event_id is not None and cursor_of(last_event_id) is not None
+        try:
+            await edge.access.admit(caller, key, Need.WATCH)
+            await edge.access.redeem(caller, "events", resumes=resumes)
+        except Unavailable as error:
+            return edge.empty(key, error, viewer)
+        return await edge.watch(key, last_event_id, viewer)
+
+    async def _admitted(self, http: Request, session: str, need: Need) -> SessionKey:
+        """The session, if the caller may do that with it. Raises Problem, BadInput, Unavailable."""
+        caller = await self._edge.access.caller(http)
+        key = SessionKey(caller.tenant, session)
+        await self._edge.access.admit(caller, key, need)
+        return key
 
 
 def router(edge: Edge) -> APIRouter:

@@ -8,11 +8,12 @@ from pydantic import Field, field_validator
 
 from warmwire.broker.errors import BadInput
 from warmwire.broker.sealed import SealingKey
-from warmwire.broker.settings import BrokerSettings
 from warmwire.producer.settings import MAX_MESSAGE_BYTES
 
+from .auth_settings import AuthSettings
 
-class EdgeSettings(BrokerSettings):
+
+class EdgeSettings(AuthSettings):
     """Read from ``WARMWIRE_*`` environment variables; flags come from the same fields."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")

@@ -26,6 +26,13 @@ _KNOWN_TYPES = 64
 """Event types whose first line is kept ready; there are about thirty."""
 _PLAIN = re.compile(r"[\x21-\x7e]{1,64}\Z")
 
+EXPIRED = (
+    b"event: error\n"
+    b'data: {"type":"error","code":"token_expired",'
+    b'"message":"the token has expired: come back with a new one"}\n\n'
+)
+"""What a viewer is sent last when its token is good no longer; it keeps its cursor."""
+
 
 def opening(turn: str) -> bytes:
     """What a viewer of a resumed turn is sent first. An id with empty data: a reconnect always has one."""

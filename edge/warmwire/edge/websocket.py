@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 from fastapi import APIRouter, WebSocket
@@ -14,9 +15,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.events import TurnQueued
-from warmwire.broker.names import DEFAULT_TENANT, SessionKey
+from warmwire.broker.names import SessionKey
 
 from . import frames, sse
+from .auth import subprotocol_of
+from .caller import Caller, Need, Viewer
 from .chat import ROLLUP_LIMIT, ChatRequest
 from .credentials import with_credential
 from .edge import Edge
@@ -92,26 +95,30 @@ class Connection:
 
     encoder = Encoder(frames.encode)
 
-    def __init__(self, edge: Edge, socket: WebSocket, rollup_ms: int) -> None:
+    def __init__(self, edge: Edge, socket: WebSocket, viewer: Viewer) -> None:
         self._edge = edge
         self._socket = socket
-        self._outbox = edge.outbox(rollup_ms)
+        self._caller = viewer.caller
+        self._outbox = edge.outbox(viewer.rollup_ms)
         self._views: dict[SessionKey, SessionView] = {}
         self._ending = Close.UNAVAILABLE  # the outbox ends by itself only when it cannot go on
         self._bad = 0
 
     async def run(self) -> None:
         """Serve it, from the handshake to the end."""
-        await self._socket.accept()
+        await self._socket.accept(subprotocol_of(self._socket))
         edge, outbox = self._edge, self._outbox
         edge.entered(outbox, lambda: self._end(Close.LEAVING), endless=True)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(edge.age(), self._end, Close.ROTATE)
+        expiry = edge.at_expiry(self._caller, partial(self._end, Close.EXPIRED))
         writing = asyncio.create_task(self._write())
         try:
             await self._read()
         finally:
             timer.cancel()
+            if expiry is not None:
+                expiry.cancel()
             left_by_itself = not outbox.ended
             outbox.leave()
             await asyncio.wait({writing})
@@ -127,7 +134,9 @@ class Connection:
 
     def _end(self, why: Close) -> None:
         self._ending = why
-        if why is not Close.BAD_FRAMES:
+        if why is Close.EXPIRED:
+            self._outbox.put(frames.error(Problem(Kind.TOKEN_EXPIRED, why.reason), None))
+        elif why is not Close.BAD_FRAMES:
             self._outbox.put(frames.answer("reconnect", None, retry_ms=random.randint(*sse.LEAVING)))
         self._outbox.end()
 
@@ -161,13 +170,14 @@ class Connection:
             case frames.Send():
                 await self._send(request)
             case frames.Stop(session_id=session, turn=turn):
-                stopped = await self._edge.sessions.interrupt(self._key(session), turn)
+                key = await self._admitted(session, Need.CHANGE)
+                stopped = await self._edge.sessions.interrupt(key, turn)
                 self._confirm("interrupting", request, session_id=session, turn=stopped)
             case frames.Watch(session_id=session, cursor=cursor):
-                view = await self._watch(self._key(session), cursor, again=True)
+                view = await self._watch(await self._admitted(session, Need.WATCH), cursor, again=True)
                 self._confirm("watching", request, session_id=session, cursor=str(view.cursor))
             case frames.Unwatch(session_id=session):
-                self._unwatch(self._key(session), left=True)
+                self._unwatch(SessionKey(self._caller.tenant, session), left=True)
                 self._confirm("unwatched", request, session_id=session)
             case frames.Ping():
                 self._outbox.put(frames.answer("pong", request))
@@ -178,10 +188,11 @@ class Connection:
             self._outbox.put(frames.answer(type_, request, **fields))
 
     async def _send(self, request: frames.Send) -> None:
-        settings = self._edge.settings
-        chat = request.chat.prepared(settings.max_message_bytes, request.idempotency_key)
+        settings, tenant = self._edge.settings, self._caller.tenant
+        chat = request.chat.prepared(settings.max_message_bytes, request.idempotency_key, tenant)
         chat = with_credential(chat, self._socket.headers, settings)
-        view = await self._watch(self._key(chat.key.session), None, again=False)
+        await self._edge.access.admit(self._caller, chat.key, Need.CONVERSE)
+        view = await self._watch(chat.key, None, again=False)
         session = view.key.session
         with view.held():  # its first event may be here before we know that it was accepted
             await self._edge.sessions.publish(chat)
@@ -189,8 +200,10 @@ class Connection:
             self._outbox.put(frames.event(session, str(Cursor(chat.turn, 0, 0)), queued))
             self._confirm("accepted", request, session_id=session, turn=chat.turn)
 
-    def _key(self, session: str) -> SessionKey:
-        return SessionKey(DEFAULT_TENANT, session)
+    async def _admitted(self, session: str, need: Need) -> SessionKey:
+        key = SessionKey(self._caller.tenant, session)
+        await self._edge.access.admit(self._caller, key, need)
+        return key
 
     # -- sessions
 
@@ -221,30 +234,47 @@ class Connection:
 class GuideConnection:
     """``/chat/ws``: the first text names the session, each further one is a message. Deltas come back."""
 
-    def __init__(self, edge: Edge, socket: WebSocket) -> None:
+    def __init__(self, edge: Edge, socket: WebSocket, caller: Caller) -> None:
         self._edge = edge
         self._socket = socket
+        self._caller = caller
+        self._expired = False
         self._line = Line(socket, edge)
         self._texts: asyncio.Queue[str | None] = asyncio.Queue(WAITING_LIMIT)
         self._outbox: Outbox | None = None
 
     async def run(self) -> None:
         """Serve it."""
-        await self._socket.accept()
+        await self._socket.accept(subprotocol_of(self._socket))
+        expiry = self._edge.at_expiry(self._caller, self._expire)
         reading = asyncio.create_task(self._read())
         try:
             session = await self._texts.get()
             if session is not None:
-                await self._converse(SessionKey(DEFAULT_TENANT, session))
+                await self._converse(SessionKey(self._caller.tenant, session))
+            if self._expired:
+                await self._line.close(Close.EXPIRED.code, Close.EXPIRED.reason)
         except WarmwireError as error:
             problem = problem_of(error)
             close = Close.UNAVAILABLE if problem.kind.retry_after else Close.REFUSED
             await self._line.close(close.code, _reason(problem.detail))
         finally:
             reading.cancel()
+            if expiry is not None:
+                expiry.cancel()
+
+    def _expire(self) -> None:
+        self._expired = True
+        if self._outbox is not None:
+            self._outbox.leave()
+        if not self._texts.full():  # else somebody is about to look
+            self._texts.put_nowait(None)
 
     async def _converse(self, key: SessionKey) -> None:
+        await self._edge.access.admit(self._caller, key, Need.CONVERSE)
         while (message := await self._texts.get()) is not None:
+            if self._expired:
+                return
             view = await self._turn(ChatRequest(message=message, session_id=key.session))
             if view.failed is not None:
                 await self._line.close(Close.TURN_FAILED.code, _reason(view.failed))
@@ -252,7 +282,7 @@ class GuideConnection:
 
     async def _turn(self, chat: ChatRequest) -> GuideSocketView:
         edge = self._edge
-        request = chat.prepared(edge.settings.max_message_bytes)
+        request = chat.prepared(edge.settings.max_message_bytes, None, self._caller.tenant)
         request = with_credential(request, self._socket.headers, edge.settings)
         outbox = self._outbox = edge.outbox()
         view = GuideSocketView(outbox, edge.sessions, request.key, request.turn, edge.stop_turn)
@@ -286,14 +316,32 @@ def router(edge: Edge) -> APIRouter:
     api = APIRouter()
 
     async def chat(socket: WebSocket) -> None:
-        await Connection(edge, socket, _rollup(socket)).run()
+        caller = await _caller(edge, socket)
+        if caller is not None:
+            await Connection(edge, socket, Viewer(caller, _rollup(socket))).run()
 
     async def guide_chat(socket: WebSocket) -> None:
-        await GuideConnection(edge, socket).run()
+        caller = await _caller(edge, socket)
+        if caller is not None:
+            await GuideConnection(edge, socket, caller).run()
 
     api.add_api_websocket_route("/v1/chat/ws", chat)
     api.add_api_websocket_route("/chat/ws", guide_chat)
     return api
+
+
+async def _caller(edge: Edge, socket: WebSocket) -> Caller | None:
+    """Who connects; None when nobody is let in, and told so: a browser sees no status, but a close code."""
+    try:
+        caller = await edge.access.caller(socket, tickets=True)
+        await edge.access.redeem(caller, "socket", resumes=False)
+    except WarmwireError as error:
+        problem = problem_of(error)
+        close = Close.UNAVAILABLE if problem.retry_after else Close.UNAUTHENTICATED
+        await socket.accept(subprotocol_of(socket))
+        await Line(socket, edge).close(close.code, _reason(f"{problem.kind}: {problem.detail}"))
+        return None
+    return caller
 
 
 def _rollup(socket: WebSocket) -> int:
