@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos bench-ttft check format constraints clean
+.PHONY: help up test chaos contract orphans soak bench-worker bench-ttft check format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +39,18 @@ test: $(VENV)/.installed-dev ## every test
 
 chaos: $(VENV)/.installed-dev ## processes and networks die under load; takes some minutes (docs/reference/chaos.md)
 	$(BIN)/python -m tests.system.chaos
+
+contract: $(VENV)/.installed-dev ## does the installed CLI keep what we rely on? if so, its version counts as tested
+	$(BIN)/python -m tests.worker.contract
+
+orphans: $(VENV)/.installed-dev ## each way to die, and the processes left two seconds later (docs/orphans.md)
+	$(BIN)/python -m tests.worker.orphans
+
+soak: $(VENV)/.installed-dev ## 10,000 turns over 200 sessions on 50 processes: does a worker grow? (docs/benchmarks.md)
+	$(BIN)/python -m bench.soak
+
+bench-worker: $(VENV)/.installed-dev ## a worker's memory per session and CPU per delta (docs/benchmarks.md)
+	$(BIN)/python -m bench.worker
 
 bench-ttft: $(VENV)/.installed-dev ## time to the first delta, cold, adopted, pinned, frozen, parked (docs/benchmarks.md)
 	$(BIN)/python bench/ttft.py

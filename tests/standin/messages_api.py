@@ -9,6 +9,7 @@ As a library:
         ...                                      # give the CLI ANTHROPIC_BASE_URL=api.url
         api.behaviour = Behaviour(error=429)     # from the next request on
         api.once.append(Behaviour(cut_after=3))  # for one request only
+        api.on["stumble"] = Behaviour(error=529) # for requests whose last message holds the word
 
 As a process: `python -m tests.standin.messages_api --port 8090 --rate 20`; it prints `ready http://…`.
 
@@ -87,12 +88,13 @@ class Request:
 
 @dataclass
 class MessagesApi:
-    """The server. `behaviour` holds for every request, `once` for the next ones, one each."""
+    """The server. `behaviour` holds for every request, `on` for those about a word, `once` for the next."""
 
     behaviour: Behaviour = field(default_factory=Behaviour)
     host: str = "127.0.0.1"
     port: int = 0
     once: deque[Behaviour] = field(default_factory=deque)
+    on: dict[str, Behaviour] = field(default_factory=dict)
     takes: set[str] = field(default_factory=set)  # fingerprints of credentials; none: it takes any
     requests: list[Request] = field(default_factory=list)
     _clients: set[asyncio.Task[None]] = field(default_factory=set)
@@ -135,12 +137,16 @@ class MessagesApi:
         if request.path == "/v1/messages/count_tokens":
             await client.send(200, {"input_tokens": len(json.dumps(request.body)) // 4})
         elif request.path == "/v1/messages":
-            behaviour = self.once.popleft() if self.once else self.behaviour
+            behaviour = self.once.popleft() if self.once else self._about(request.body)
             if self.takes and request.credential not in self.takes:
                 behaviour = replace(behaviour, error=401)
             await _behave(client, request.body, behaviour)
         else:
             await client.send(404, _error(404))
+
+    def _about(self, body: Json) -> Behaviour:
+        *_, last = ["", *user_texts(body)]
+        return next((played for word, played in self.on.items() if word in last), self.behaviour)
 
 
 # --- HTTP ------------------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:
     by_module = {
         "test_process.py": {**on_asyncio, **on_uvloop},
         "test_pipes.py": {**on_asyncio, **on_uvloop},
-        "test_claude_contract.py": on_uvloop,
     }
     return by_module.get(item.path.name, on_asyncio)
 

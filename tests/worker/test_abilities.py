@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from warmwire.worker import abilities as abilities_module
 from warmwire.worker.abilities import ALL, TESTED, abilities, doubt, probe
 from warmwire.worker.app import cli_command
 from warmwire.worker.pool import Abilities
+
+from tests.worker.contract.__main__ import adding
 
 NONE = Abilities()
 
@@ -41,3 +45,11 @@ async def test_the_real_cli_is_one_that_was_tested(claude_cli: Path) -> None:
 @pytest.mark.parametrize("code", ["raise SystemExit(1)", "", "print('\\n')"])
 async def test_a_cli_that_does_not_say_it_has_none(code: str) -> None:
     assert "" == await probe([sys.executable, "-c", code])
+
+
+def test_a_version_that_has_kept_the_contract_is_written_down() -> None:
+    source = Path(abilities_module.__file__).read_text()
+    grown: dict[str, Any] = {}
+    exec(adding(source, "9.8.7"), grown)  # noqa: S102 - our own source
+    assert (*TESTED, "9.8.7") == grown["TESTED"]
+    assert source == adding(source, TESTED[0])

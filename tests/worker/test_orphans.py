@@ -1,8 +1,8 @@
 """Nothing is left behind: each way to die, and two seconds later the processes that should be gone.
 
 The emulator plays the CLI and starts a `sleep` in a session of its own, as the real CLI does with each tool;
-that the real one does so is in test_claude_contract.py. The worker is a process of its own here, as it must
-be to have orphans handed to it.
+that the real one does so is in contract/test_processes.py. The worker is a process of its own here, as it
+must be to have orphans handed to it.
 """
 
 from __future__ import annotations

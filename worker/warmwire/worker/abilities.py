@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from warmwire.worker.pool import Abilities
 
 TESTED = ("2.1.330",)
-"""Versions of Claude Code on which tests/worker/test_claude_contract.py has passed."""
+"""Versions of Claude Code on which tests/worker/contract/ has passed; `make contract` adds to them."""
 EMULATOR = "(warmwire emulator)"
 """What the emulator's version ends in: it is as old as this package."""
 ALL = Abilities(adopt=True, set_model=True)

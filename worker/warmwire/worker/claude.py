@@ -1,7 +1,7 @@
 """The `claude` dialect: what the CLI is told on stdin and what the lines of its stdout mean.
 
 Pure: values in, values out. The dialect is mostly undocumented; what is relied on here holds for Claude Code
-2.1.330 and tests/worker/test_claude_contract.py checks it against the real CLI.
+2.1.330 and tests/worker/contract/ checks it against the real CLI.
 
 `parse` never raises: what it cannot read becomes a `BadLine`, what does not matter an `Ignored`. A
 `stream_event` line is the hot path (one per delta): one decode, and the event inside is handed on as the
