@@ -278,7 +278,7 @@ class Cluster:
             command = [sys.executable, "-m", "warmwire.edge"]
             self.edges.append(Process(name, command, self.folder / f"{name}.out", environment))
         for port in ports:
-            await until(lambda port=port: _listens(port), f"the edge on port {port}")  # type: ignore[misc]
+            await until(lambda port=port: listens(port), f"the edge on port {port}")  # type: ignore[misc]
         return [f"http://127.0.0.1:{port}" for port in ports]
 
     def _environment(self, nats: str) -> dict[str, str]:
@@ -302,7 +302,8 @@ async def _unheard(_: Exception) -> None:
     """A probe of a server that is not there yet fails; whoever waits for it says so in the end."""
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether something accepts connections on a port of this machine."""
     with socket.socket() as probe:
         probe.settimeout(0.2)
         return probe.connect_ex(("127.0.0.1", port)) == 0
