@@ -29,13 +29,14 @@ class Worker:
         self.given: list[Pulled] = []
         self.asked: list[int] = []
         self.later = 0.0
+        self.stands_still = 0.0
         self.puller = Puller(broker.bus, broker.subjects, self.room, self.given.append, self.clock)
 
     def room(self) -> int:
         return self.capacity - len(self.given)
 
     def clock(self) -> float:
-        return monotonic() + self.later
+        return self.stands_still or monotonic() + self.later
 
     async def listen(self) -> None:
         """Overhear what is asked of the server."""
@@ -119,6 +120,19 @@ async def test_what_is_asked_for_already_is_not_asked_for_again(broker: Broker) 
         await submit(broker, 10)
         await worker.has(4)
         assert (4, 0) == await state(broker)
+
+
+async def test_requests_that_were_served_in_turn_leave_their_room_when_they_expire(broker: Broker) -> None:
+    async with working(broker, 4) as worker:
+        await eventually(lambda: worker.asked == [4], "the first request")
+        worker.stands_still = monotonic()  # so that only the server's word can free room
+        worker.capacity = 6
+        worker.puller.more_room()
+        await eventually(lambda: worker.asked == [4, 2], "a request for two more")
+        await submit(broker, 4)
+        await worker.has(4)  # two of either request, so the second is done with and the first has two to come
+        await eventually(lambda: len(worker.asked) > 2, "the first has expired")
+        assert 2 == sum(worker.asked[2:])
 
 
 async def test_without_room_nothing_is_asked_for(broker: Broker) -> None:

@@ -32,6 +32,7 @@ EVERY = 0.5
 """Seconds between two looks at whether there is more room."""
 
 _EXPIRED = ("404", "408")  # no messages; the request's time is over
+_UNSERVED = "Nats-Pending-Messages"  # how many of a request's messages will not come
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,17 @@ class Pulled:
     deliveries: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Request:
-    left: int
+    asked: int
     until: float
 
 
 class Puller:
     """Keeps pull requests open for ``room()`` messages and calls ``deliver`` for each that comes.
 
-    ``room`` counts a message from its delivery on; what is asked for and not yet here is counted here.
+    ``room`` counts a message from its delivery on; what is asked for and not yet here is counted here: in one
+    sum, because the server serves open requests in turn and a delivery does not say which of them it is for.
     """
 
     def __init__(
@@ -73,7 +75,8 @@ class Puller:
         self._clock = clock
         self._inbox = ""
         self._subscription: Subscription | None = None
-        self._requests: dict[str, _Request] = {}
+        self._requests: dict[str, _Request] = {}  # those that may be open, the oldest first
+        self._coming = 0
         self._count = 0
         self._wake = asyncio.Event()
         self._tasks = Tasks()
@@ -89,6 +92,7 @@ class Puller:
         self._bus.forget_reconnect(self._reconnected)
         await self._tasks.stop()
         self._requests.clear()
+        self._coming = 0
         if self._subscription is not None:
             await (self._subscription.drain() if self._bus.connected else self._subscription.unsubscribe())
 
@@ -105,24 +109,19 @@ class Puller:
 
     def _arrived(self, message: Arrived) -> None:
         if message.reply.startswith("$JS.ACK."):
-            self._count_down()
+            self._fewer(1)
             self._deliver(_pulled(message))
         elif message.headers.get("Status", "100") != "100":
-            self._requests.pop(message.subject.rsplit(".", 1)[1], None)
+            request = self._requests.pop(message.subject.rsplit(".", 1)[1], None)
+            if request is not None:
+                self._fewer(int(message.headers.get(_UNSERVED, request.asked)))
             if message.headers["Status"] in _EXPIRED:
                 self._wake.set()
             else:  # the next look asks again
                 log.warning("cannot pull at the moment", answer=message.headers)
 
-    def _count_down(self) -> None:
-        """A delivery bears its own subject, not its request's; the server serves the oldest request first."""
-        token = next(iter(self._requests), None)
-        if token is None:
-            return
-        self._requests[token].left -= 1
-        if self._requests[token].left == 0:
-            del self._requests[token]
-            self._wake.set()
+    def _fewer(self, count: int) -> None:
+        self._coming = max(0, self._coming - count)
 
     def _reconnected(self) -> None:
         self._inbox = ""
@@ -144,20 +143,25 @@ class Puller:
     async def _pull(self) -> None:
         if not self._inbox:
             self._requests.clear()
+            self._coming = 0
             await self._listen()
         now = self._clock()
         self._requests = {token: request for token, request in self._requests.items() if request.until > now}
-        wanted = self._room() - sum(request.left for request in self._requests.values())
+        if not self._requests:
+            self._coming = 0  # whatever was lost on the way, nothing can be open any more
+        wanted = self._room() - self._coming
         if wanted <= 0 or not self._bus.connected:
             return
         self._count += 1
         token = str(self._count)
         self._requests[token] = _Request(wanted, now + OPEN_FOR + GRACE)
+        self._coming += wanted
         request = json.dumps({"batch": wanted, "expires": int(OPEN_FOR * 1e9)}).encode()
         try:
             await self._bus.publish(self._subject, request, reply=f"{self._inbox}.{token}")
         except Unavailable:
-            self._requests.pop(token, None)
+            if self._requests.pop(token, None):
+                self._fewer(wanted)
             raise
 
 
