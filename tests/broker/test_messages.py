@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from warmwire.broker.errors import BadInput
 from warmwire.broker.messages import (
     RECORDED_QUESTION_LIMIT,
+    BoundRecord,
     Close,
     Content,
     Finished,
@@ -56,7 +57,8 @@ EACH = [
     OwnerView(epoch=7, seq=2, turn="t1", events=("{}", "{}")),
     OwnerView(epoch=7, seq=0),
     InterruptReply(),
-    PermissionReply(taken=True),
+    PermissionReply(outcome="taken"),
+    BoundRecord(profile="coding", system_prompt="Be brief.", tokens=7, usd=0.5),
     Forward(data="{}", headers={"traceparent": "00"}, ack="$JS.ACK.x", sequence=1, deliveries=2),
     ForwardReply(mine=True),
     Heartbeat(worker="w", version="1", free=1, running=2, sessions=3),

@@ -12,10 +12,12 @@ from warmwire.broker.names import SessionKey
 from warmwire.worker import claude, transcript
 from warmwire.worker.deltas import DELTA_LIMIT, EVENT_LIMIT, SUMMARY_LIMIT
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.permissions import ANSWER_WITHIN
-from warmwire.worker.session import ATTEMPTS, DELIVERIES, INTERRUPT_WITHIN, PROGRESS_EVERY, Session, Stage
+from warmwire.worker.profiles import Setup
+from warmwire.worker.session import INTERRUPT_WITHIN, PROGRESS_EVERY, Session
 from warmwire.worker.transcript import Answered
 from warmwire.worker.turn import (
+    ATTEMPTS,
+    DELIVERIES,
     Ack,
     AppendTranscript,
     Command,
@@ -29,6 +31,8 @@ from warmwire.worker.turn import (
     Publish,
     PutRecord,
     ReadRecord,
+    Rules,
+    Stage,
 )
 from warmwire.worker.turnlog import EVENTS_LIMIT
 
@@ -56,7 +60,7 @@ class Owner:
     """A session whose commands are carried out at once, but for the kinds that a test holds back."""
 
     def __init__(self, *hold: type) -> None:
-        self.session = Session(KEY, "w1", EPOCH, 0.0, STALL)
+        self.session = Session(KEY, "w1", EPOCH, 0.0, Rules(STALL))
         self.now = 0.0
         self.hold = hold
         self.waits: list[Command] = []
@@ -243,7 +247,7 @@ def test_the_end_tells_usage_cost_and_times() -> None:
 
 def test_the_cli_gets_what_the_message_asks_for() -> None:
     owner = running(model="opus", system_prompt="Be brief.")
-    assert [NeedCli("opus", "Be brief.")] == owner.needed
+    assert [NeedCli(Setup(model="opus", system_prompt="Be brief."))] == owner.needed
 
 
 def test_nothing_is_published_after_the_end() -> None:
@@ -1037,75 +1041,3 @@ def test_an_idle_session_keeps_little() -> None:
     owner.say(said.result(owner.uuid))
     assert owner.view(epoch=EPOCH, seq=1).events is None
     assert envelopes(owner)[-1:] == owner.view(epoch=EPOCH, seq=len(owner.published) - 1).events
-
-
-# -- permissions
-
-
-def asks_leave(request: str = "q1", subtype: str = "can_use_tool") -> claude.ControlRequest:
-    wish = {"subtype": subtype, "tool_name": "Bash", "input": {"command": "ls"}}
-    return claude.ControlRequest(request, subtype, json.dumps(wish).encode())
-
-
-def answers(owner: Owner) -> list[dict[str, Any]]:
-    """What the CLI was told about its questions."""
-    return [line["response"] for line in owner.given if line["type"] == "control_response"]
-
-
-def test_a_wish_of_the_cli_is_told_to_viewers() -> None:
-    owner = running()
-    owner.say(asks_leave())
-    asked = owner.events[-1]
-    assert ("permission_requested", "q1", "Bash") == (asked["type"], asked["request"], asked["tool"])
-    assert '{"command": "ls"}' == asked["summary"]
-    assert [] == answers(owner)
-
-
-def test_a_wish_that_is_granted_is_granted_as_it_was() -> None:
-    owner = running()
-    owner.say(asks_leave())
-    owner.run(owner.session.permit("q1", allow=True))
-    (answer,) = answers(owner)
-    assert ("q1", "allow", {"command": "ls"}) == (
-        answer["request_id"],
-        answer["response"]["behavior"],
-        answer["response"]["updatedInput"],
-    )
-
-
-def test_a_wish_is_answered_once() -> None:
-    owner = running()
-    owner.say(asks_leave())
-    for allow in (False, True):
-        owner.run(owner.session.permit("q1", allow=allow))
-    assert ["deny"] == [answer["response"]["behavior"] for answer in answers(owner)]
-
-
-def test_a_wish_that_nobody_answers_is_refused_in_time() -> None:
-    owner = running()
-    owner.say(asks_leave())
-    owner.later(ANSWER_WITHIN - 10)
-    assert [] == answers(owner)
-    owner.say(claude.Ignored("x"))  # it is not stalled: it waits
-    owner.later(10)
-    owner.later(10)
-    assert ["deny"] == [answer["response"]["behavior"] for answer in answers(owner)]
-
-
-def test_a_wish_of_another_kind_is_refused_at_once() -> None:
-    owner = running()
-    owner.say(asks_leave(subtype="mcp_message"))
-    assert ["error"] == [answer["subtype"] for answer in answers(owner)]
-    assert "permission_requested" not in owner.types
-
-
-def test_an_answer_to_nothing_does_nothing() -> None:
-    assert [] == Owner().session.permit("q1", allow=True)
-    assert [] == running().session.permit("q1", allow=True)
-
-
-def test_with_the_turn_its_questions_are_over() -> None:
-    owner = running()
-    owner.say(asks_leave())
-    owner.answer("Hello")
-    assert [] == owner.session.permit("q1", allow=True)

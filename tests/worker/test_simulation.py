@@ -24,7 +24,7 @@ from warmwire.broker import envelope
 from warmwire.broker.messages import TurnOptions, UserMessage
 from warmwire.broker.streams import QUEUED_PER_SESSION
 from warmwire.worker import transcript
-from warmwire.worker.session import ATTEMPTS
+from warmwire.worker.turn import ATTEMPTS
 
 from tests.worker.model import Queued
 from tests.worker.simulation.viewer import Viewer

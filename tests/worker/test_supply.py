@@ -21,6 +21,7 @@ from warmwire.worker.launch import launch
 from warmwire.worker.pool import Tier
 from warmwire.worker.process import CliProcess, Exit
 from warmwire.worker.processes import Processes
+from warmwire.worker.profiles import Setup
 from warmwire.worker.supply import Supply
 from warmwire.worker.warm import Warm
 
@@ -59,7 +60,7 @@ class Session:
         self.said += map(claude.parse, lines)
 
     async def provide(self, model: str | None = None) -> None:
-        await self.warm.provide(model, None, nothing)
+        await self.warm.provide(Setup(model=model), nothing)
 
     async def ask(self) -> claude.Result:
         """One turn."""

@@ -6,7 +6,7 @@ https://docs.anthropic.com/en/docs/build-with-claude/streaming
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -73,13 +73,25 @@ class ToolFinished(Event):
 
 
 class PermissionRequested(Event):
-    """The CLI asks whether it may use a tool, and waits; without an answer ``within_ms`` it may not."""
+    """The CLI asks whether it may use a tool, and waits; without an answer ``within_ms`` it may not.
+
+    ``input`` is what the tool would get, unless that is large.
+    """
 
     type: Literal["permission_requested"] = "permission_requested"
     request: str
     tool: str
     summary: str
+    input: dict[str, Any] | None = None
     within_ms: int
+
+
+class PermissionResolved(Event):
+    """A question is open no longer: answered, overdue (which is no), or taken back by the CLI."""
+
+    type: Literal["permission_resolved"] = "permission_resolved"
+    request: str
+    outcome: Literal["allowed", "denied", "overdue", "withdrawn"]
 
 
 class TurnProgress(Event):

@@ -16,7 +16,7 @@ from warmwire.broker.names import SessionKey
 from warmwire.worker import fence, transcript
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.ownership import Claim, lost, place
-from warmwire.worker.session import Session, Stage
+from warmwire.worker.session import Session
 from warmwire.worker.turn import (
     Ack,
     AppendTranscript,
@@ -31,6 +31,8 @@ from warmwire.worker.turn import (
     Publish,
     PutRecord,
     ReadRecord,
+    Rules,
+    Stage,
 )
 
 from tests.worker.model import Queued
@@ -59,7 +61,7 @@ class Host:
         self.world = worker.world
         self.server = worker.world.server
         self.name = session
-        self.session = Session(SessionKey("default", session), worker.id, epoch, self.world.now, STALL)
+        self.session = Session(SessionKey("default", session), worker.id, epoch, self.world.now, Rules(STALL))
         self.cli: Cli | None = None
         self.closing = False
         self.closed = False
@@ -181,7 +183,7 @@ class Host:
                 record, interrupted = yield from self._surely(partial(server.turn, name, turn))
                 answered = transcript.answered(self._stored, turn) if isinstance(record, Started) else None
                 return session.record(record, interrupted, self.world.now, answered)
-            case PutRecord(turn, record):
+            case PutRecord(turn, record, _):
                 yield from self._surely(partial(server.put_turn, name, turn, record))
                 return session.stored(self.world.now)
             case AppendTranscript(entries):

@@ -36,7 +36,7 @@ from warmwire.broker.pull import Pulled, Puller
 from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
-from warmwire.worker import fence, machine, pool
+from warmwire.worker import fence, machine, pool, sandbox
 from warmwire.worker.abilities import abilities, doubt, probe
 from warmwire.worker.credentials import Keys
 from warmwire.worker.dialect import DIALECTS
@@ -46,10 +46,10 @@ from warmwire.worker.host import IN_PROGRESS, NAK, TERMINATE, Host, Lost, Servic
 from warmwire.worker.launch import find_claude
 from warmwire.worker.ownership import Claim, place
 from warmwire.worker.processes import Processes
+from warmwire.worker.profiles import load
 from warmwire.worker.settings import WorkerSettings
 from warmwire.worker.supply import Supply
 from warmwire.worker.turn import Ended, Held
-from warmwire.worker.warm import PROFILE
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +77,11 @@ class Worker:
         self._subjects = Subjects(settings.prefix)
         self._command = cli_command(settings.cli, settings.dialect)
         self._keys = Keys.load(settings.pool_key_file)
+        self._profiles = load(settings.profiles, settings.dialect)
+        self._spares = self._profiles.spares(settings.spares)
+        self._sandbox: sandbox.Sandbox | None = None
+        if self._profiles.sandboxed(settings.sandbox):
+            self._sandbox = sandbox.found(settings.data, (settings.pool_key_file, settings.profiles))
         self._limits = machine_limits(settings)
         self._hosts: dict[SessionKey, Host] = {}
         self._opening: dict[SessionKey, asyncio.Future[None]] = {}
@@ -144,6 +149,9 @@ class Worker:
             self._tasks,
             self._processes,
             DIALECTS[self._settings.dialect],
+            self._profiles,
+            self._sandbox,
+            enclosed=self._settings.sandbox == "bwrap",
         )
 
     async def _abilities(self) -> pool.Abilities:
@@ -323,7 +331,7 @@ class Worker:
             now,
             [host.seen() for host in self._hosts.values() if not host.closing],
             supply.spares(),
-            profiles=[PROFILE] if supply.can.adopt else [],
+            wanted=self._spares if supply.can.adopt else {},
             claiming=len(self._opening),
             starting=supply.starting,
             adopted_at=supply.adopted_at,

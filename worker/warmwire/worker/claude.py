@@ -51,9 +51,13 @@ def initialize_line(request_id: str) -> bytes:
 
 
 READY = "ready"
+COST = "cost"
 ADOPT = "adopt"
 SET_MODEL = "set-model"
-"""Request ids of what is told between turns; a refusal of the last two makes the process useless."""
+SET_MODE = "set-permission-mode"
+SET_THINKING = "set-thinking"
+NEEDED = (ADOPT, SET_MODEL, SET_MODE, SET_THINKING)
+"""Request ids of what is told between turns; a process that refuses it is of no use to its session."""
 
 
 def ready_line() -> bytes:
@@ -78,14 +82,30 @@ def set_model_line(model: str | None) -> bytes:
     return _control(SET_MODEL, {"subtype": "apply_flag_settings", "settings": {"model": model}})
 
 
+def mode_line(mode: str) -> bytes:
+    """From the next message on, this is how tools get their leave."""
+    return _control(SET_MODE, {"subtype": "set_permission_mode", "mode": mode})
+
+
+def thinking_line(tokens: int | None) -> bytes:
+    """From the next message on; None is what the CLI takes when it is not told."""
+    return _control(SET_THINKING, {"subtype": "set_max_thinking_tokens", "max_thinking_tokens": tokens})
+
+
+def cost_line() -> bytes:
+    """What has the process cost? Answered at once, also within a turn, in words."""
+    return _control(COST, {"subtype": "get_session_cost"})
+
+
 def credential_line(token: str) -> bytes:
     """A user's OAuth token, from the next call of the API on; for a process without an API key."""
     return _line({"type": "update_environment_variables", "variables": {"CLAUDE_CODE_OAUTH_TOKEN": token}})
 
 
-def allow_line(request_id: str, wish: Wish) -> bytes:
-    """Yes to a wish; the CLI uses the tool with the input that it is told here."""
-    return _permission(request_id, {"behavior": "allow", "updatedInput": msgspec.Raw(wish.input)})
+def allow_line(request_id: str, wish: Wish, instead: Mapping[str, Any] | None = None) -> bytes:
+    """Yes to a wish; the CLI uses the tool with the input that it is told here: its own, or another."""
+    given = msgspec.Raw(wish.input) if instead is None else instead
+    return _permission(request_id, {"behavior": "allow", "updatedInput": given})
 
 
 def deny_line(request_id: str, reason: str) -> bytes:
@@ -244,6 +264,12 @@ class ControlRequest(_Value, frozen=True):
     request: bytes
 
 
+class Withdrawn(_Value, frozen=True):
+    """The CLI wants no answer to that `ControlRequest` any more."""
+
+    request_id: str
+
+
 class Wish(_Value, frozen=True):
     """A tool that the CLI would use if it is allowed to; `input` is JSON."""
 
@@ -276,6 +302,7 @@ Line = (
     | Result
     | ControlReply
     | ControlRequest
+    | Withdrawn
     | Ignored
     | BadLine
 )
@@ -407,6 +434,10 @@ class _RequestWire(msgspec.Struct):
     request: msgspec.Raw
 
 
+class _WithdrawnWire(msgspec.Struct):
+    request_id: str
+
+
 class _SubtypeWire(msgspec.Struct):
     subtype: str = ""
 
@@ -426,6 +457,7 @@ _MIRROR = msgspec.json.Decoder(_MirrorWire)
 _RESULT = msgspec.json.Decoder(_ResultWire)
 _REPLY = msgspec.json.Decoder(_ReplyWire)
 _REQUEST = msgspec.json.Decoder(_RequestWire)
+_WITHDRAWN = msgspec.json.Decoder(_WithdrawnWire)
 _SUBTYPE = msgspec.json.Decoder(_SubtypeWire)
 _WISH = msgspec.json.Decoder(_WishWire)
 
@@ -500,6 +532,10 @@ def _request(line: bytes) -> ControlRequest:
     return ControlRequest(wire.request_id, _SUBTYPE.decode(request).subtype, request)
 
 
+def _withdrawn(line: bytes) -> Withdrawn:
+    return Withdrawn(_WITHDRAWN.decode(line).request_id)
+
+
 def wish(request: ControlRequest) -> Wish | None:
     """What a `can_use_tool` request asks for; None for any other."""
     if request.subtype != "can_use_tool":
@@ -509,6 +545,27 @@ def wish(request: ControlRequest) -> Wish | None:
     except _UNREADABLE:
         return None
     return Wish(wire.tool_name, bytes(wire.input))
+
+
+def input_of(wish: Wish) -> dict[str, Any] | None:
+    """What the tool would get; None if it is no object."""
+    try:
+        found = msgspec.json.decode(wish.input)
+    except _UNREADABLE:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+class _SaidWire(msgspec.Struct):
+    text: str = ""
+
+
+def cost_in(reply: ControlReply) -> str:
+    """The words of the answer to `cost_line`; empty if there are none."""
+    try:
+        return msgspec.json.decode(reply.response, type=_SaidWire).text
+    except _UNREADABLE:
+        return ""
 
 
 def _result(line: bytes) -> Result:
@@ -551,6 +608,7 @@ _READERS: Mapping[str, Callable[[bytes], Line]] = {
     "result": _result,
     "control_response": _reply,
     "control_request": _request,
+    "control_cancel_request": _withdrawn,
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from warmwire.worker import claude
 from warmwire.worker.claude import Line
 from warmwire.worker.launch import Launch, launch
+from warmwire.worker.profiles import Profile
 from warmwire.worker.stream_json import StreamJson
 
 
@@ -34,6 +35,8 @@ class Dialect(Protocol):
         resume: Path | None,
         pooled: bool,
         token: str | None,
+        profile: Profile,
+        cwd: Path | None,
     ) -> Launch:
         """How a process is started; ``resume`` is the transcript so far."""
 
@@ -49,6 +52,15 @@ class Dialect(Protocol):
     def credential_line(self, token: str) -> bytes | None:
         """Another user's token, from the next turn on."""
 
+    def mode_line(self, mode: str) -> bytes | None:
+        """Another permission mode, from the next turn on."""
+
+    def thinking_line(self, tokens: int | None) -> bytes | None:
+        """Another budget for thinking, from the next turn on."""
+
+    def cost_line(self) -> bytes | None:
+        """What has the process cost?"""
+
     def read(self, line: bytes) -> Sequence[Line]:
         """What a line of stdout means; never raises."""
 
@@ -60,6 +72,9 @@ class Claude:
     ready_line = staticmethod(claude.ready_line)
     interrupt_line = staticmethod(claude.interrupt_line)
     credential_line = staticmethod(claude.credential_line)
+    mode_line = staticmethod(claude.mode_line)
+    thinking_line = staticmethod(claude.thinking_line)
+    cost_line = staticmethod(claude.cost_line)
 
     def launch(  # noqa: PLR0913 - as the protocol has it
         self,
@@ -73,6 +88,8 @@ class Claude:
         resume: Path | None,
         pooled: bool,
         token: str | None,  # noqa: ARG002 - it is told over stdin
+        profile: Profile,
+        cwd: Path | None,
     ) -> Launch:
         return launch(
             command,
@@ -83,6 +100,8 @@ class Claude:
             system_prompt=system_prompt,
             resume=resume,
             pooled=pooled,
+            profile=profile,
+            cwd=cwd,
         )
 
     def read(self, line: bytes) -> Sequence[Line]:

@@ -44,12 +44,14 @@ def _broken_off(turn: Turn, line: claude.Result) -> bool:
     return turn.interrupted_at is not None and line.stop_reason is None
 
 
-def interrupted(turn: Turn, now: float, usage: Usage | None = None) -> TurnInterrupted:
-    """Somebody stopped it."""
+def interrupted(turn: Turn, now: float, usage: Usage | None = None) -> TurnInterrupted | TurnFailed:
+    """Somebody stopped it, or a limit did."""
+    if turn.breach is not None:
+        return failed(turn, turn.breach.code, now, turn.breach.detail, usage)
     return TurnInterrupted(
         turn=turn.id,
         attempt=turn.attempt,
-        usage=usage or Usage(),
+        usage=usage or turn.meter.usage,
         duration_ms=ms(now - turn.begun),
         ttft_ms=_ttft(turn),
     )
@@ -62,7 +64,7 @@ def failed(
     return TurnFailed(
         turn=turn.id,
         attempt=turn.attempt,
-        usage=usage or Usage(),
+        usage=usage or turn.meter.usage,
         duration_ms=ms(now - turn.begun),
         ttft_ms=_ttft(turn),
         code=code.value,

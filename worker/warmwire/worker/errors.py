@@ -46,7 +46,11 @@ class ErrorCode(StrEnum):
     API_ERROR = "api_error", "The API failed or could not be reached.", True
     # A limit of ours or of the profile.
     MAX_TURNS = "max_turns", "The turn needed more steps than it is allowed.", False
-    BUDGET_EXCEEDED = "budget_exceeded", "The budget of this session is used up.", False
+    TIME_LIMIT = "time_limit", "The turn took longer than it is allowed.", False
+    BUDGET_EXCEEDED = "budget_exceeded", "The budget of the turn or its session is used up.", False
+    UNKNOWN_PROFILE = "unknown_profile", "The worker does not know the profile.", False
+    NOT_ALLOWED = "not_allowed", "The profile does not allow what the message asks for.", False
+    SESSION_FIXED = "session_fixed", "What the message asks for cannot change within a session.", False
     TOO_MANY_ATTEMPTS = "too_many_attempts", "The turn was tried too often without success.", False
     # The CLI process.
     CLI_MISSING = "cli_missing", "The CLI is not installed where the worker looks for it.", False

@@ -39,7 +39,8 @@ from warmwire.broker.tasks import Tasks
 from warmwire.worker import claude, pool, transcript
 from warmwire.worker.credentials import Keys
 from warmwire.worker.errors import CliError, CredentialRefused, ErrorCode
-from warmwire.worker.session import Session, Stage
+from warmwire.worker.permissions import Answer
+from warmwire.worker.session import Session
 from warmwire.worker.settings import WorkerSettings
 from warmwire.worker.supply import Supply
 from warmwire.worker.turn import (
@@ -56,7 +57,9 @@ from warmwire.worker.turn import (
     Publish,
     PutRecord,
     ReadRecord,
+    Rules,
     SignalCli,
+    Stage,
 )
 from warmwire.worker.warm import Warm
 
@@ -105,12 +108,12 @@ class Host:
         self._services = services
         self._nonce = nonce
         self._dialect = services.supply.dialect()
-        self._session = Session(
-            key, services.worker, epoch, monotonic(), services.settings.stall_timeout, self._dialect
-        )
+        settings, profiles = services.settings, services.supply.profiles
+        rules = Rules(settings.stall_timeout, settings.permission_timeout, profiles)
+        self._session = Session(key, services.worker, epoch, monotonic(), rules, self._dialect)
         self._events_subject = services.subjects.events(key)
         folder = services.folder / "sessions" / key.tenant / key.session
-        self._cli = Warm(services.supply, folder, self._lines, self._cli_failed, self._dialect)
+        self._cli = Warm(services.supply, folder, self._lines, self._cli_failed, self._dialect, key)
         self._subscriptions: list[Subscription] = []
         self._tasks = Tasks()
         self._last = 0  # sequence of the transcript's last append
@@ -121,7 +124,12 @@ class Host:
         """Listen for what is addressed to the owner, and take over the transcript. Raises Lost."""
         subjects, bus = self._services.subjects, self._services.bus
         self._subscriptions = [await bus.subscribe(subjects.control(self.key), self._asked)]
-        self._last = await self._surely(lambda: self._services.store.transcript_end(self.key))
+        store = self._services.store
+        self._last, bound = await asyncio.gather(
+            self._surely(lambda: store.transcript_end(self.key)),
+            self._surely(lambda: store.bound(self.key)),
+        )
+        self._session.binding.take_over(bound, begun=self._last > 0)
         if had_owner:
             await self._append(transcript.epoch_entry(self._session.epoch))
         # Only now: a turn that began any earlier would not know the conversation.
@@ -267,7 +275,9 @@ class Host:
                 if isinstance(record, Started):
                     answered = transcript.answered(await self._transcript(), turn)
                 return session.record(record, interrupted, monotonic(), answered)
-            case PutRecord(turn, record):
+            case PutRecord(turn, record, bound):
+                if bound is not None:
+                    await self._surely(lambda: store.put_bound(self.key, bound, session.epoch))
                 await self._surely(lambda: store.put_turn(self.key, turn, record))
                 return session.stored(monotonic())
             case AppendTranscript(entries):
@@ -345,7 +355,7 @@ class Host:
     async def _need_cli(self, need: NeedCli) -> list[Command]:
         try:
             token = self._services.keys.open(need.credential, self.key, time())
-            await self._cli.provide(need.model, need.system_prompt, self._conversation, token)
+            await self._cli.provide(need.setup, self._conversation, token)
         except (CliError, CredentialRefused) as error:
             log.error("no CLI", session=str(self.key), error=str(error))  # noqa: TRY400 - its text says it all
             return self._session.cli_failed(error.code, monotonic())
@@ -363,8 +373,8 @@ class Host:
                 self._run(self._session.line(line, now))
 
     def _refused(self, reply: claude.ControlReply) -> None:
-        """Without its prompt or its model a process is of no use to the session."""
-        if reply.request_id in (claude.ADOPT, claude.SET_MODEL):
+        """Without what it was told between turns a process is of no use to the session."""
+        if reply.request_id in claude.NEEDED:
             log.error("the CLI refused", request=reply.request_id, error=reply.error)
             self._cli.kill()
             self._cli_failed(ErrorCode.CLI_FAILED)
@@ -406,10 +416,11 @@ class Host:
                 stopped, commands = self._session.interrupt(turn, monotonic())
                 self._run(commands)
                 return InterruptReply(turn=stopped).encode()
-            case Permission(request=asked, allow=allow):
-                commands = self._session.permit(asked, allow=allow)
+            case Permission(request=asked, turn=turn):
+                answer = Answer(request.allow, request.input, request.reason)
+                outcome, commands = self._session.permit(asked, answer, turn)
                 self._run(commands)
-                return PermissionReply(taken=bool(commands)).encode()
+                return PermissionReply(outcome=outcome).encode()
             case Close():
                 self._services.leave(self, self.close())
                 return b"{}"

@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from warmwire.worker.profiles import BUILT_IN, Profile
+
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
 
 # A chat without tools: request bodies of 2 KB instead of 49 KB, and nothing of the machine's settings.
@@ -18,7 +22,6 @@ FLAGS = (
     "--include-partial-messages",
     "--verbose",
     "--session-mirror",
-    "--tools=",
     "--setting-sources=",
     "--strict-mcp-config",
     "--disable-slash-commands",
@@ -45,6 +48,9 @@ class Launch:
     env: Mapping[str, str]
     cwd: Path
     folders: tuple[Path, ...]  # to be there, for the owner only, before the start
+    files: tuple[tuple[Path, bytes], ...] = ()  # the same
+    template: Path | None = None  # what ``cwd`` is a copy of, if it is not there yet
+    enclosed: bool = False  # the command runs in another one, which must not get the signals for it
 
 
 def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by name
@@ -57,8 +63,12 @@ def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by 
     system_prompt: str | None = None,
     resume: Path | None = None,
     pooled: bool = True,
+    profile: Profile = BUILT_IN,
+    cwd: Path | None = None,
 ) -> Launch:
     """Start `command`, which has `folder` to itself; `environment` is the worker's.
+
+    It works in `cwd`, else in a folder within its own.
 
     For a new conversation with the CLI's own id `session` (a UUID); with `resume`, the absolute path of a
     transcript, for that one, whose id is not said again; with neither, for one that is not known yet: it
@@ -71,17 +81,47 @@ def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by 
         bound.append(f"--session-id={session}" if resume is None else f"--resume={resume}")
     if model is not None:
         bound.append(f"--model={model}")
+    servers = folder / "mcp.json"
     return Launch(
-        argv=(*command, *FLAGS, *bound),
-        env=environment_of(folder, environment, pooled=pooled),
-        cwd=folder / "work",
+        argv=(*command, *FLAGS, *flags_of(profile, servers), *bound),
+        env=environment_of(folder, environment, pooled=pooled, more=profile.environment),
+        cwd=cwd or folder / "work",
         folders=folders_of(folder),
+        files=_mcp_file(profile, servers),
+        template=profile.workdir,
     )
 
 
-def environment_of(folder: Path, environment: Mapping[str, str], *, pooled: bool) -> dict[str, str]:
-    """All that a CLI in this folder sees of the worker's environment, and where it may write."""
+def flags_of(profile: Profile, servers: Path) -> tuple[str, ...]:
+    """What a profile fixes at the spawn. Its MCP servers stand in a file: they may hold secrets."""
+    lists = {
+        "--allowedTools": profile.allowed_tools,
+        "--disallowedTools": profile.disallowed_tools,
+        "--mcp-config": (str(servers),) if profile.mcp_servers else (),
+        "--max-turns": (str(profile.limits.turn_steps),) if profile.limits.turn_steps else (),
+    }
+    bypass = "bypassPermissions" in profile.permission_modes
+    return (
+        f"--tools={','.join(profile.tools)}",
+        *(f"{flag}={','.join(values)}" for flag, values in lists.items() if values),
+        *(("--allow-dangerously-skip-permissions",) if bypass else ()),
+    )
+
+
+def _mcp_file(profile: Profile, path: Path) -> tuple[tuple[Path, bytes], ...]:
+    servers = profile.mcp_servers
+    return ((path, msgspec.json.encode({"mcpServers": servers})),) if servers else ()
+
+
+def environment_of(
+    folder: Path, environment: Mapping[str, str], *, pooled: bool, more: Sequence[str] = ()
+) -> dict[str, str]:
+    """All that a CLI in this folder sees of the worker's environment, and where it may write.
+
+    ``more`` are names that are let through.
+    """
     return {
+        **{name: environment[name] for name in more if name in environment},
         **_passed(environment if pooled else without_credential(environment)),
         "HOME": str(folder / "home"),
         "CLAUDE_CONFIG_DIR": str(folder / "home" / ".claude"),

@@ -1,58 +1,132 @@
-"""What the CLI asks leave for within a turn, until somebody answers or the time is up. Pure.
+"""What the CLI asks leave for, until somebody answers or the time is up. Pure.
 
-The CLI waits for the answer, for ever if need be; at the deadline it is no.
+The CLI waits for the answer, for ever if need be; at the deadline it is no. A question has a name of ours
+that no other question of the session has had or will have, whoever owns it: an answer that comes late, or
+after the session has moved, meets no other question.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from warmwire.broker.events import PermissionRequested
+from warmwire.broker.events import Event, PermissionRequested, PermissionResolved
 from warmwire.worker import claude
 from warmwire.worker.deltas import summary
 
 ANSWER_WITHIN = 60.0
-"""Seconds that people have for an answer."""
+"""Seconds that people have for an answer, unless the worker is told otherwise."""
+OPEN_LIMIT = 16
+"""Questions of a session that may be open; more are refused at once."""
+CLOSED_KEPT = 64
+"""Questions that are remembered once they are open no longer."""
+SHOWN_INPUT = 16 * 1024
+"""Bytes of a tool's input that viewers are shown whole; of a larger one only the summary."""
 REFUSED = "The user has not allowed this."
 TOO_LATE = "Nobody has allowed this in time."
+TOO_MANY = "Too many questions are open."
+
+Outcome = Literal["taken", "closed", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
+    turn: str
+    request: str  # its name in the CLI
     wish: claude.Wish
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Of a person. ``input``: what the tool gets instead; ``reason``: why not."""
+
+    allow: bool
+    input: dict[str, Any] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What comes of it: lines for the CLI and events for viewers."""
+
+    lines: Sequence[bytes] = ()
+    events: Sequence[Event] = ()
+
+
 class Permissions:
-    """The questions of one turn that are open."""
+    """The questions of one session, of one turn at a time. ``epoch`` is that of the ownership."""
 
-    def __init__(self) -> None:
+    def __init__(self, epoch: int, within: float = ANSWER_WITHIN) -> None:
+        self._epoch = epoch
+        self._within = within
+        self._asked = 0
         self._open: dict[str, _Asked] = {}
+        self._closed: deque[str] = deque(maxlen=CLOSED_KEPT)
 
-    def ask(self, turn: str, request: claude.ControlRequest, now: float) -> PermissionRequested | None:
-        """The CLI asks; None if what it asks is not understood."""
+    @property
+    def waiting(self) -> bool:
+        """Whether a question is open: the CLI has reason to be silent."""
+        return bool(self._open)
+
+    def hear(self, turn: str, line: claude.ControlRequest | claude.Withdrawn, now: float) -> Said:
+        """The CLI asks, or asks no longer."""
+        if isinstance(line, claude.Withdrawn):
+            return self._withdraw(line.request_id)
+        return self._ask(turn, line, now)
+
+    def _ask(self, turn: str, request: claude.ControlRequest, now: float) -> Said:
         wish = claude.wish(request)
         if wish is None:
-            return None
-        self._open[request.request_id] = _Asked(wish, now + ANSWER_WITHIN)
-        return PermissionRequested(
+            return Said([claude.refuse_line(request.request_id, "not available here")])
+        if len(self._open) >= OPEN_LIMIT:
+            return Said([claude.deny_line(request.request_id, TOO_MANY)])
+        self._asked += 1
+        name = f"{self._epoch}-{self._asked}"
+        self._open[name] = _Asked(turn, request.request_id, wish, now + self._within)
+        question = PermissionRequested(
             turn=turn,
-            request=request.request_id,
+            request=name,
             tool=wish.tool,
             summary=summary(wish.input),
-            within_ms=round(ANSWER_WITHIN * 1000),
+            input=claude.input_of(wish) if len(wish.input) <= SHOWN_INPUT else None,
+            within_ms=round(self._within * 1000),
         )
+        return Said(events=[question])
 
-    def answer(self, request: str, *, allow: bool) -> bytes | None:
-        """What the CLI is told; None if nothing of that name is open (any more)."""
-        asked = self._open.pop(request, None)
+    def answer(self, name: str, answer: Answer, turn: str | None = None) -> tuple[Outcome, Said]:
+        """Somebody answers; ``turn``: only if it is that one's."""
+        asked = self._open.get(name)
         if asked is None:
-            return None
-        return claude.allow_line(request, asked.wish) if allow else claude.deny_line(request, REFUSED)
+            return ("closed" if name in self._closed else "unknown"), Said()
+        if turn is not None and turn != asked.turn:
+            return "unknown", Said()
+        if answer.allow:
+            line = claude.allow_line(asked.request, asked.wish, answer.input)
+        else:
+            line = claude.deny_line(asked.request, answer.reason or REFUSED)
+        return "taken", Said([line], [self._close(name, "allowed" if answer.allow else "denied")])
 
-    def overdue(self, now: float) -> list[bytes]:
-        """What the CLI is told about those that nobody has answered in time."""
-        late = [request for request, asked in self._open.items() if now >= asked.until]
-        for request in late:
-            del self._open[request]
-        return [claude.deny_line(request, TOO_LATE) for request in late]
+    def overdue(self, now: float) -> Said:
+        """Those that nobody has answered in time."""
+        late = [(name, asked.request) for name, asked in self._open.items() if now >= asked.until]
+        lines = [claude.deny_line(request, TOO_LATE) for _, request in late]
+        return Said(lines, [self._close(name, "overdue") for name, _ in late])
+
+    def _withdraw(self, request: str) -> Said:
+        names = [name for name, asked in self._open.items() if asked.request == request]
+        return Said(events=[self._close(name, "withdrawn") for name in names])
+
+    def over(self) -> None:
+        """With the turn its questions are over."""
+        self._closed.extend(self._open)
+        self._open.clear()
+
+    def _close(
+        self, name: str, outcome: Literal["allowed", "denied", "overdue", "withdrawn"]
+    ) -> PermissionResolved:
+        asked = self._open.pop(name)
+        self._closed.append(name)
+        return PermissionResolved(turn=asked.turn, request=name, outcome=outcome)

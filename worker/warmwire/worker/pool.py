@@ -13,8 +13,8 @@ return is carried out by `warm` (a session's process), `spares` and `app`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
@@ -188,6 +188,7 @@ class View(Generic[K]):
     sessions: Sequence[Held[K]] = ()
     spares: Sequence[Spare] = ()
     profiles: Sequence[str] = ()
+    wanted: Mapping[str, int] = field(default_factory=dict)
     claiming: int = 0
     starting: int = 0
     adopted_at: float = float("-inf")
@@ -278,5 +279,6 @@ def _to_spawn(view: View[K], limits: Limits, gone: set[int]) -> list[str]:
     if view.now - view.failed_at < pause or view.now - view.adopted_at < SETTLE:
         return []
     there = [spare.profile for spare in view.spares if spare.id not in gone]
-    missing = [profile for profile in view.profiles for _ in range(limits.spares - there.count(profile))]
+    wanted = view.wanted or dict.fromkeys(view.profiles, limits.spares)
+    missing = [profile for profile, many in wanted.items() for _ in range(many - there.count(profile))]
     return missing[: max(0, limits.starting - view.starting)]

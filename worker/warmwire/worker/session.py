@@ -15,16 +15,16 @@ begins clean.
 
 from __future__ import annotations
 
-from enum import Enum, auto
-
-from warmwire.broker.envelope import EnvelopeWriter, Position
+from warmwire.broker.envelope import EnvelopeWriter
 from warmwire.broker.events import Event, TurnEnd, TurnInterrupted, TurnProgress, TurnReset, TurnStarted
 from warmwire.broker.messages import Finished, OwnerView, Replay, Started, TurnRecord
 from warmwire.broker.names import SessionKey
 from warmwire.worker import claude, endings
+from warmwire.worker.binding import Binding
 from warmwire.worker.deltas import DELTA_LIMIT, fitting, message_id, tools_finished, tools_started, unstreamed
 from warmwire.worker.dialect import Claude, Dialect
 from warmwire.worker.errors import ErrorCode
+from warmwire.worker.permissions import Answer, Outcome, Permissions, Said
 from warmwire.worker.transcript import Answered, turn_entry
 from warmwire.worker.turn import (
     Ack,
@@ -40,29 +40,18 @@ from warmwire.worker.turn import (
     Publish,
     PutRecord,
     ReadRecord,
+    Rules,
     SignalCli,
+    Stage,
     Turn,
+    not_again,
 )
 from warmwire.worker.turnlog import History, TurnLog
 
-ATTEMPTS = 3
-"""Times that a turn is tried."""
-DELIVERIES = 20
-"""Times that a message may be delivered before it is given up as poison."""
 PROGRESS_EVERY = 5.0
 """Seconds without an event after which a viewer is told that the CLI is alive."""
 INTERRUPT_WITHIN = 5.0
 """Seconds that the CLI may take to obey an interrupt; then it is killed."""
-
-
-class Stage(Enum):
-    """Where the session's current turn stands."""
-
-    IDLE = auto()
-    CHECKING = auto()
-    STARTING = auto()
-    RUNNING = auto()
-    ENDING = auto()
 
 
 class Session:
@@ -74,7 +63,7 @@ class Session:
         worker: str,
         epoch: int,
         now: float,
-        stall_timeout: float,
+        rules: Rules,
         dialect: Dialect | None = None,
     ) -> None:
         self.draining = False
@@ -87,7 +76,9 @@ class Session:
         self.turn: Turn | None = None
         self._worker = worker
         self._dialect: Dialect = dialect or Claude()
-        self._stall_timeout = stall_timeout
+        self._stall_timeout = rules.stall_timeout
+        self.binding = Binding(rules.profiles)
+        self._permissions = Permissions(epoch, rules.answer_within)
         self._to_interrupt: set[str] = set()
         self._history = History()
         self._acked = 0
@@ -130,13 +121,13 @@ class Session:
         if answered is not None:
             return self._give_answer(answered)
         stop = interrupted or turn.interrupted_at is not None or turn.id in self._to_interrupt
-        reason = self._not_again(turn.held, found)
+        reason = not_again(turn.held, found)
         made = found.attempt if found else 0
         attempt = max(made, 1) if stop or reason else made + 1
         self.turn = turn = self._new_turn(turn.held, attempt, turn.begun)
         if stop:
             return self._end(endings.interrupted(turn, now))
-        return self._fail(*reason, now) if reason else self._start(turn)
+        return self._fail(reason.code, reason.detail, now) if reason else self._start(turn, now)
 
     def stored(self, now: float) -> list[Command]:
         """The turn's record is stored."""
@@ -179,7 +170,8 @@ class Session:
             truncated=truncated,
             question=message.question,
         )
-        return [PutRecord(message.turn, finished)]
+        spent = self.binding.spend(turn.meter, turn.end) if turn.given else None
+        return [PutRecord(message.turn, finished, spent)]
 
     def acked(self, now: float) -> list[Command]:
         """The turn is over."""
@@ -200,7 +192,9 @@ class Session:
         if turn is None or not turn.given or turn.end is not None:
             return []
         if type(line) is claude.StreamEvent:  # nearly every line
-            return self._stream_event(turn, line, now)
+            turn.meter.hear(line)
+            commands = self._stream_event(turn, line, now)
+            return commands if turn.meter.breach is None else [*commands, *self._stop_over(turn, now)]
         return self._other_line(turn, line, now)
 
     def _other_line(self, turn: Turn, line: claude.Line, now: float) -> list[Command]:
@@ -215,8 +209,8 @@ class Session:
                 commands = self._publish_ours(*tools_finished(turn.id, line.results))
             case claude.Retry():
                 commands = self._retry(turn)
-            case claude.ControlRequest():
-                commands = self._asked(turn, line, now)
+            case claude.ControlRequest() | claude.Withdrawn() | claude.ControlReply():
+                commands = self._control(turn, line, now)
             case claude.Lifecycle(message_uuid=turn.cli_uuid):
                 commands = self._lifecycle(turn, line.state, now)
             case claude.BadLine():
@@ -228,7 +222,7 @@ class Session:
     def _stream_event(self, turn: Turn, line: claude.StreamEvent, now: float) -> list[Command]:
         if line.parent_tool_use_id is not None:
             return []
-        at_once = True
+        at_once, asked = True, list[Command]()
         if line.type == "content_block_delta":
             at_once = turn.first_delta is None
             if at_once:
@@ -239,9 +233,15 @@ class Session:
             turn.streamed.add(message_id(line.event))
         elif line.type == "message_delta":
             turn.message_open = False
+            asked = self._ask_cost(turn)
         if len(line.event) > DELTA_LIMIT:
             return [self._publish(part, at_once=True) for part in fitting(line.event)]
-        return [self._publish(line.event, at_once=at_once)]
+        return [self._publish(line.event, at_once=at_once), *asked]
+
+    def _ask_cost(self, turn: Turn) -> list[Command]:
+        """Before a turn, and before each of its steps, where dollars are limited."""
+        line = self._dialect.cost_line() if turn.meter.counts_usd else None
+        return [] if line is None else [Give(line)]
 
     def _assistant(self, turn: Turn, line: claude.Assistant, now: float) -> list[Command]:
         tools = self._publish_ours(*tools_started(turn.id, line.tools))
@@ -262,15 +262,22 @@ class Session:
             return []
         turn.messages -= 1
         turn.message_open = False
+        turn.meter.retried()
         return self._publish_ours(
             TurnReset(turn=turn.id, attempt=turn.attempt, reason="api_retry", message=turn.messages)
         )
 
-    def _asked(self, turn: Turn, line: claude.ControlRequest, now: float) -> list[Command]:
-        question = turn.permissions.ask(turn.id, line, now)
-        if question is None:
-            return [Give(claude.refuse_line(line.request_id, "not available here"))]
-        return self._publish_ours(question)
+    def _control(
+        self, turn: Turn, line: claude.ControlRequest | claude.Withdrawn | claude.ControlReply, now: float
+    ) -> list[Command]:
+        if not isinstance(line, claude.ControlReply):
+            return self._say(self._permissions.hear(turn.id, line, now))
+        if line.request_id == claude.COST:
+            turn.meter.cost(claude.cost_in(line))
+        return self._stop_over(turn, now)
+
+    def _say(self, said: Said) -> list[Command]:
+        return [*self._publish_ours(*said.events), *map(Give, said.lines)]
 
     def _lifecycle(self, turn: Turn, state: str, now: float) -> list[Command]:
         """Without a result before them, these two mean that none will come."""
@@ -293,18 +300,15 @@ class Session:
         self._to_interrupt.add(turn_id)
         return turn_id, [] if again else [KeepInterrupt(turn_id)]
 
-    def permit(self, request: str, *, allow: bool) -> list[Command]:
-        """Somebody has answered a question of the CLI's; nothing to do if it is no longer open."""
-        turn = self.turn
-        if turn is None or turn.end is not None:
-            return []
-        line = turn.permissions.answer(request, allow=allow)
-        return [] if line is None else [Give(line)]
+    def permit(self, name: str, answer: Answer, turn_id: str | None = None) -> tuple[Outcome, list[Command]]:
+        """Somebody has answered a question of the CLI's; ``turn_id``: only if it is that turn's."""
+        outcome, said = self._permissions.answer(name, answer, turn_id)
+        return outcome, self._say(said)
 
     def view(self, question: Replay) -> OwnerView:
         """Where the session stands, and what came after the asked position."""
         turn = self.turn if self.turn is not None and self.turn.visible else None
-        events = self._events_after(question)
+        events = self._history.answer(question, self.epoch, self.seq)
         shown = None if turn is None or events is not None else turn.log.snapshot().encode().decode()
         return OwnerView(
             epoch=self.epoch, seq=self.seq, turn=turn.id if turn else None, events=events, snapshot=shown
@@ -320,15 +324,21 @@ class Session:
         if turn.interrupted_at is not None:
             late = now - turn.interrupted_at > INTERRUPT_WITHIN
             return self._kill(endings.interrupted(turn, now)) if late else []
+        turn.meter.passed(now - turn.begun)
+        if turn.meter.breach is not None:
+            return self._stop_over(turn, now)
+        if self._permissions.waiting:
+            self._heard_at = now  # it has reason to be silent
         if now - self._heard_at > self._stall_timeout:
             return self._kill(endings.failed(turn, ErrorCode.CLI_STALLED, now))
-        return [*map(Give, turn.permissions.overdue(now)), *self._progress(turn, now)]
+        return [*self._say(self._permissions.overdue(now)), *self._progress(turn, now)]
 
     def _progress(self, turn: Turn, now: float) -> list[Command]:
         if now - self._published_at <= PROGRESS_EVERY:
             return []
+        doing = "asking" if self._permissions.waiting else "waiting"
         elapsed = endings.ms(now - turn.begun)
-        progress = self._publish_ours(TurnProgress(turn=turn.id, elapsed_ms=elapsed, doing="waiting"))
+        progress = self._publish_ours(TurnProgress(turn=turn.id, elapsed_ms=elapsed, doing=doing))
         self._published_at = now
         return progress
 
@@ -386,22 +396,15 @@ class Session:
             commands += self._publish_unstreamed(turn, message, text, begun)
         return [*commands, *self._end(answered.end)]
 
-    def _not_again(self, held: Held, found: Started | None) -> tuple[ErrorCode, str] | None:
-        """Why a turn is not (or no longer) run."""
-        if found is not None and found.digest != held.message.digest:
-            return ErrorCode.INVALID_REQUEST, "Its Idempotency-Key belongs to another message."
-        if (found is not None and found.attempt >= ATTEMPTS) or held.deliveries > DELIVERIES:
-            return ErrorCode.TOO_MANY_ATTEMPTS, ""
-        if found is not None and held.message.options.on_worker_loss == "fail":
-            return ErrorCode.WORKER_LOST, ""
-        return None
-
-    def _start(self, turn: Turn) -> list[Command]:
-        self.stage = Stage.STARTING
+    def _start(self, turn: Turn, now: float) -> list[Command]:
         message = turn.held.message
+        how = self.binding.set_up(message.options)
+        if not isinstance(how, tuple):
+            return self._fail(how.code, how.detail, now)
+        setup, turn.meter = how
+        self.stage = Stage.STARTING
         started = Started(attempt=turn.attempt, epoch=self.epoch, worker=self._worker, digest=message.digest)
-        need = NeedCli(message.options.model, message.options.system_prompt, message.credential)
-        return [PutRecord(message.turn, started), need]
+        return [PutRecord(message.turn, started, self.binding.record), NeedCli(setup, message.credential)]
 
     def _give(self, now: float) -> list[Command]:
         turn = self._turn()
@@ -424,7 +427,7 @@ class Session:
         reset = TurnReset(turn=message.turn, attempt=turn.attempt, reason="worker_lost")
         again = [reset] if turn.attempt > 1 else []
         line = self._dialect.user_line(message.content, turn.cli_uuid)
-        return [*self._publish_ours(*again, started), Give(line)]
+        return [*self._publish_ours(*again, started), *self._ask_cost(turn), Give(line)]
 
     def _interrupt_at_hand(self, turn: Turn, now: float) -> tuple[str | None, list[Command]]:
         if turn.end is not None or turn.over:
@@ -433,6 +436,14 @@ class Session:
             return turn.id, []
         turn.interrupted_at = now
         return turn.id, [*(self._stop() if turn.given else []), KeepInterrupt(turn.id)]
+
+    def _stop_over(self, turn: Turn, now: float) -> list[Command]:
+        """A limit was reached. What has been stopped already, or has ended meanwhile, ends as it would."""
+        if turn.meter.breach is None or turn.interrupted_at is not None:
+            return []
+        turn.breach = turn.meter.breach
+        turn.interrupted_at = now
+        return self._stop()
 
     def _stop(self) -> list[Command]:
         line = self._dialect.interrupt_line(f"interrupt-{self._turn().attempt}")
@@ -450,6 +461,7 @@ class Session:
     def _end(self, end: TurnEnd) -> list[Command]:
         turn = self._turn()
         turn.end = end
+        self._permissions.over()
         being_started = self.stage is Stage.STARTING and not turn.record_stored
         self.stage = Stage.ENDING
         return [] if being_started else self._finish()  # one write of its record at a time
@@ -481,14 +493,3 @@ class Session:
 
     def _publish_ours(self, *events: Event) -> list[Command]:
         return [self._publish(event.encode(), at_once=True) for event in events]
-
-    def _events_after(self, question: Replay) -> tuple[str, ...] | None:
-        if question.epoch is None or question.seq is None:
-            return None
-        after, here = Position(question.epoch, question.seq), Position(self.epoch, self.seq)
-        if question.turn is not None and question.seq == 0:
-            return self._history.of_turn(question.turn)
-        if after > here:
-            return None
-        seq = after.seq if after.epoch == self.epoch else 0
-        return () if seq == self.seq else self._history.since(seq)

@@ -63,6 +63,17 @@ class WorkerSettings(BrokerSettings):
         description="File with the pool's private keys, one a line, for users' own tokens; `warmwire keygen` "
         "makes one.",
     )
+    profiles: Path | None = Field(
+        None, description="TOML file with the profiles that sessions may name: what they may do, and use."
+    )
+    sandbox: Literal["none", "bwrap"] = Field(
+        "none",
+        description="Where CLIs run: 'none', or 'bwrap' (bubblewrap), where they can write to their own "
+        "folders alone. A profile may say otherwise.",
+    )
+    permission_timeout: float = Field(
+        60.0, gt=0, le=86400, description="Seconds that people have to allow a tool; then it is no."
+    )
     control_group: bool = Field(
         True,
         description="Take a control group of its own, where that is allowed: the surest way to leave nothing "

@@ -22,6 +22,7 @@ from warmwire.worker.claude import BadLine, Ignored, Line, Mirror, Result, Strea
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.launch import Launch, environment_of, folders_of
 from warmwire.worker.lines import HEAD, LineTooLong
+from warmwire.worker.profiles import Profile
 
 FLAGS = ("--input-format=stream-json", "--output-format=stream-json")
 HISTORY = "WARMWIRE_HISTORY"
@@ -93,6 +94,8 @@ class StreamJson:
         resume: Path | None,
         pooled: bool,
         token: str | None,
+        profile: Profile,
+        cwd: Path | None,
     ) -> Launch:
         chosen = [] if model is None else [f"--model={model}"]
         chosen += [] if system_prompt is None else [f"--system-prompt={system_prompt}"]
@@ -100,9 +103,13 @@ class StreamJson:
         ours |= {TOKEN: token} if token is not None else {}
         return Launch(
             argv=(*command, *FLAGS, *chosen),
-            env={**environment_of(folder, environment, pooled=pooled), **ours},
-            cwd=folder / "work",
+            env={
+                **environment_of(folder, environment, pooled=pooled, more=profile.environment),
+                **ours,
+            },
+            cwd=cwd or folder / "work",
             folders=folders_of(folder),
+            template=profile.workdir,
         )
 
     def user_line(self, content: str | Sequence[Any], uuid: str) -> bytes:
@@ -117,6 +124,15 @@ class StreamJson:
         return None
 
     def credential_line(self, token: str) -> bytes | None:  # noqa: ARG002
+        return None
+
+    def mode_line(self, mode: str) -> bytes | None:  # noqa: ARG002
+        return None
+
+    def thinking_line(self, tokens: int | None) -> bytes | None:  # noqa: ARG002
+        return None
+
+    def cost_line(self) -> bytes | None:
         return None
 
     # -- from the program

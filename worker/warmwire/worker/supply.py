@@ -20,9 +20,12 @@ from warmwire.broker.tasks import Tasks
 from warmwire.worker import claude, pool
 from warmwire.worker.dialect import Claude, Dialect
 from warmwire.worker.errors import CliError
-from warmwire.worker.launch import Launch, launch
+from warmwire.worker.launch import Launch
 from warmwire.worker.process import CliProcess, Exit, OnExit, OnLines
 from warmwire.worker.processes import Processes
+from warmwire.worker.profiles import Profile, Profiles
+from warmwire.worker.sandbox import Sandbox
+from warmwire.worker.workdir import prepare
 
 STARTING_WITHIN = 10.0
 """Seconds after which a silent process no longer keeps others from starting."""
@@ -42,6 +45,10 @@ class Supply:
         tasks: Tasks,
         processes: Processes,
         dialect: Callable[[], Dialect] = Claude,
+        profiles: Profiles | None = None,
+        sandbox: Sandbox | None = None,
+        *,
+        enclosed: bool = False,
     ) -> None:
         self.command = tuple(command)
         self.can = can
@@ -54,8 +61,20 @@ class Supply:
         self._tasks = tasks
         self._processes = processes
         self.dialect = dialect
+        self.profiles = profiles or Profiles()
+        self._sandbox = sandbox
+        self._enclosed = enclosed  # unless the profile says otherwise
         self._spares: dict[int, Spare] = {}
         self._ids = itertools.count(1)
+
+    def enclosed(self, plan: Launch, profile: Profile) -> Launch:
+        """The same start, in the sandbox if the profile or the worker says so."""
+        wanted = self._enclosed if profile.sandbox is None else profile.sandbox == "bwrap"
+        if not wanted:
+            return plan
+        if self._sandbox is None:
+            raise AssertionError("a sandbox is tried out when the worker starts")
+        return self._sandbox.enclosed(plan, network=profile.network, kept=profile.keep_in, hide=profile.hide)
 
     async def start(self, plan: Launch, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
         """Start a process when it is its turn, which is over when it says that it is up. Raises CliError."""
@@ -64,6 +83,7 @@ class Supply:
         try:
             await self._gate.acquire()
             start.has_slot = True
+            await prepare(plan)
             process = await self._processes.start(plan, start.lines, start.exited)
         except BaseException:
             start.end()
@@ -143,9 +163,22 @@ class Spare:
 
     async def start(self) -> None:
         """Start it."""
-        plan = launch(self._supply.command, folder=self.folder, environment=os.environ)
+        supply, profile = self._supply, self._supply.profiles[self._profile]
+        plan = supply.dialect().launch(
+            supply.command,
+            folder=self.folder,
+            environment=os.environ,
+            session=None,
+            model=None,
+            system_prompt=None,
+            resume=None,
+            pooled=True,
+            token=None,
+            profile=profile,
+            cwd=None,
+        )
         try:
-            process = await self._supply.start(plan, self._lines, self._exit)
+            process = await supply.start(supply.enclosed(plan, profile), self._lines, self._exit)
             process.write(claude.ready_line())
         except CliError as error:
             self._fail(str(error))

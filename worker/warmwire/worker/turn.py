@@ -4,14 +4,42 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from warmwire.broker.envelope import EnvelopeWriter
 from warmwire.broker.events import TurnEnd
-from warmwire.broker.messages import TurnRecord, UserMessage
-from warmwire.worker.permissions import Permissions
+from warmwire.broker.messages import BoundRecord, Started, TurnRecord, UserMessage
+from warmwire.worker.budget import Breach, Meter
+from warmwire.worker.errors import ErrorCode
+from warmwire.worker.permissions import ANSWER_WITHIN
+from warmwire.worker.profiles import Profiles, Setup
 from warmwire.worker.turnlog import TurnLog
 
+ATTEMPTS = 3
+"""Times that a turn is tried."""
+DELIVERIES = 20
+"""Times that a message may be delivered before it is given up as poison."""
+
 _UUIDS = uuid.UUID("d5f3f2a4-6c0e-5f7e-8b7a-0d2f6a1c9e11")
+
+
+class Stage(Enum):
+    """Where the session's current turn stands."""
+
+    IDLE = auto()
+    CHECKING = auto()
+    STARTING = auto()
+    RUNNING = auto()
+    ENDING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for every session of a worker; seconds."""
+
+    stall_timeout: float
+    answer_within: float = ANSWER_WITHIN
+    profiles: Profiles = field(default_factory=Profiles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +76,14 @@ class ReadRecord:
 
 @dataclass(frozen=True, slots=True)
 class PutRecord:
-    """Store the turn's record, fenced. Answer with ``stored``."""
+    """Store the turn's record, fenced. Answer with ``stored``.
+
+    ``bound``: before that, what its session is bound to and has used.
+    """
 
     turn: str
     record: TurnRecord
+    bound: BoundRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +104,7 @@ class AppendTranscript:
 class NeedCli:
     """See to it that a CLI process with the conversation so far is there. Answer with ``cli_ready``."""
 
-    model: str | None
-    system_prompt: str | None
+    setup: Setup
     credential: str | None = None
 
 
@@ -155,7 +186,8 @@ class Turn:
     message_open: bool = False
     streamed: set[str] = field(default_factory=set)
     mirrored: list[bytes] = field(default_factory=list)
-    permissions: Permissions = field(default_factory=Permissions)
+    meter: Meter = field(default_factory=Meter)
+    breach: Breach | None = None  # of a limit, for which it is being stopped
     end: TurnEnd | None = None
     finishing: bool = False
     over: bool = False
@@ -174,3 +206,14 @@ class Turn:
     def cli_uuid(self) -> str:
         """The message's id in the CLI: the same for the same attempt, so that the CLI drops a repetition."""
         return str(uuid.uuid5(_UUIDS, f"{self.id}/{self.attempt}"))
+
+
+def not_again(held: Held, found: Started | None) -> Breach | None:
+    """Why a turn is not (or no longer) run; ``found`` is the record of its last attempt."""
+    if found is not None and found.digest != held.message.digest:
+        return Breach(ErrorCode.INVALID_REQUEST, "Its Idempotency-Key belongs to another message.")
+    if (found is not None and found.attempt >= ATTEMPTS) or held.deliveries > DELIVERIES:
+        return Breach(ErrorCode.TOO_MANY_ATTEMPTS, "")
+    if found is not None and held.message.options.on_worker_loss == "fail":
+        return Breach(ErrorCode.WORKER_LOST, "")
+    return None

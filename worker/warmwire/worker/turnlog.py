@@ -11,8 +11,9 @@ from itertools import islice
 
 import msgspec
 
+from warmwire.broker.envelope import Position
 from warmwire.broker.events import Block, Snapshot
-from warmwire.broker.messages import RECORDED_TEXT_LIMIT
+from warmwire.broker.messages import RECORDED_TEXT_LIMIT, Replay
 
 EVENTS_LIMIT = 256 * 1024
 """Bytes of events kept of the turn at hand; older ones live on as text only."""
@@ -116,6 +117,18 @@ class History:
         """The turn at hand has ended."""
         self._logs = self._logs[-1:]
         self._logs[0].end()
+
+    def answer(self, question: Replay, epoch: int, seq: int) -> tuple[str, ...] | None:
+        """The envelopes that are asked for, by an owner that stands at this place; None if some are gone."""
+        if question.epoch is None or question.seq is None:
+            return None
+        after, here = Position(question.epoch, question.seq), Position(epoch, seq)
+        if question.turn is not None and question.seq == 0:
+            return self.of_turn(question.turn)
+        if after > here:
+            return None
+        last = after.seq if after.epoch == epoch else 0
+        return () if last == seq else self.since(last)
 
     def since(self, seq: int) -> tuple[str, ...] | None:
         """The envelopes after a sequence of this epoch; None when some of them are gone."""

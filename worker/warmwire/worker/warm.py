@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from warmwire.broker.names import SessionKey
 from warmwire.broker.sealed import Token
 from warmwire.worker import claude
 from warmwire.worker.credentials import hidden
@@ -20,10 +21,9 @@ from warmwire.worker.errors import CliError, CliGone, ErrorCode
 from warmwire.worker.launch import CREDENTIAL, prompt_or_default, transcript_path
 from warmwire.worker.pool import Adopt, Need, Own, Spawn, Tier, Use, serve
 from warmwire.worker.process import CliProcess, Exit
+from warmwire.worker.profiles import Profile, Setup
 from warmwire.worker.supply import Supply
-
-PROFILE = "default"
-"""The one profile that there is."""
+from warmwire.worker.workdir import write_private
 
 log = structlog.get_logger(__name__)
 
@@ -38,15 +38,17 @@ class Warm:
         heard: Callable[[list[bytes]], None],
         failed: Callable[[ErrorCode], None],
         dialect: Dialect | None = None,
+        key: SessionKey | None = None,
     ) -> None:
         self._supply = supply
+        self._key = key
         self._dialect: Dialect = dialect or Claude()
         self._own_folder = self._folder = folder
         self._heard = heard
         self._failed = failed
         self._process: CliProcess | None = None
         self._generation = 0  # of the process: what an earlier one still says is nobody's business
-        self._model: str | None = None
+        self._setup = Setup()  # that it has been told
         self._token: Token | None = None  # the user's, that it has been told
         self._pooled = True  # it was started with the pool's credential
         self._has_spoken = False
@@ -69,36 +71,36 @@ class Warm:
 
     async def provide(
         self,
-        model: str | None,
-        system_prompt: str | None,
+        setup: Setup,
         conversation: Callable[[], Awaitable[bytes]],
         token: Token | None = None,
     ) -> None:
-        """See to it that a process with the conversation so far is there, on this model. Raises CliError.
+        """See to it that a process with the conversation so far is there, set up like this. Raises CliError.
 
         It works with the user's token, or with the pool's credential and never with another user's.
         """
-        own = Own(self._model) if self.running and self._suits(token) else None
+        own = Own(self._setup.model) if self.running and self._suits(token) else None
         past = b"" if own else await conversation()
-        need = Need(PROFILE, model, new=not past)
+        need = Need(setup.profile, setup.model, new=not past)
         spares = self._supply.spares() if token is None or not _pool_has_credential() else ()
         match serve(need, own, spares, self._supply.can):
             case Use(set_model):
                 self._thaw()
                 self._tell_token(token)
                 if set_model:
-                    self._tell_model(model)
+                    self._tell_model(setup.model)
             case Adopt(spare):
                 try:
-                    await self._adopt(spare, model, system_prompt, token)
+                    await self._adopt(spare, setup, token)
                 except CliError:  # it has died this very moment, and is no longer among the spares
                     self.kill()
-                    await self.provide(model, system_prompt, conversation, token)
+                    return await self.provide(setup, conversation, token)
             case Spawn():
                 past = past or await conversation()
                 await self.end()
-                await self._spawn(model, system_prompt, past, token)
-        self._model = model
+                await self._spawn(setup, past, token)
+        self._tell_settings(setup)
+        return None
 
     def _suits(self, token: Token | None) -> bool:
         """A process cannot forget a token, and the pool's credential would win over one."""
@@ -106,9 +108,7 @@ class Warm:
             return self._token == token
         return not self._pooled and self._dialect.credential_line(token.value) is not None
 
-    async def _adopt(
-        self, number: int, model: str | None, system_prompt: str | None, token: Token | None
-    ) -> None:
+    async def _adopt(self, number: int, setup: Setup, token: Token | None) -> None:
         spare = self._supply.take(number)  # before anything else may run: nobody else gets it
         try:
             await self.end()
@@ -121,40 +121,60 @@ class Warm:
         self._pooled = _pool_has_credential()
         self._take(process)
         self._tell_token(token)
-        process.write(claude.adopt_line(prompt_or_default(system_prompt)))
-        if model is not None:
-            self._tell_model(model)
+        process.write(claude.adopt_line(prompt_or_default(setup.system_prompt)))
+        if setup.model is not None:
+            self._tell_model(setup.model)
 
-    async def _spawn(
-        self, model: str | None, system_prompt: str | None, past: bytes, token: Token | None
-    ) -> None:
+    async def _spawn(self, setup: Setup, past: bytes, token: Token | None) -> None:
+        profile = self._supply.profiles[setup.profile]
         session, resume = str(uuid.uuid4()), None
         if past:
             resume = transcript_path(self._folder, claude.session_of_transcript(past) or session)
-            await asyncio.to_thread(_write_private, resume, past)
+            await asyncio.to_thread(write_private, resume, past)
         plan = self._dialect.launch(
             self._supply.command,
             folder=self._folder,
             environment=os.environ,
-            model=model,
+            model=setup.model,
             session=session,
-            system_prompt=system_prompt,
+            system_prompt=setup.system_prompt,
             resume=resume,
             pooled=token is None,
             token=token.value if token is not None else None,
+            profile=profile,
+            cwd=self._kept(profile),
         )
         self._generation += 1
         self._has_spoken = False
         self._pooled = token is None and _pool_has_credential()
-        self._take(await self._supply.start(plan, *self._ears()))
+        self._take(await self._supply.start(self._supply.enclosed(plan, profile), *self._ears()))
         self._tell_token(token)
 
+    def _kept(self, profile: Profile) -> Path | None:
+        """Where the session's working directory outlives its process, if it does."""
+        if profile.keep_in is None or self._key is None:
+            return None
+        return profile.keep_in / self._key.tenant / self._key.session
+
     def _take(self, process: CliProcess) -> None:
+        self._setup = Setup()
         self._process = process
         self._stop_or_go()
 
     def _tell_model(self, model: str | None) -> None:
         self.write(claude.set_model_line(model))
+
+    def _tell_settings(self, setup: Setup) -> None:
+        """What a process can be told at any time, where it is another than before."""
+        before, self._setup = self._setup, setup
+        if setup.permission_mode != before.permission_mode:
+            self._tell(self._dialect.mode_line(setup.permission_mode))
+        if setup.thinking_tokens != before.thinking_tokens:
+            self._tell(self._dialect.thinking_line(setup.thinking_tokens))
+
+    def _tell(self, line: bytes | None) -> None:
+        if line is not None:  # else nobody could have asked for it: see `profiles.load`
+            self.write(line)
 
     def _tell_token(self, token: Token | None) -> None:
         if token is None or token == self._token:
@@ -255,9 +275,3 @@ class Warm:
 
 def _pool_has_credential() -> bool:
     return bool(os.environ.get(CREDENTIAL))
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
