@@ -26,6 +26,7 @@ from warmwire.broker import envelope
 from warmwire.broker.bus import Arrived
 from warmwire.broker.messages import OwnerRecord, decode
 
+from tests.proxies import NGINX, proxy
 from tests.system import history as h
 from tests.system.checker import TERMINAL, Violation, check
 from tests.system.cluster import MEMBERS, Cluster, Worker, let_time_pass, until
@@ -39,7 +40,7 @@ SLOW_RATE = 10
 PAUSE = 6.0
 """Seconds for which a process is stopped: longer than the 3 s after which it is held dead."""
 USUAL = 60
-SESSIONS = {"kill-leader": 200}
+SESSIONS = {"kill-leader": 200, "kill-edge-proxy": 200}
 """Sessions at a time, where nothing else is asked for."""
 STORM = 6
 """Faults of a storm."""
@@ -348,6 +349,26 @@ async def over_http(plan: Plan, cluster: Cluster) -> EdgeLoad:
     await load.start(plan.sessions)
     await under_way(load, plan.sessions // 2)
     return load
+
+
+@scenario
+async def kill_edge_proxy(plan: Plan) -> Outcome:
+    """kill -9 of one of two edges behind nginx, to which its viewers come back with `Last-Event-ID`."""
+    if NGINX is None:
+        raise LeftOutError("nginx is not installed (apt-get install nginx)")
+    async with stage(plan, rate=SLOW_RATE if plan.sessions > USUAL else RATE) as (cluster, _):
+        ports = [int(url.rpartition(":")[2]) for url in await cluster.start_edges(2)]
+        async with proxy("nginx", plan.folder / "nginx", ports) as front:
+            load = EdgeLoad(cluster.url, plan.seed, deltas=plan.deltas, edges=[front.http])
+            await load.start(plan.sessions)
+            await under_way(load, plan.sessions * 9 // 10)
+            killed = hit(load, f"kill -9 {cluster.edges[0].name}")
+            cluster.edges[0].kill()
+            outcome = await concluded(load, killed)
+        broken = {record.viewer for record in load.history if isinstance(record, h.Broke)}
+        outcome.notes.append(f"connections broken: {len(broken)}")
+        outcome.hit = Hit(killed.at, frozenset(turn for turn in killed.turns if f"{turn}@one" in broken))
+        return outcome
 
 
 @scenario

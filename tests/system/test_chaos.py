@@ -4,17 +4,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import require
+from tests.proxies import NGINX
 from tests.system.chaos import SCENARIOS, Plan, play
 
 SESSIONS = 12
 DELTAS = 35
-SHORT = ("kill-worker", "pause-worker", "restart-nats", "rolling-restart", "kill-edge")
+SHORT = ("kill-worker", "pause-worker", "restart-nats", "rolling-restart", "kill-edge", "kill-edge-proxy")
 """What happens most in operation: a process dies, hangs, is restarted."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 async def test_every_accepted_turn_ends_once_and_whole_whatever_dies(name: str, tmp_path: Path) -> None:
+    if name.endswith("-proxy"):
+        require(NGINX, "nginx")
     outcome = await play(name, Plan(tmp_path, seed=1, sessions=SESSIONS, deltas=DELTAS))
     assert [] == outcome.violations
     assert outcome.hit.turns, "the fault hit no turn: nothing was tested"
