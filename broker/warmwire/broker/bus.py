@@ -10,8 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import nats
@@ -45,8 +44,7 @@ PENDING_SIZE = 16 * 1024 * 1024
 """Bytes that may wait to be written to NATS; past it publishing waits, and fails while disconnected."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(NamedTuple):
     """A message as it arrived. ``reply`` is empty when no answer is expected."""
 
     subject: str
@@ -57,15 +55,19 @@ class Arrived:
 
 Handler = Callable[[Arrived], None]
 
+_NO_HEADERS: dict[str, str] = {}
+
 
 class Subscription:
     """What ``Bus.subscribe`` gives: a way to hear no more."""
 
-    def __init__(self, inner: NatsSubscription) -> None:
+    def __init__(self, inner: NatsSubscription, forget: Callable[[], object]) -> None:
         self._inner = inner
+        self._forget = forget
 
     async def unsubscribe(self) -> None:
         """Hear no more from now on; works while disconnected, and twice."""
+        self._forget()
         with translated(), _already_over():
             await self._inner.unsubscribe()
 
@@ -73,6 +75,7 @@ class Subscription:
         """Hear no more, after what the server has already sent. Raises Unavailable."""
         with translated(), _already_over():
             await self._inner.drain()  # type: ignore[no-untyped-call]
+        self._forget()
 
 
 class _Client(Client):
@@ -80,7 +83,21 @@ class _Client(Client):
 
     def __init__(self) -> None:
         super().__init__()
+        self.handlers: dict[object, Handler] = {}  # by the callback that stands for it in nats-py
         self._awaited: set[asyncio.Timeout] = set()
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """As it was; but a handler of ours is called at once: queue and task cost as much as all the rest."""
+        subscription = self._subs.get(sid)
+        handler = self.handlers.get(subscription._cb) if subscription is not None else None  # noqa: SLF001
+        if handler is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        found = await self._process_headers(headers) if headers else None
+        try:
+            handler(Arrived(subject.decode(), reply.decode(), data, found or _NO_HEADERS))
+        except Exception as error:  # noqa: BLE001 - whatever it is: it is logged, and the next message comes
+            await self._error_cb(error)
 
     async def connect(self, *args: Any, **options: Any) -> None:
         """As it was; but where it fails, or is given up, it leaves no socket and no task behind."""
@@ -132,7 +149,7 @@ class _Client(Client):
 class Bus:
     """One connection to NATS. Use ``connect``."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: _Client) -> None:
         self.leaving = False
         self._client = client
         self._reconnected: list[Callable[[], None]] = []
@@ -185,11 +202,19 @@ class Bus:
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:
         """Call ``handler`` for each message, in order; what it raises is logged, and the next one comes."""
 
-        async def arrived(message: Msg) -> None:
-            handler(Arrived(message.subject, message.reply, message.data, message.headers or {}))
+        async def unused(message: Msg) -> None:
+            """The client calls the handler itself."""
+            raise AssertionError(message.subject)
 
-        with translated():
-            return Subscription(await self._client.subscribe(subject, cb=arrived))
+        handlers = self._client.handlers
+        handlers[unused] = handler
+        try:
+            with translated():
+                subscription = await self._client.subscribe(subject, cb=unused)
+        except BaseException:
+            del handlers[unused]
+            raise
+        return Subscription(subscription, lambda: handlers.pop(unused, None))
 
     def new_inbox(self) -> str:
         """A subject of this connection's own, for answers."""
