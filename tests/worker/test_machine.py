@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker.machine import MB, memory_left_mb, memory_mb
+from warmwire.worker.machine import MB, memory_left_mb, memory_mb, pss_mb
 
 MEMINFO = "MemTotal:       8000000 kB\nMemFree:         100000 kB\nMemAvailable:   2048000 kB\n"
 
@@ -41,3 +41,11 @@ def test_a_container_without_a_limit_has_what_the_machine_has(tmp_path: Path, me
 
 def test_where_nobody_says_nothing_is_known(tmp_path: Path) -> None:
     assert memory_left_mb(tmp_path, tmp_path / "none") is None
+
+
+def test_a_process_takes_its_share_of_what_it_has_in_common(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    rollup = "00400000-7ff [rollup]\nRss:  80000 kB\nPss:   20480 kB\nPss_Dirty:  9 kB\n"
+    (tmp_path / "7/smaps_rollup").write_text(rollup)
+    assert 20.0 == pss_mb(7, tmp_path)
+    assert pss_mb(8, tmp_path) is None

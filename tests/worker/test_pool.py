@@ -11,14 +11,17 @@ from warmwire.worker.pool import (
     LONGEST_PAUSE,
     READY_WITHIN,
     REAL_MB,
+    RECENT,
     SETTLE,
     TURNS_PER_CORE,
     Abilities,
     Adopt,
+    Arrivals,
     Freeze,
     Held,
     KillSpare,
     Limits,
+    Load,
     Need,
     Own,
     Park,
@@ -29,17 +32,18 @@ from warmwire.worker.pool import (
     Tier,
     Use,
     View,
+    fitted,
     limits,
+    room,
     serve,
+    spares_for,
     upkeep,
 )
 
 NOW = 1000.0
 ALL = Abilities(adopt=True, set_model=True)
 NONE = Abilities()
-AMPLE = Limits(
-    turns=10, sessions=10, spares=0, freeze_after=60, park_after=600, reserve_mb=100, process_mb=50
-)
+AMPLE = Limits(turns=10, sessions=10, freeze_after=60, park_after=600, reserve_mb=100, process_mb=50)
 
 
 def held(key: str, idle: float = 0.0, tier: Tier = Tier.WARM, *, in_flight: bool = False) -> Held[str]:
@@ -51,7 +55,7 @@ def spare(number: int, age: float = 1.0, profile: str = "p", **state: bool) -> S
 
 
 def kept(limit: Limits = AMPLE, **seen: Any) -> list[Any]:
-    return upkeep(View(NOW, **{"profiles": ["p"], **seen}), limit)
+    return upkeep(View(NOW, **seen), limit)
 
 
 # --- limits ----------------------------------------------------------------------------------------------
@@ -96,6 +100,51 @@ def test_the_smallest_machine_carries_one_turn(emulated: bool) -> None:
     assert found.starting >= 1
 
 
+def test_measured_processes_make_room_or_take_it() -> None:
+    found = limits(None, None, emulated=False, cores=64, memory_mb=8000)
+    assert (4000 // REAL_MB, 4000 // REAL_MB) == (found.sessions, found.turns)
+    assert (40, 40, 100) == numbers(fitted(found, 100))
+    assert (10, 10, 400) == numbers(fitted(found, 400))
+    assert (1, 1, 9000) == numbers(fitted(found, 9000))
+
+
+def numbers(found: Limits) -> tuple[int, int, int]:
+    return found.sessions, found.turns, found.process_mb
+
+
+def test_however_small_processes_are_the_cores_carry_no_more_turns() -> None:
+    found = fitted(limits(None, None, emulated=False, cores=2, memory_mb=8000), 10)
+    assert (400, 2 * TURNS_PER_CORE) == (found.sessions, found.turns)
+
+
+def test_what_is_configured_holds_whatever_is_measured() -> None:
+    assert (20, 7, 1000) == numbers(fitted(limits(7, 20, emulated=False, cores=2, memory_mb=8000), 1000))
+
+
+@pytest.mark.parametrize("nothing", [None, 0])
+def test_as_long_as_nothing_is_measured_nothing_changes(nothing: int | None) -> None:
+    assert AMPLE == fitted(AMPLE, nothing)
+
+
+@pytest.mark.parametrize(
+    ("rule", "load", "more"),
+    [
+        ("1 to the limit", Load(3, 0), 7),
+        ("1 what has been pulled has its slot", Load(3, 2), 5),
+        ("1 never less than none", Load(12, 0), 0),
+        ("2 memory is ample", Load(3, 0, memory_left_mb=10_000), 7),
+        ("2 two more processes fit", Load(3, 0, memory_left_mb=100 + 2 * 50 + 49), 2),
+        ("2 idle processes need no more", Load(3, 0, idle=3, memory_left_mb=99), 3),
+        ("2 what has been pulled has its memory", Load(3, 2, memory_left_mb=100 + 3 * 50), 1),
+        ("2 none fits", Load(3, 0, memory_left_mb=99), 0),
+        ("3 one, if nothing runs", Load(0, 0, memory_left_mb=0), 1),
+        ("3 that is on its way already", Load(0, 1, memory_left_mb=0), 0),
+    ],
+)
+def test_room(rule: str, load: Load, more: int) -> None:
+    assert more == room(load, AMPLE), rule
+
+
 # --- a turn needs a process ------------------------------------------------------------------------------
 
 NEW, PAST = Need("p", "m", new=True), Need("p", "m", new=False)
@@ -127,6 +176,38 @@ def test_how_a_turn_gets_its_process(
     rule: str, need: Need, own: Own | None, spares: list[Spare], can: Abilities, service: Service
 ) -> None:
     assert service == serve(need, own, spares, can), rule
+
+
+# --- how many spares -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "rate", "seconds", "least", "most", "many"),
+    [
+        ("nobody comes", 0.0, 0.4, 1, 8, 1),
+        ("nobody comes, and several are wanted", 0.0, 0.4, 3, 8, 3),
+        ("as many as begin while one becomes ready", 10.0, 0.4, 1, 8, 4),
+        ("any part of one is one", 10.0, 0.41, 1, 8, 5),
+        ("not more than may be", 100.0, 0.4, 1, 8, 8),
+        ("never fewer than the least", 100.0, 0.4, 9, 8, 9),
+        ("where none are wanted there are none", 100.0, 0.4, 0, 8, 0),
+        ("before one has been ready", 100.0, 0.0, 1, 8, 1),
+    ],
+)
+def test_spares_follow_the_rate(
+    rule: str, rate: float, seconds: float, least: int, most: int, many: int
+) -> None:
+    assert many == spares_for(rate, seconds, least, most), rule
+
+
+def test_the_rate_is_that_of_the_last_half_minute() -> None:
+    arrivals = Arrivals()
+    assert 0.0 == arrivals.rate(NOW)
+    for tenth in range(3000):
+        arrivals.add(NOW + tenth / 10)
+    assert 10.0 == pytest.approx(arrivals.rate(NOW + 300), rel=0.01)
+    assert 10.0 / 2.718 == pytest.approx(arrivals.rate(NOW + 300 + RECENT), rel=0.01)
+    assert 0.01 > arrivals.rate(NOW + 600)
 
 
 # --- upkeep: sessions ------------------------------------------------------------------------------------
@@ -182,6 +263,18 @@ TWO = replace(AMPLE, sessions=2)
             {"sessions": [held("a", in_flight=True)], "memory_left_mb": 0},
             [],
         ),
+        (
+            "2 what is on its way will take its memory",
+            AMPLE,
+            {"sessions": [held("a", 1), held("b", 2)], "memory_left_mb": 149, "claiming": 1},
+            [Park("b")],
+        ),
+        (
+            "2 so will what starts",
+            AMPLE,
+            {"sessions": [held("a")], "memory_left_mb": 149, "starting": 1},
+            [Park("a")],
+        ),
         ("2 enough is left", AMPLE, {"sessions": [held("a")], "memory_left_mb": 100}, []),
         ("3 idle for long", AMPLE, {"sessions": [held("a", 600), held("b", 59)]}, [Park("a")]),
         ("3 frozen for long", AMPLE, {"sessions": [held("a", 600, Tier.FROZEN)]}, [Park("a")]),
@@ -198,8 +291,9 @@ def test_what_becomes_of_sessions(rule: str, limit: Limits, seen: dict[str, Any]
 
 # --- upkeep: spares --------------------------------------------------------------------------------------
 
-ONE = replace(AMPLE, spares=1, starting=2)
-MANY = replace(AMPLE, spares=5, starting=2)
+ONE = replace(AMPLE, starting=2)
+NONE_WANTED: dict[str, Any] = {"wanted": {}}
+MANY: dict[str, Any] = {"wanted": {"p": 5}}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +305,12 @@ MANY = replace(AMPLE, spares=5, starting=2)
             {"spares": [spare(1, ended=True)]},
             [KillSpare(1), SpawnSpare("p")],
         ),
-        ("5 one that hangs", AMPLE, {"spares": [spare(1, READY_WITHIN + 1, ready=False)]}, [KillSpare(1)]),
+        (
+            "5 one that hangs",
+            AMPLE,
+            {**NONE_WANTED, "spares": [spare(1, READY_WITHIN + 1, ready=False)]},
+            [KillSpare(1)],
+        ),
         ("5 not one that starts", ONE, {"spares": [spare(1, READY_WITHIN - 1, ready=False)]}, []),
         ("6 memory is short", ONE, {"spares": [spare(1), spare(2)], "memory_left_mb": 0}, [KillSpare(1)]),
         (
@@ -220,32 +319,41 @@ MANY = replace(AMPLE, spares=5, starting=2)
             {"sessions": [held("a")], "spares": [spare(1)], "memory_left_mb": 99},
             [Park("a")],
         ),
-        ("7 one is missing", ONE, {}, [SpawnSpare("p")]),
-        ("7 none is wanted", AMPLE, {}, []),
-        ("7 none is missing", ONE, {"spares": [spare(1)]}, []),
-        ("7 one that starts is not missing", ONE, {"spares": [spare(1, ready=False)]}, []),
         (
-            "7 for each profile",
+            "7 a burst is over",
             ONE,
-            {"profiles": ["p", "q"], "spares": [spare(1)]},
+            {"spares": [spare(1, 70), spare(2, 90), spare(3, 80)]},
+            [KillSpare(2), KillSpare(3)],
+        ),
+        ("7 perhaps it is not over yet", ONE, {"spares": [spare(1, 59), spare(2, 59)]}, []),
+        ("7 the only one stays, however old", ONE, {"spares": [spare(1, 9000)]}, []),
+        ("7 of its own profile", ONE, {"spares": [spare(1, 99, profile="q"), spare(2, 99)]}, []),
+        ("8 one is missing", ONE, {}, [SpawnSpare("p")]),
+        ("8 none is wanted", ONE, NONE_WANTED, []),
+        ("8 none is missing", ONE, {"spares": [spare(1)]}, []),
+        ("8 one that starts is not missing", ONE, {"spares": [spare(1, ready=False)]}, []),
+        (
+            "8 for each profile",
+            ONE,
+            {"wanted": {"p": 1, "q": 1}, "spares": [spare(1)]},
             [SpawnSpare("q")],
         ),
-        ("7 for no profile, if the CLI cannot be told late", ONE, {"profiles": []}, []),
-        ("7 as many as may start", MANY, {}, [SpawnSpare("p")] * 2),
-        ("7 others that start count", MANY, {"starting": 1}, [SpawnSpare("p")]),
-        ("7 all cores are busy with starts", MANY, {"starting": 3}, []),
-        ("7 not right after an adoption", ONE, {"adopted_at": NOW - SETTLE / 2}, []),
-        ("7 a little later", ONE, {"adopted_at": NOW - 2 * SETTLE}, [SpawnSpare("p")]),
-        ("7 not while memory is short", ONE, {"memory_left_mb": 99}, []),
-        ("7 not at once after a failure", ONE, {"failed": 1, "failed_at": NOW - 1.9}, []),
-        ("7 but after a pause", ONE, {"failed": 1, "failed_at": NOW - 2}, [SpawnSpare("p")]),
-        ("7 that grows", ONE, {"failed": 4, "failed_at": NOW - 15}, []),
-        ("7 to its limit", ONE, {"failed": 5000, "failed_at": NOW - LONGEST_PAUSE}, [SpawnSpare("p")]),
-        ("7 beside the sessions", replace(ONE, sessions=1), {"sessions": [held("a")]}, [SpawnSpare("p")]),
+        ("8 as many as may start", ONE, MANY, [SpawnSpare("p")] * 2),
+        ("8 others that start count", ONE, {**MANY, "starting": 1}, [SpawnSpare("p")]),
+        ("8 all cores are busy with starts", ONE, {**MANY, "starting": 3}, []),
+        ("8 not right after an adoption", ONE, {"adopted_at": NOW - SETTLE / 2}, []),
+        ("8 unless several are missing", ONE, {**MANY, "adopted_at": NOW}, [SpawnSpare("p")] * 2),
+        ("8 a little later", ONE, {"adopted_at": NOW - 2 * SETTLE}, [SpawnSpare("p")]),
+        ("8 not while memory is short", ONE, {"memory_left_mb": 99}, []),
+        ("8 not at once after a failure", ONE, {"failed": 1, "failed_at": NOW - 1.9}, []),
+        ("8 but after a pause", ONE, {"failed": 1, "failed_at": NOW - 2}, [SpawnSpare("p")]),
+        ("8 that grows", ONE, {"failed": 4, "failed_at": NOW - 15}, []),
+        ("8 to its limit", ONE, {"failed": 5000, "failed_at": NOW - LONGEST_PAUSE}, [SpawnSpare("p")]),
+        ("8 beside the sessions", replace(ONE, sessions=1), {"sessions": [held("a")]}, [SpawnSpare("p")]),
     ],
 )
 def test_what_becomes_of_spares(rule: str, limit: Limits, seen: dict[str, Any], work: list[Any]) -> None:
-    assert work == kept(limit, **seen), rule
+    assert work == kept(limit, **{"wanted": {"p": 1}, **seen}), rule
 
 
 def test_no_two_things_happen_to_one_session() -> None:

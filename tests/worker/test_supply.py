@@ -18,11 +18,11 @@ from warmwire.worker.abilities import ALL
 from warmwire.worker.app import cli_command
 from warmwire.worker.errors import CliError, ErrorCode
 from warmwire.worker.launch import launch
-from warmwire.worker.pool import Tier
+from warmwire.worker.pool import Abilities, Adopt, Need, Service, Spawn, Tier, Use
 from warmwire.worker.process import CliProcess, Exit
 from warmwire.worker.processes import Processes
 from warmwire.worker.profiles import Setup
-from warmwire.worker.supply import Supply
+from warmwire.worker.supply import Supply, _how
 from warmwire.worker.warm import Warm
 
 from tests.client import eventually
@@ -169,6 +169,47 @@ class TestSpares:
         session.warm._supply.failed = 3
         await ready_spare(session.warm._supply)
         assert 0 == session.warm._supply.failed
+
+
+class TestHowMany:
+    async def test_as_many_as_conversations_begin_while_one_becomes_ready(self, supply: Make) -> None:
+        some = supply()
+        assert {"p": 1} == some.wanted({"p": 1}, most=8)
+        some.ready_after(30.0)  # seconds, which no emulator takes: the rate is what is left of the product
+        for _ in range(4):
+            some.served(Need("p", None, new=True), Adopt(1))
+        assert {"p": 4, "q": 1} == some.wanted({"p": 1, "q": 1}, most=8)
+        assert {"p": 2} == some.wanted({"p": 1}, most=2)
+
+    async def test_who_goes_on_or_is_resumed_asks_for_none(self, supply: Make) -> None:
+        some = supply()
+        some.ready_after(30.0)
+        for _ in range(4):
+            some.served(Need("p", None, new=False), Use())
+            some.served(Need("p", None, new=False), Spawn())
+        assert {"p": 1} == some.wanted({"p": 1}, most=8)
+
+    async def test_none_where_the_cli_cannot_be_told_late(self, supply: Make) -> None:
+        some = supply()
+        some.can = Abilities()
+        assert {} == some.wanted({"p": 1}, most=8)
+
+    @pytest.mark.parametrize(
+        ("need", "service", "how"),
+        [
+            (Need("p", None, new=False), Use(), "own"),
+            (Need("p", None, new=True), Adopt(1), "adopted"),
+            (Need("p", None, new=True), Spawn(), "spawned"),
+            (Need("p", None, new=False), Spawn(), "resumed"),
+        ],
+    )
+    def test_hits_and_misses_have_names(self, need: Need, service: Service, how: str) -> None:
+        assert how == _how(need, service)
+
+    async def test_how_long_they_take_is_known(self, session: Session) -> None:
+        assert 0.0 == session.warm._supply._spawn_seconds
+        await ready_spare(session.warm._supply)
+        assert 0.0 < session.warm._supply._spawn_seconds
 
 
 class TestStarts:

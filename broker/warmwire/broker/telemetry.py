@@ -24,6 +24,16 @@ turns = _meter.create_counter("warmwire_turns_total", description="Turns ended, 
 alien = _meter.create_counter(
     "warmwire_alien_messages_total", description="Messages dropped because they are not ours."
 )
+provided = _meter.create_counter(
+    "warmwire_processes_provided_total", description="Turns that got a process, by how."
+)
+processes = _meter.create_gauge("warmwire_processes", description="CLI processes, by tier.")
+process_memory = _meter.create_gauge(
+    "warmwire_process_memory_mb",
+    unit="MB",
+    description="What a CLI process takes, with what it started: PSS.",
+)
+spares_wanted = _meter.create_gauge("warmwire_spares_wanted", description="Spares that there are to be.")
 
 
 def tracer() -> trace.Tracer:

@@ -16,7 +16,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Coroutine
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic, time_ns
@@ -36,8 +35,9 @@ from warmwire.broker.pull import Pulled, Puller
 from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
-from warmwire.worker import fence, machine, pool, sandbox
+from warmwire.worker import fence, pool, sandbox
 from warmwire.worker.abilities import abilities, doubt, probe
+from warmwire.worker.capacity import Gauge, machine_limits, tell
 from warmwire.worker.credentials import Keys
 from warmwire.worker.dialect import DIALECTS
 from warmwire.worker.fence import Fence
@@ -83,6 +83,7 @@ class Worker:
         if self._profiles.sandboxed(settings.sandbox):
             self._sandbox = sandbox.found(settings.data, (settings.pool_key_file, settings.profiles))
         self._limits = machine_limits(settings)
+        self._gauge = Gauge(lambda: self._processes.running)
         self._hosts: dict[SessionKey, Host] = {}
         self._opening: dict[SessionKey, asyncio.Future[None]] = {}
         self._placing: dict[int, Held] = {}
@@ -136,6 +137,7 @@ class Worker:
         await self._puller.start()
         self._tasks.begin(self._keep_time(), "keep time")
         self._tasks.begin(self._keep_held(), "keep held messages")
+        self._tasks.begin(self._gauge.run(), "measure memory")
         log.info("worker ready", worker=self.id, cli=self._command[0], turns=self._limits.turns)
 
     async def _open_supply(self) -> Supply:
@@ -187,7 +189,9 @@ class Worker:
         if not self._fence.open(monotonic()):
             return 0
         active = sum(host.active for host in self._hosts.values())
-        return self._limits.turns - active - len(self._placing)
+        idle = sum(host.has_process and not host.active for host in self._hosts.values())
+        load = pool.Load(active, len(self._placing), idle, self._gauge.left_mb)
+        return pool.room(load, pool.fitted(self._limits, self._gauge.process_mb))
 
     def _pulled(self, pulled: Pulled) -> None:
         try:
@@ -312,7 +316,9 @@ class Worker:
 
     def _keep_pool(self, now: float) -> None:
         parked: list[Host] = []
-        for work in pool.upkeep(self._pool(now), self._limits):
+        view = self._pool(now)
+        tell(view)
+        for work in pool.upkeep(view, pool.fitted(self._limits, self._gauge.process_mb)):
             match work:
                 case pool.Park(key):
                     parked.append(self._hosts[key])
@@ -331,13 +337,13 @@ class Worker:
             now,
             [host.seen() for host in self._hosts.values() if not host.closing],
             supply.spares(),
-            wanted=self._spares if supply.can.adopt else {},
+            wanted=supply.wanted(self._spares, self._settings.max_spares),
             claiming=len(self._opening),
             starting=supply.starting,
             adopted_at=supply.adopted_at,
             failed=supply.failed,
             failed_at=supply.failed_at,
-            memory_left_mb=machine.memory_left_mb(),
+            memory_left_mb=self._gauge.left_mb,
         )
 
     def _leave(self, host: Host, ending: Coroutine[Any, Any, None]) -> None:
@@ -454,24 +460,6 @@ def cli_command(cli: str, dialect: str = "claude") -> tuple[str, ...]:
     if not words or shutil.which(words[0]) is None:
         raise BadInput("cli", f"there is no program {words[0] if words else ''!r}")
     return words
-
-
-def machine_limits(settings: WorkerSettings) -> pool.Limits:
-    """The limits for this machine."""
-    emulated = settings.cli == "emulator"
-    found = pool.limits(
-        settings.max_turns_at_once,
-        settings.max_sessions,
-        emulated=emulated,
-        cores=os.cpu_count() or 1,
-        memory_mb=machine.memory_mb(),
-    )
-    return replace(
-        found,
-        spares=settings.spares,
-        freeze_after=settings.freeze_after,
-        park_after=settings.park_after,
-    )
 
 
 async def _run(settings: WorkerSettings) -> int:

@@ -140,6 +140,11 @@ class Host:
         """Whether a turn is at hand."""
         return self._session.stage is not Stage.IDLE
 
+    @property
+    def has_process(self) -> bool:
+        """Whether a CLI runs for it, frozen or not."""
+        return self._cli.running
+
     def seen(self) -> pool.Held[SessionKey]:
         """As the pool's policy sees it."""
         session = self._session

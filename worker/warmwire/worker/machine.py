@@ -1,4 +1,4 @@
-"""How much memory there is, and how much is left: of the machine, or of the container that we are in."""
+"""How much memory there is and is left, of the machine or of our container; and what processes take."""
 
 from __future__ import annotations
 
@@ -37,6 +37,17 @@ def _left_in(cgroup: Path) -> int | None:
         return None
     stat = dict(line.split() for line in _text(cgroup / "memory.stat").splitlines())
     return (limit - used + int(stat.get("inactive_file", 0))) // MB
+
+
+def pss_mb(pid: int, proc: Path = Path("/proc")) -> float | None:
+    """What a process takes: its own memory, and its share of what it has in common with others.
+
+    The kernel walks all of its pages for that: some milliseconds for a real CLI. None if it is gone.
+    """
+    for line in _text(proc / str(pid) / "smaps_rollup").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return None
 
 
 def _number(path: Path) -> int | None:

@@ -7,23 +7,25 @@ A CLI process is in one of these tiers, each cheaper to keep and slower to answe
     frozen         of one session, stopped (SIGSTOP): it keeps its memory and uses no CPU
     parked         no process; the conversation is in the stored transcript
 
-`serve` says how a turn gets its process, `upkeep` what else is to be done. Neither does anything: what they
-return is carried out by `warm` (a session's process), `spares` and `app`.
+`room` says how many turns may still come, `serve` how a turn gets its process, `upkeep` what else is to be
+done. None of them does anything: what they return is carried out by `app`, `warm` (a session's process) and
+`supply` (processes on their way, and spares). docs/pool.md tells it from the outside.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
 
 EMULATOR_MB = 8
-"""What an emulator is reckoned to take, in MB."""
+"""What an emulator is reckoned to take until one has been measured, in MB."""
 REAL_MB = 200
-"""What a real CLI with a few turns behind it is reckoned to take, in MB."""
+"""What a real CLI with a few turns behind it is reckoned to take until one has been measured, in MB."""
 TURNS_PER_CORE = 25
 """Turns of the real CLI that a core carries while they stream."""
 LEAST_EMULATOR_TURNS = 300
@@ -36,6 +38,10 @@ READY_WITHIN = 30.0
 """Seconds in which a spare must be ready."""
 LONGEST_PAUSE = 60.0
 """Seconds between two tries to have a spare, when they keep on failing."""
+SURPLUS_AFTER = 60.0
+"""Seconds that a spare is kept when fewer are wanted than there are."""
+RECENT = 30.0
+"""Seconds over which the rate of new conversations is taken; older ones count for less and less."""
 
 
 class Tier(Enum):
@@ -52,8 +58,6 @@ class Limits:
 
     turns: int
     sessions: int
-    spares: int = 0
-    """Generic warm processes per profile, beside the sessions'."""
     starting: int = 1
     """Processes that may start at the same time."""
     freeze_after: float = 60.0
@@ -61,10 +65,18 @@ class Limits:
     reserve_mb: int = 0
     """When less memory is left, sessions are parked."""
     process_mb: int = REAL_MB
+    """What a process takes, as long as none has been measured."""
+    memory_mb: int | None = None
+    """What all of them may take; None: the number of sessions has been configured, and holds as it is."""
+    turns_by_cores: int | None = None
+    """Turns that the cores carry; None: their number has been configured, or does not follow memory."""
 
 
 def limits(turns: int | None, sessions: int | None, *, emulated: bool, cores: int, memory_mb: int) -> Limits:
-    """The configured limits, or defaults by half the machine's memory, and for real CLIs by its cores."""
+    """The configured limits, or defaults by half the machine's memory, and for real CLIs by its cores.
+
+    Those by memory follow what processes are found to take; see `fitted`.
+    """
     process_mb = EMULATOR_MB if emulated else REAL_MB
     by_memory = max(1, memory_mb // 2 // process_mb)
     by_cores = LEAST_EMULATOR_TURNS if emulated else TURNS_PER_CORE * cores
@@ -75,7 +87,46 @@ def limits(turns: int | None, sessions: int | None, *, emulated: bool, cores: in
         starting=max(1, cores) * (4 if emulated else 1),  # an emulator is up within 20 ms
         reserve_mb=memory_mb // RESERVE,
         process_mb=process_mb,
+        memory_mb=None if sessions else memory_mb // 2,
+        turns_by_cores=None if turns or emulated else max(1, by_cores),
     )
+
+
+def fitted(limits: Limits, measured_mb: int | None) -> Limits:
+    """The limits when a process takes ``measured_mb``; what has been configured stays what it is."""
+    if measured_mb is None or measured_mb <= 0:
+        return limits
+    if limits.memory_mb is None:
+        return replace(limits, process_mb=measured_mb)
+    fits = max(1, limits.memory_mb // measured_mb)
+    turns = limits.turns if limits.turns_by_cores is None else min(limits.turns_by_cores, fits)
+    return replace(limits, process_mb=measured_mb, turns=turns, sessions=max(turns, fits))
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What room depends on. ``placing``: messages pulled, whose turn has its slot already."""
+
+    active: int
+    placing: int
+    idle: int = 0
+    """Sessions with a process and no turn: it would be used, or could go."""
+    memory_left_mb: int | None = None
+
+
+def room(load: Load, limits: Limits) -> int:
+    """How many more messages may be pulled.
+
+    1. as many as there are turns to the limit; one that has been pulled has its slot
+    2. memory is short: as many as there are idle processes, and processes that still fit
+    3. but one, if nothing runs: a worker that waits for memory that others hold would wait for ever
+    """
+    taken = load.active + load.placing
+    free = max(0, limits.turns - taken)
+    if load.memory_left_mb is not None:
+        spare_mb = load.memory_left_mb - limits.reserve_mb - load.placing * limits.process_mb
+        free = min(free, load.idle + max(0, spare_mb) // max(1, limits.process_mb))
+    return max(free, 0 if taken else min(1, limits.turns))
 
 
 # --- a turn needs a process ------------------------------------------------------------------------------
@@ -159,6 +210,39 @@ def serve(need: Need, own: Own | None, spares: Sequence[Spare], can: Abilities) 
     return Spawn() if best is None else Adopt(best.id)
 
 
+# --- how many spares -------------------------------------------------------------------------------------
+
+
+class Arrivals:
+    """The recent rate of something that happens now and then; time is an argument."""
+
+    def __init__(self) -> None:
+        self._weight = 0.0
+        self._at = float("-inf")
+
+    def add(self, now: float) -> None:
+        """It has happened."""
+        self._weight = self._decayed(now) + 1.0
+        self._at = now
+
+    def rate(self, now: float) -> float:
+        """Times a second; what happened ``RECENT`` ago weighs 1/e."""
+        return self._decayed(now) / RECENT
+
+    def _decayed(self, now: float) -> float:
+        return self._weight * math.exp(min(0.0, self._at - now) / RECENT) if self._weight else 0.0
+
+
+def spares_for(rate: float, spawn_seconds: float, least: int, most: int) -> int:
+    """How many spares a profile is to have: as many as conversations begin while one becomes ready.
+
+    At least ``least`` and at most ``most`` (or ``least``, where that is more); none where none are wanted.
+    """
+    if least <= 0:
+        return 0
+    return min(max(least, math.ceil(rate * spawn_seconds)), max(least, most))
+
+
 # --- upkeep ----------------------------------------------------------------------------------------------
 
 
@@ -180,14 +264,14 @@ class Held(Generic[K]):
 class View(Generic[K]):
     """All that the policy looks at.
 
-    ``claiming``: sessions on their way here, which have their slot already. ``starting``: processes that
-    have not said a word yet. ``failed``: spares that failed one after the other, the last at ``failed_at``.
+    ``wanted``: spares for each profile. ``claiming``: sessions on their way here, which have their slot and
+    their memory already. ``starting``: processes that have not said a word yet. ``failed``: spares that
+    failed one after the other, the last at ``failed_at``.
     """
 
     now: float
     sessions: Sequence[Held[K]] = ()
     spares: Sequence[Spare] = ()
-    profiles: Sequence[str] = ()
     wanted: Mapping[str, int] = field(default_factory=dict)
     claiming: int = 0
     starting: int = 0
@@ -233,14 +317,17 @@ def upkeep(view: View[K], limits: Limits) -> list[Work[K]]:
 
     Sessions. One in flight is never touched.
       1. more of them than the limit: the surplus is parked, least recently finished first
-      2. memory is short: as many are parked as would give it back, least recently finished first
+      2. memory is short, or will be with what is starting: as many are parked as would give it back, least
+         recently finished first
       3. one that finished ``park_after`` ago is parked
       4. one that finished ``freeze_after`` ago is frozen
     Spares.
       5. one that has ended is removed, and one that has not become ready in ``READY_WITHIN``
       6. memory is short, and there is nothing left to park: one is removed
-      7. some are missing: they are spawned, up to ``starting`` processes at a time; not within ``SETTLE``
-         of an adoption, not while memory is short, and with growing pauses when they fail
+      7. more than are wanted: those that have waited for ``SURPLUS_AFTER`` are removed, oldest first
+      8. some are missing: they are spawned, up to ``starting`` processes at a time; not within ``SETTLE``
+         of an adoption unless several are missing, not while memory is short, and with growing pauses when
+         they fail
     """
     parked = _to_park(view, limits)
     going = set(parked)
@@ -254,6 +341,7 @@ def upkeep(view: View[K], limits: Limits) -> list[Work[K]]:
     gone = [spare.id for spare in view.spares if _hopeless(spare, view.now)]
     if short and not parked and not gone:
         gone = [spare.id for spare in view.spares][:1]
+    gone += _surplus(view, set(gone))
     spawned = [] if short else _to_spawn(view, limits, set(gone))
     return [*map(Park, parked), *map(Freeze, frozen), *map(KillSpare, gone), *map(SpawnSpare, spawned)]
 
@@ -267,18 +355,32 @@ def _to_park(view: View[K], limits: Limits) -> list[K]:
 
 
 def _missing_mb(view: View[K], limits: Limits) -> int:
-    return 0 if view.memory_left_mb is None else max(0, limits.reserve_mb - view.memory_left_mb)
+    """What is on its way here has not taken its memory yet, but will."""
+    if view.memory_left_mb is None:
+        return 0
+    promised = (view.claiming + view.starting) * limits.process_mb
+    return max(0, limits.reserve_mb + promised - view.memory_left_mb)
 
 
 def _hopeless(spare: Spare, now: float) -> bool:
     return spare.ended or (not spare.ready and now - spare.since > READY_WITHIN)
 
 
+def _surplus(view: View[K], gone: set[int]) -> list[int]:
+    found: list[int] = []
+    for profile, many in view.wanted.items():
+        there = [spare for spare in view.spares if spare.profile == profile and spare.id not in gone]
+        old = sorted((s for s in there if view.now - s.since >= SURPLUS_AFTER), key=lambda spare: spare.since)
+        found += [spare.id for spare in old[: max(0, len(there) - many)]]
+    return found
+
+
 def _to_spawn(view: View[K], limits: Limits, gone: set[int]) -> list[str]:
     pause = min(2.0 ** min(view.failed, 10), LONGEST_PAUSE) if view.failed else 0.0
-    if view.now - view.failed_at < pause or view.now - view.adopted_at < SETTLE:
+    if view.now - view.failed_at < pause:
         return []
     there = [spare.profile for spare in view.spares if spare.id not in gone]
-    wanted = view.wanted or dict.fromkeys(view.profiles, limits.spares)
-    missing = [profile for profile, many in wanted.items() for _ in range(many - there.count(profile))]
+    missing = [profile for profile, many in view.wanted.items() for _ in range(many - there.count(profile))]
+    if view.now - view.adopted_at < SETTLE and len(missing) == 1:
+        return []
     return missing[: max(0, limits.starting - view.starting)]

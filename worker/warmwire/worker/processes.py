@@ -59,7 +59,8 @@ class Processes:
         self._folder = folder
         self._memory = memory_mb
         self._registry = Registry(folder)
-        self._running: dict[int, Path] = {}
+        self.running: dict[int, Path] = {}
+        """The CLIs' pids, and their folders."""
         self._starting: list[Path] = []
         self._something_ended = asyncio.Event()
         self._group: cgroup.Group | None = None
@@ -91,7 +92,7 @@ class Processes:
         try:
             process = await CliProcess.start(launch, on_lines, on_exit, self._gone)
             if process.running:
-                self._running[process.pid] = folder
+                self.running[process.pid] = folder
                 self._registry.add(process.pid)
                 self._limit(process.pid)
         finally:
@@ -124,7 +125,7 @@ class Processes:
     # -- what CLIs leave behind
 
     def _gone(self, pid: int) -> None:
-        self._running.pop(pid, None)
+        self.running.pop(pid, None)
         self._registry.remove(pid)
         self._something_ended.set()
 
@@ -155,13 +156,13 @@ class Processes:
         if not self._alone:
             return []
         ours = os.getsid(0)
-        known = {*self._running, self._guardian.pid if self._guardian else 0}
+        known = {*self.running, self._guardian.pid if self._guardian else 0}
         found = map(tree.seen, tree.children(os.getpid()) - known)
         return [process for process in found if process is not None and process.session != ours]
 
     def _belongs(self, process: tree.Seen) -> bool:
         """A CLI may have let it go on purpose, to have it in the background."""
-        return any(tree.works_in(process, folder) for folder in {*self._running.values(), *self._starting})
+        return any(tree.works_in(process, folder) for folder in {*self.running.values(), *self._starting})
 
     # -- the guardian
 

@@ -38,6 +38,13 @@ class WorkerSettings(BrokerSettings):
         le=64,
         description="Processes that are started ahead of the conversations that will need them.",
     )
+    max_spares: int = Field(
+        8,
+        ge=0,
+        le=64,
+        description="The most processes that are started ahead. When many conversations begin there are as "
+        "many as begin while one becomes ready.",
+    )
     freeze_after: float = Field(
         60.0,
         ge=0,

@@ -10,12 +10,13 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 
 import structlog
 
+from warmwire.broker import telemetry
 from warmwire.broker.tasks import Tasks
 from warmwire.worker import claude, pool
 from warmwire.worker.dialect import Claude, Dialect
@@ -29,6 +30,9 @@ from warmwire.worker.workdir import prepare
 
 STARTING_WITHIN = 10.0
 """Seconds after which a silent process no longer keeps others from starting."""
+
+SHARE = 0.3
+"""Weight of the newest spare in how long they take; older ones count for less and less."""
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +70,8 @@ class Supply:
         self._enclosed = enclosed  # unless the profile says otherwise
         self._spares: dict[int, Spare] = {}
         self._ids = itertools.count(1)
+        self._arrivals: dict[str, pool.Arrivals] = {}
+        self._spawn_seconds = 0.0  # that spares take of late, from the wish to the first word
 
     def enclosed(self, plan: Launch, profile: Profile) -> Launch:
         """The same start, in the sandbox if the profile or the worker says so."""
@@ -103,6 +109,25 @@ class Supply:
         if had_slot:
             self._gate.release()
 
+    # -- how many, and for whom
+
+    def served(self, need: pool.Need, service: pool.Service) -> None:
+        """A turn has got its process like this."""
+        telemetry.provided.add(1, {"how": _how(need, service)})
+        if need.new and not isinstance(service, pool.Use):
+            self._arrivals.setdefault(need.profile, pool.Arrivals()).add(monotonic())
+
+    def wanted(self, least: Mapping[str, int], most: int) -> dict[str, int]:
+        """How many spares each profile is to have, by the conversations that have begun of late."""
+        now, wanted = monotonic(), {}
+        if not self.can.adopt:
+            return {}
+        for profile, few in least.items():
+            arrivals = self._arrivals.get(profile)
+            rate = arrivals.rate(now) if arrivals else 0.0
+            wanted[profile] = pool.spares_for(rate, self._spawn_seconds, few, most)
+        return wanted
+
     # -- spares
 
     def spares(self) -> tuple[pool.Spare, ...]:
@@ -119,6 +144,12 @@ class Supply:
         """The spare is adopted: from now on its process and its folder are somebody else's."""
         self.adopted_at = monotonic()
         return self._spares.pop(number)
+
+    def ready_after(self, seconds: float) -> None:
+        """A spare is up, and took so long."""
+        self.failed = 0
+        share = SHARE if self._spawn_seconds else 1.0
+        self._spawn_seconds += share * (seconds - self._spawn_seconds)
 
     def kill(self, number: int) -> None:
         """Remove a spare."""
@@ -214,8 +245,9 @@ class Spare:
     def _hear(self, lines: list[bytes]) -> None:
         if not self.ready and any(isinstance(claude.parse(line), claude.ControlReply) for line in lines):
             self.ready = True
-            self._supply.failed = 0
-            log.info("spare ready", spare=self._number, ms=round((monotonic() - self._since) * 1000))
+            took = monotonic() - self._since
+            self._supply.ready_after(took)
+            log.info("spare ready", spare=self._number, ms=round(took * 1000))
 
     def _exited(self, exit_: Exit) -> None:
         self._fail(f"exit code {exit_.returncode}: {exit_.stderr[-500:]}")
@@ -249,6 +281,17 @@ class _Start:
         supply, self._supply = self._supply, None
         if supply is not None:
             supply.started(had_slot=self.has_slot)
+
+
+def _how(need: pool.Need, service: pool.Service) -> str:
+    """A hit: the session's own process, or a spare. A miss: one has to be started, or started anew."""
+    match service:
+        case pool.Use():
+            return "own"
+        case pool.Adopt():
+            return "adopted"
+        case pool.Spawn():
+            return "spawned" if need.new else "resumed"
 
 
 def _has_ended(pid: int) -> bool:

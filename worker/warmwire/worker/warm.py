@@ -83,7 +83,9 @@ class Warm:
         past = b"" if own else await conversation()
         need = Need(setup.profile, setup.model, new=not past)
         spares = self._supply.spares() if token is None or not _pool_has_credential() else ()
-        match serve(need, own, spares, self._supply.can):
+        service = serve(need, own, spares, self._supply.can)
+        self._supply.served(need, service)
+        match service:
             case Use(set_model):
                 self._thaw()
                 self._tell_token(token)
