@@ -33,6 +33,8 @@ from warmwire.broker.messages import (
     InterruptReply,
     OwnerRecord,
     OwnerView,
+    Permission,
+    PermissionReply,
     Replay,
     Started,
     UserMessage,
@@ -74,6 +76,8 @@ class FakeWorker:
         self.bus = bus
         self.interrupts: list[str | None] = []
         self.closed: list[str] = []
+        self.answers: list[Permission] = []
+        self.outcome = PermissionReply(outcome="taken")
         self.draining = False
         self.forgetful = False
         self._stopping = False
@@ -149,6 +153,9 @@ class FakeWorker:
             self.interrupts.append(request.turn)
             reply = InterruptReply(turn=owned.running if request.turn in (None, owned.running) else None)
             self._begin(self.bus.publish(message.reply, reply.encode()))
+        elif isinstance(request, Permission):
+            self.answers.append(request)
+            self._begin(self.bus.publish(message.reply, self.outcome.encode()))
         else:
             self.closed.append(owned.key.session)
             self._begin(self._release(owned, message.reply))

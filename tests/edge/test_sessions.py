@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from typing import Any
 
 import pytest
 
 from warmwire.broker.errors import Unavailable
+from warmwire.broker.messages import ANSWER_LIMIT, REASON_LIMIT, PermissionReply
 from warmwire.broker.names import SessionKey
 
 from .conftest import Start
@@ -269,3 +272,60 @@ async def test_a_queue_that_does_not_answer_is_503(start: Start, monkeypatch: py
     monkeypatch.setattr(serves.edge.management._store, "queued", silent)
     answer = await serves.wire.send("GET", "/v1/sessions/s1")
     assert (503, "2") == (answer.status, answer.headers["retry-after"])
+
+
+# -- questions of the CLI
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [{"allow": True}, {"allow": True, "input": {"command": "ls"}}, {"allow": False, "reason": "no"}],
+)
+async def test_a_question_is_answered(wire: Wire, worker: FakeWorker, verdict: dict[str, Any]) -> None:
+    turn = await running(wire, worker)
+    answer = await wire.send("POST", "/v1/sessions/s1/permissions/7-1", verdict | {"turn": turn.id})
+    expected = {"session_id": "s1", "request": "7-1", "allow": verdict["allow"]}
+    assert (200, expected) == (answer.status, await answer.json())
+    (taken,) = worker.answers
+    assert (turn.id, verdict["allow"], verdict.get("reason")) == (taken.turn, taken.allow, taken.reason)
+    assert verdict.get("input") == (taken.instead and json.loads(taken.instead))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "kind"),
+    [("closed", 409, "question_closed"), ("unknown", 404, "unknown_question")],
+)
+async def test_an_answer_that_is_not_taken_says_why(
+    wire: Wire, worker: FakeWorker, outcome: Any, status: int, kind: str
+) -> None:
+    await running(wire, worker)
+    worker.outcome = PermissionReply(outcome=outcome)
+    answer = await wire.send("POST", "/v1/sessions/s1/permissions/7-1", {"allow": True})
+    assert (status, f"urn:warmwire:problem:{kind}") == (answer.status, (await answer.problem())["type"])
+
+
+async def test_an_answer_to_a_session_that_nobody_owns_meets_no_question(wire: Wire) -> None:
+    answer = await wire.send("POST", "/v1/sessions/s1/permissions/7-1", {"allow": True})
+    assert (404, "urn:warmwire:problem:unknown_question") == (answer.status, (await answer.problem())["type"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("7-1", {}, "allow"),
+        ("7-1", {"allow": "yes"}, "allow"),
+        ("7-1", {"allow": True, "x": 1}, "x"),
+        ("7-1", {"allow": False, "input": {}}, "input"),
+        ("7-1", {"allow": True, "input": []}, "input"),
+        ("7-1", {"allow": True, "input": {"command": "x" * ANSWER_LIMIT}}, "input"),
+        ("7-1", {"allow": True, "reason": "because"}, "reason"),
+        ("7-1", {"allow": False, "reason": "x" * (REASON_LIMIT + 1)}, "reason"),
+        ("a.b", {"allow": True}, "request"),
+    ],
+)
+async def test_an_answer_that_cannot_be_names_the_field(
+    wire: Wire, worker: FakeWorker, path: str, body: dict[str, Any], field: str
+) -> None:
+    answer = await wire.send("POST", f"/v1/sessions/s1/permissions/{path}", body)
+    assert (422, field) == (answer.status, (await answer.problem())["field"])
+    assert [] == worker.answers

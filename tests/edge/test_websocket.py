@@ -9,6 +9,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from warmwire.broker.messages import PermissionReply
 from warmwire.edge.frames import Close
 
 from .conftest import Start
@@ -145,6 +146,20 @@ async def test_an_interrupt_stops_the_turn(line: Line, worker: FakeWorker) -> No
     assert worker.interrupts == [None]  # the one at hand
 
 
+async def test_a_question_of_the_cli_is_answered(line: Line, worker: FakeWorker) -> None:
+    await asked(line, worker)
+    await line.until("content_block_start")
+    answer = {"type": "permission", "session_id": "s1", "request": "7-1", "allow": True, "id": "a"}
+    await line.send(**answer, input={"command": "ls"})
+    assert {"type": "answered", "id": "a", "session_id": "s1", "request": "7-1"} == await line.frame()
+    (taken,) = worker.answers
+    assert (True, b'{"command": "ls"}') == (taken.allow, taken.instead)
+    worker.outcome = PermissionReply(outcome="closed")
+    await line.send(**answer)
+    refused = await line.frame()
+    assert ("question_closed", "a") == (refused["code"], refused["id"])
+
+
 async def test_a_ping_is_answered(line: Line) -> None:
     await line.send(type="ping")
     await line.send(type="ping", id="7")
@@ -166,7 +181,9 @@ async def test_a_repeated_key_is_the_same_turn(line: Line, worker: FakeWorker) -
         ("{", "not_json", None),
         ("[]", "invalid_field", None),
         ("{}", "invalid_field", "type"),
-        ('{"type":"permission"}', "invalid_field", "type"),
+        ('{"type":"permit"}', "invalid_field", "type"),
+        ('{"type":"permission","session_id":"s1","request":"1-1"}', "invalid_field", "allow"),
+        ('{"type":"permission","session_id":"s1","request":"a.b","allow":true}', "invalid_field", "request"),
         ('{"type":"user_message","session_id":"s1"}', "invalid_field", "message"),
         ('{"type":"user_message","session_id":"s1","message":" "}', "invalid_field", "message"),
         ('{"type":"user_message","session_id":"a.b","message":"Hi"}', "invalid_field", "session_id"),

@@ -89,7 +89,7 @@ def test_what_is_allowed_is_allowed_as_it_was() -> None:
 
 def test_another_input_may_be_allowed_instead() -> None:
     owner = asking("rm -r /")
-    permit(owner, Answer(allow=True, input={"command": "ls"}))
+    permit(owner, Answer(allow=True, input=b'{"command":"ls"}'))
     assert {"command": "ls"} == told(owner)[0]["response"]["updatedInput"]
 
 

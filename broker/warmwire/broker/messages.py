@@ -6,9 +6,10 @@ All frozen, all versioned by ``v`` where they are stored, all tolerant of fields
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from warmwire.broker.errors import BadInput
 
@@ -29,7 +30,7 @@ OPTION_LIMIT = 200
 """Characters of a model's or a profile's name, at most."""
 
 ANSWER_LIMIT = 64 * 1024
-"""Bytes of the input that an answer to a question may put in place of the CLI's."""
+"""Characters of the input that an answer to a question may put in place of the CLI's."""
 REASON_LIMIT = 1000
 """Characters of the reason why a tool is refused."""
 
@@ -220,10 +221,27 @@ class Permission(Message):
     allow: bool
     turn: str | None = None
     """Answer only if it is this turn's."""
-    input: dict[str, Any] | None = None
-    """What the tool gets instead of what the model has asked for."""
+    input: str | None = Field(None, max_length=ANSWER_LIMIT)
+    """What the tool gets instead of what the model has asked for: a JSON object, byte for byte."""
     reason: str | None = Field(None, max_length=REASON_LIMIT)
     """Why not; the model is told."""
+
+    @field_validator("input")
+    @classmethod
+    def _is_an_object_in_one_line(cls, text: str | None) -> str | None:
+        """A line that the CLI cannot read would be its end."""
+        try:
+            good = text is None or ("\n" not in text and isinstance(json.loads(text), dict))
+        except RecursionError:
+            good = False
+        if not good:
+            raise ValueError("must be a JSON object in one line")
+        return text
+
+    @property
+    def instead(self) -> bytes | None:
+        """``input`` as bytes."""
+        return None if self.input is None else self.input.encode()
 
 
 Control = Replay | Interrupt | Close | Permission

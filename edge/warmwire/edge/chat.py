@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import Request as HttpRequest
 
-from warmwire.broker.messages import TurnOptions
+from warmwire.broker.messages import OPTION_LIMIT, THINKING_LIMIT, PermissionMode, TurnOptions
 from warmwire.broker.names import NAME_LIMIT, SessionKey
 from warmwire.producer.request import Request, prepare
 
@@ -67,9 +67,11 @@ class ChatRequest(BaseModel):
 
     message: Message
     session_id: SessionId | None = None
-    model: str | None = None
-    profile: str | None = None
+    model: str | None = Field(None, max_length=OPTION_LIMIT)
+    profile: str | None = Field(None, max_length=OPTION_LIMIT)
     system_prompt: str | None = None
+    permission_mode: PermissionMode | None = None
+    thinking_tokens: int | None = Field(None, ge=0, le=THINKING_LIMIT)
     on_worker_loss: Literal["retry", "fail"] = "retry"
     double_texting: Literal["enqueue", "interrupt", "reject"] = "enqueue"
     on_disconnect: Literal["continue", "cancel"] = "continue"

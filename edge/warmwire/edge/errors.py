@@ -14,7 +14,7 @@ from typing import Self
 
 from warmwire.broker.errors import BadInput, QueueFull, StoreFull, Unavailable, WarmwireError
 from warmwire.broker.names import NAME_LIMIT
-from warmwire.producer.errors import KeyReused, MessageTooLarge, SessionBusy
+from warmwire.producer.errors import KeyReused, MessageTooLarge, NotAsked, QuestionClosed, SessionBusy
 from warmwire.producer.request import KEY_LIMIT
 
 LIMITS = {"session_id": NAME_LIMIT, "Idempotency-Key": KEY_LIMIT}
@@ -48,8 +48,10 @@ class Kind(StrEnum):
     FOREIGN_HOST = "foreign_host", 403, "This edge does not go by that name"
     NOT_FOUND = "not_found", 404, "There is nothing here"
     UNKNOWN_SESSION = "unknown_session", 404, "Nobody has used the session"
+    UNKNOWN_QUESTION = "unknown_question", 404, "The session's owner has not asked that"
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The method is not allowed here"
     SESSION_BUSY = "session_busy", 409, "The session is busy with another turn", 1
+    QUESTION_CLOSED = "question_closed", 409, "The question is open no longer"
     REQUEST_TIMEOUT = "request_timeout", 408, "The request came too slowly", 1
     MESSAGE_TOO_LARGE = "message_too_large", 413, "The message is too large"
     WRONG_MEDIA_TYPE = "wrong_media_type", 415, "The body must be application/json"
@@ -124,7 +126,9 @@ class Problem(EdgeError):
         return {name: value for name, value in whole.items() if value is not None}
 
 
-_KINDS = {
+_KINDS: dict[type[WarmwireError], Kind] = {
+    QuestionClosed: Kind.QUESTION_CLOSED,  # before its base
+    NotAsked: Kind.UNKNOWN_QUESTION,
     SessionBusy: Kind.SESSION_BUSY,
     StoreFull: Kind.STORE_FULL,
     Unavailable: Kind.UNAVAILABLE,

@@ -1,8 +1,8 @@
 """What travels over a WebSocket: JSON text frames, both ways. Pure.
 
-From the client: ``user_message``, ``interrupt``, ``watch``, ``unwatch``, ``ping``. To the client: events as
-``{"session_id", "cursor", "event"}``; ``pong``, ``error`` and ``reconnect``; and for requests that have an
-``id``, ``accepted``, ``interrupting``, ``watching`` and ``unwatched``.
+From the client: ``user_message``, ``interrupt``, ``permission``, ``watch``, ``unwatch``, ``ping``. To the
+client: events as ``{"session_id", "cursor", "event"}``; ``pong``, ``error`` and ``reconnect``; and for
+requests that have an ``id``, ``accepted``, ``interrupting``, ``answered``, ``watching`` and ``unwatched``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from enum import Enum
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 
 from warmwire.broker.envelope import Envelope
+from warmwire.broker.messages import Permission
 from warmwire.broker.reader import Item
 from warmwire.producer.answer import event_of
+from warmwire.producer.request import verdict
 
 from .chat import ChatRequest, problem_in
 from .errors import Kind, Problem
@@ -76,6 +78,23 @@ class Stop(Frame):
     turn: str | None = None
 
 
+class Permit(Frame):
+    """Answer a question of the CLI's."""
+
+    type: Literal["permission"]
+    session_id: str
+    request: str
+    allow: StrictBool
+    input: dict[str, Any] | None = None
+    reason: str | None = None
+    turn: str | None = None
+
+    @property
+    def answer(self) -> Permission:
+        """For the owner. Raises BadInput, naming the field and the limit."""
+        return verdict(self.request, allow=self.allow, turn=self.turn, instead=self.input, reason=self.reason)
+
+
 class Watch(Frame):
     """Watch a session, from a cursor or from now on."""
 
@@ -97,9 +116,9 @@ class Ping(Frame):
     type: Literal["ping"]
 
 
-Request = Send | Stop | Watch | Unwatch | Ping
+Request = Send | Stop | Permit | Watch | Unwatch | Ping
 _requests: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="type")])
-TYPES = ("user_message", "interrupt", "watch", "unwatch", "ping")
+TYPES = ("user_message", "interrupt", "permission", "watch", "unwatch", "ping")
 
 
 def read(text: str) -> Request:
@@ -137,7 +156,7 @@ def event(session: str, cursor: str, raw: bytes) -> bytes:
     return b'{"session_id":"%b","cursor":"%b","event":%b}' % (session.encode(), cursor.encode(), raw)
 
 
-def answer(type_: str, request: Frame | None, **fields: Any) -> bytes:
+def answer(type_: str, request: Frame | None, /, **fields: Any) -> bytes:
     """Any other frame; absent values are left out."""
     whole = {"type": type_, "id": request.id if request else None, **fields}
     return msgspec.json.encode({name: value for name, value in whole.items() if value is not None})

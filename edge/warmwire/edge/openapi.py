@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from warmwire.broker.messages import REASON_LIMIT
 from warmwire.broker.names import NAME_LIMIT
 
 from .chat import ROLLUP_LIMIT, ChatRequest
@@ -16,6 +17,7 @@ Documented = dict[int | str, dict[str, Any]]
 SESSION_ID = {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{NAME_LIMIT}}}$"}
 TURN_ID = {"type": "string"}
 _TURN = "0197f3a2-6c1e-7d4b-9a55-0c2f8e1b7d10"
+_QUESTION = "1795404380883-1"
 _CURSOR = f"{_TURN}.1795404380883.4"
 
 
@@ -62,6 +64,49 @@ def how(answers: Documented, extra: dict[str, Any] | None = None) -> dict[str, A
         "response_class": Response,  # of no media type: FastAPI documents none of its own
         "openapi_extra": extra,
     }
+
+
+_ASKING = (
+    *(Kind.UNAUTHENTICATED, Kind.INVALID_TOKEN, Kind.TOKEN_EXPIRED),
+    *(Kind.UNUSABLE_TOKEN, Kind.MISSING_SCOPE, Kind.FOREIGN_SESSION, Kind.FOREIGN_ORIGIN, Kind.FOREIGN_HOST),
+    *(Kind.KEYS_UNAVAILABLE, Kind.UNAVAILABLE),
+)
+SECURITY = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A JSON Web Token; its scopes: `chat:read`, `chat:write`, `sessions:admin`.",
+    },
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "From `POST /v1/tickets`: opens one stream, for browsers, and resumes it.",
+    },
+}
+
+
+def secured(document: dict[str, Any], *, optional: bool) -> dict[str, Any]:
+    """The document with what authentication adds to each route; ``optional``: it is off, and says so."""
+    for path, operations in document["paths"].items():
+        if not path.startswith(("/v1/", "/chat/")):
+            continue
+        for method, operation in operations.items():
+            streams = method == "get" and path.endswith(("/events", "/stream"))
+            kinds = (*_ASKING, Kind.INVALID_TICKET) if streams else _ASKING
+            _add(operation["responses"], problems(*kinds))
+            names = [None] * optional + ["bearer"] + ["ticket"] * streams
+            operation["security"] = [{name: []} if name else {} for name in names]
+    document.setdefault("components", {})["securitySchemes"] = SECURITY
+    return document
+
+
+def _add(answers: dict[str, Any], more: Documented) -> None:
+    for status, answer in more.items():
+        known = answers.setdefault(str(status), answer)
+        if known is not answer and answer["description"] not in known["description"]:
+            known["description"] += f"; {answer['description']}"
 
 
 def object_of(example: dict[str, Any], **properties: Any) -> dict[str, Any]:
@@ -180,6 +225,21 @@ EITHER = {
     "requestBody": {"required": False, "content": {"application/json": {"schema": FIELDS}}},
 }
 
+# -- tickets
+
+ISSUED = {
+    201: described(
+        object_of(
+            {"ticket": "wwt_…", "session_id": "s1", "expires_in": 60},
+            ticket={"type": "string"},
+            session_id=SESSION_ID,
+            expires_in={"type": "integer"},
+        ),
+        "Opens one stream of that session, until `expires_in` seconds are over.",
+    ),
+    **problems(*_READING, Kind.UNAVAILABLE),
+}
+
 # -- sessions
 
 ACCEPTED = {
@@ -198,6 +258,34 @@ INTERRUPTED = {
     200: described(_STOPPED, "There is nothing to stop."),
     202: described(_STOPPED, "The turn stops; its end comes as `turn_interrupted`."),
     **problems(*_READING, Kind.UNAVAILABLE),
+}
+PERMITTED = {
+    200: described(
+        object_of(
+            {"session_id": "s1", "request": _QUESTION, "allow": True},
+            session_id=SESSION_ID,
+            request=SESSION_ID,
+            allow={"type": "boolean"},
+        ),
+        "The CLI has this answer.",
+    ),
+    **problems(*_READING, Kind.UNKNOWN_QUESTION, Kind.QUESTION_CLOSED, Kind.UNAVAILABLE),
+}
+VERDICT = {
+    "type": "object",
+    "required": ["allow"],
+    "properties": {
+        "allow": {"type": "boolean"},
+        "input": {"type": "object", "description": "What the tool gets instead; with `allow: true`."},
+        "reason": {
+            "type": "string",
+            "maxLength": REASON_LIMIT,
+            "description": "Why not: the model is told; with `allow: false`.",
+        },
+        "turn": {"type": "string", "description": "Only if the question is this turn's."},
+    },
+    "additionalProperties": False,
+    "examples": [{"allow": True}, {"allow": False, "reason": "Not on a Friday."}],
 }
 INTERRUPT = {
     "type": "object",

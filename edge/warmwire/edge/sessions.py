@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from starlette.responses import Response
 
 from warmwire.broker import envelope as codec
 from warmwire.broker.errors import Unavailable
-from warmwire.broker.messages import Finished, Question
+from warmwire.broker.messages import Finished, Permission, Question
 from warmwire.broker.names import SessionKey
 from warmwire.broker.store import Recorded
+from warmwire.producer.request import verdict
 
 from . import openapi
 from .caller import Need, Viewer
@@ -31,6 +32,7 @@ PAGE_LIMIT = 200
 
 _Strict = ConfigDict(frozen=True, extra="forbid")
 SessionPath = Annotated[str, Path(json_schema_extra=openapi.SESSION_ID)]
+RequestPath = Annotated[str, Path(json_schema_extra=openapi.SESSION_ID)]
 
 
 class Stop(BaseModel):
@@ -39,6 +41,21 @@ class Stop(BaseModel):
     model_config = _Strict
 
     turn: str | None = None
+
+
+class Verdict(BaseModel):
+    """The body of an answer to a question of the CLI's."""
+
+    model_config = _Strict
+
+    allow: StrictBool
+    input: dict[str, Any] | None = None
+    reason: str | None = None
+    turn: str | None = None
+
+    def of(self, request: str) -> Permission:
+        """For the owner. Raises BadInput, naming the field and the limit."""
+        return verdict(request, allow=self.allow, turn=self.turn, instead=self.input, reason=self.reason)
 
 
 class Watch(BaseModel):
@@ -83,6 +100,13 @@ class Routes:
         body = b"{}" if empty else await json_body(http, self._limit)
         stopped = await self._edge.sessions.interrupt(key, validated(Stop, body).turn)
         return JSONResponse({"session_id": key.session, "turn": stopped}, status_code=202 if stopped else 200)
+
+    async def permit(self, http: Request, session_id: SessionPath, request: RequestPath) -> Response:
+        """Allow or deny a tool that the CLI asks for. The first answer counts."""
+        key = await self._admitted(http, session_id, Need.CHANGE)
+        body = validated(Verdict, await json_body(http, self._limit))
+        await self._edge.sessions.permit(key, body.of(request))
+        return JSONResponse({"session_id": key.session, "request": request, "allow": body.allow})
 
     async def standing(self, http: Request, session_id: SessionPath) -> Response:
         """What waits and runs, and how many are watching."""
@@ -161,6 +185,8 @@ def router(edge: Edge) -> APIRouter:
         **openapi.body(openapi.MESSAGE_FIELDS, openapi.KEY),
     )
     add("/interrupt", "POST", routes.interrupt, openapi.INTERRUPTED, **stop)
+    answer = openapi.body(openapi.VERDICT)
+    add("/permissions/{request}", "POST", routes.permit, openapi.PERMITTED, **answer)
     add("", "GET", routes.standing, openapi.STANDING)
     add("", "DELETE", routes.delete, openapi.DELETED)
     add("/turns", "GET", routes.turns, openapi.TURNS, parameters=_PAGES)

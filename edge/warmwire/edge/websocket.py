@@ -173,6 +173,10 @@ class Connection:
                 key = await self._admitted(session, Need.CHANGE)
                 stopped = await self._edge.sessions.interrupt(key, turn)
                 self._confirm("interrupting", request, session_id=session, turn=stopped)
+            case frames.Permit(session_id=session):
+                answer = request.answer
+                await self._edge.sessions.permit(await self._admitted(session, Need.CHANGE), answer)
+                self._confirm("answered", request, session_id=session, request=answer.request)
             case frames.Watch(session_id=session, cursor=cursor):
                 view = await self._watch(await self._admitted(session, Need.WATCH), cursor, again=True)
                 self._confirm("watching", request, session_id=session, cursor=str(view.cursor))
@@ -182,7 +186,7 @@ class Connection:
             case frames.Ping():
                 self._outbox.put(frames.answer("pong", request))
 
-    def _confirm(self, type_: str, request: frames.Frame, **fields: str | None) -> None:
+    def _confirm(self, type_: str, request: frames.Frame, /, **fields: str | None) -> None:
         """Who wants to know has given an id."""
         if request.id is not None:
             self._outbox.put(frames.answer(type_, request, **fields))

@@ -2,7 +2,7 @@
 
 from .answer import Answer, Event
 from .client import Producer
-from .errors import KeyReused, Lagging, MessageTooLarge, SessionBusy, TurnFailed
+from .errors import KeyReused, Lagging, MessageTooLarge, NotAsked, QuestionClosed, SessionBusy, TurnFailed
 from .settings import ProducerSettings
 from .turn import Turn
 
@@ -12,8 +12,10 @@ __all__ = [
     "KeyReused",
     "Lagging",
     "MessageTooLarge",
+    "NotAsked",
     "Producer",
     "ProducerSettings",
+    "QuestionClosed",
     "SessionBusy",
     "Turn",
     "TurnFailed",

@@ -12,10 +12,10 @@ from weakref import WeakSet
 from warmwire.broker import bus as nats
 from warmwire.broker.bus import Bus
 from warmwire.broker.envelope import Cursor
-from warmwire.broker.messages import TurnOptions
+from warmwire.broker.messages import PermissionMode
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey, Subjects
 
-from .request import Given, Request, prepare
+from .request import Given, Request, options_of, prepare
 from .settings import ProducerSettings
 from .submit import Sessions
 from .turn import Turn
@@ -53,6 +53,8 @@ class Producer:
         model: str | None = None,
         profile: str | None = None,
         system_prompt: str | None = None,
+        permission_mode: PermissionMode | None = None,
+        thinking_tokens: int | None = None,
         on_worker_loss: Literal["retry", "fail"] = "retry",
         double_texting: Literal["enqueue", "interrupt", "reject"] = "enqueue",
         idempotency_key: str | None = None,
@@ -69,10 +71,12 @@ class Producer:
             StoreFull: too many messages are waiting in all.
             Unavailable: perhaps accepted; sending again is safe with an ``idempotency_key``.
         """
-        options = TurnOptions(
+        options = options_of(
             model=model,
             profile=profile,
             system_prompt=system_prompt,
+            permission_mode=permission_mode,
+            thinking_tokens=thinking_tokens,
             on_worker_loss=on_worker_loss,
             double_texting=double_texting,
         )

@@ -5,6 +5,8 @@ WarmwireError (broker)
 │   ├── MessageTooLarge(size, limit)    nothing was published
 │   └── KeyReused                       the idempotency key already stands for another message
 ├── SessionBusy(session)                asked to reject, and another turn is waiting or running (retryable)
+├── NotAsked(request)                   the session's owner has not asked that
+│   └── QuestionClosed                  it has, but it is open no longer
 ├── Lagging(cursor)                     the events were not read in time; resume from the cursor (retryable)
 └── TurnFailed(code, text)              the turn ended without a (complete) answer
 """
@@ -38,6 +40,22 @@ class SessionBusy(WarmwireError):
     def __init__(self, session: str) -> None:
         super().__init__(f"session {session} is busy with another turn")
         self.session = session
+
+
+class NotAsked(WarmwireError):
+    """The session's owner has not asked the question that is answered, or not in that turn."""
+
+    problem = "is not a question of the session's owner"
+
+    def __init__(self, request: str) -> None:
+        super().__init__(f"{request} {self.problem}")
+        self.request = request
+
+
+class QuestionClosed(NotAsked):
+    """It was answered before, its time is up, or its turn has ended."""
+
+    problem = "is a question that is open no longer"
 
 
 class Lagging(WarmwireError):

@@ -7,9 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from warmwire.broker.errors import BadInput
-from warmwire.broker.messages import Content, TurnOptions, UserMessage
-from warmwire.broker.names import SessionKey, new_turn_id, turn_id_for
+from warmwire.broker.messages import (
+    ANSWER_LIMIT,
+    REASON_LIMIT,
+    Content,
+    Permission,
+    TurnOptions,
+    UserMessage,
+)
+from warmwire.broker.names import SessionKey, check_name, new_turn_id, turn_id_for
 
 from .errors import MessageTooLarge
 
@@ -56,6 +65,45 @@ def prepare(
         turn = turn_id_for(key.tenant, key.session, _checked_key(idempotency_key))
     message = UserMessage(turn=turn, content=content, options=options, sent_ms=now_ms)
     return Request(key, message, keyed=idempotency_key is not None)
+
+
+def options_of(**given: Any) -> TurnOptions:
+    """How a turn is to be run. Raises BadInput, naming the field."""
+    try:
+        return TurnOptions(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise BadInput(str(first["loc"][0]), first["msg"][0].lower() + first["msg"][1:]) from None
+
+
+def verdict(
+    request: str,
+    *,
+    allow: bool,
+    turn: str | None = None,
+    instead: Mapping[str, Any] | None = None,
+    reason: str | None = None,
+) -> Permission:
+    """The answer to a question of the CLI's. Raises BadInput, naming the field and the limit."""
+    check_name("request", request)
+    if instead is not None and not allow:
+        raise BadInput("input", "goes with allow: true alone")
+    if reason is not None and (allow or len(reason) > REASON_LIMIT):
+        problem = "goes with allow: false alone" if allow else f"may have {REASON_LIMIT} characters"
+        raise BadInput("reason", problem)
+    return Permission(request=request, allow=allow, turn=turn, input=_input(instead), reason=reason)
+
+
+def _input(instead: Mapping[str, Any] | None) -> str | None:
+    if instead is None:
+        return None
+    try:
+        text = json.dumps(instead, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInput("input", f"cannot be written as JSON: {error}") from None
+    if len(text) > ANSWER_LIMIT:
+        raise BadInput("input", f"has {len(text)} characters of JSON, {ANSWER_LIMIT} are allowed")
+    return text
 
 
 def checked(given: object, limit: int) -> Content:

@@ -12,13 +12,22 @@ from warmwire.broker.bus import Bus
 from warmwire.broker.envelope import Cursor, Position
 from warmwire.broker.errors import BadInput, Conflict, NoResponder, Unavailable
 from warmwire.broker.feed import Feeds, Follower, Listener
-from warmwire.broker.messages import Finished, Interrupt, InterruptReply, OwnerView, Replay, decode
+from warmwire.broker.messages import (
+    Finished,
+    Interrupt,
+    InterruptReply,
+    OwnerView,
+    Permission,
+    PermissionReply,
+    Replay,
+    decode,
+)
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.reader import Lost
 from warmwire.broker.store import Accepted, Queued, Store
 from warmwire.broker.telemetry import inject, tracer
 
-from .errors import KeyReused, MessageTooLarge, SessionBusy
+from .errors import KeyReused, MessageTooLarge, NotAsked, QuestionClosed, SessionBusy
 from .request import Request
 from .resume import Found, judge
 from .watch import Watched, Watcher
@@ -189,6 +198,27 @@ class Sessions:
         await self._store.ask_interrupt(key, turn)
         await self._stopped_by_owner(key, turn)  # it may have begun just before that was stored
         return turn
+
+    async def permit(self, key: SessionKey, answer: Permission) -> None:
+        """Answer a question of the CLI's.
+
+        Raises:
+            NotAsked: nobody has asked that.
+            QuestionClosed: it is open no longer: the first answer counts, and only in time.
+            Unavailable: the owner does not answer; perhaps it has the answer.
+        """
+        try:
+            said = await self._bus.request(self._subjects.control(key), answer.encode(), OWNER_WITHIN)
+        except NoResponder:  # with its owner a question is gone
+            raise NotAsked(answer.request) from None
+        try:
+            outcome = decode(PermissionReply, said).outcome
+        except BadInput as error:
+            raise Unavailable(f"the owner answered nonsense: {error}") from error
+        if outcome == "closed":
+            raise QuestionClosed(answer.request)
+        if outcome == "unknown":
+            raise NotAsked(answer.request)
 
     async def _stopped_by_owner(self, key: SessionKey, turn: str | None) -> str | None:
         try:

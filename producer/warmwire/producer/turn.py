@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from warmwire.broker.envelope import Cursor
 from warmwire.broker.events import TurnQueued
+from warmwire.broker.messages import Permission
 from warmwire.broker.names import SessionKey
 from warmwire.broker.reader import Item
 
 from .answer import Answer, Event, event_of
 from .errors import Lagging, TurnFailed
-from .request import Request
+from .request import Request, verdict
 from .submit import Followed, Sessions
 
 
@@ -100,6 +101,24 @@ class Turn:
     async def interrupt(self) -> None:
         """Stop the turn, also before it has begun; its end is still to come. Raises Unavailable."""
         await self._sessions.interrupt(self._key, self.id)
+
+    async def permit(self, request: str, input: Mapping[str, Any] | None = None) -> None:  # noqa: A002
+        """Allow what a ``permission_requested`` event asks for; ``input`` is what the tool gets instead.
+
+        Raises:
+            BadInput: the input is too large, or no JSON.
+            NotAsked: nobody has asked that in this turn.
+            QuestionClosed: it is open no longer: the first answer counts, and only in time.
+            Unavailable: the session's owner does not answer.
+        """
+        await self._answer(verdict(request, allow=True, turn=self.id, instead=input))
+
+    async def deny(self, request: str, reason: str | None = None) -> None:
+        """Do not allow it; the model is told the reason, and the turn goes on. Raises as ``permit``."""
+        await self._answer(verdict(request, allow=False, turn=self.id, reason=reason))
+
+    async def _answer(self, answer: Permission) -> None:
+        await self._sessions.permit(self._key, answer)
 
     async def resume(self, cursor: str) -> Self:
         """The same turn as a new iteration, from a cursor; this one ends.

@@ -102,9 +102,12 @@ def credential_line(token: str) -> bytes:
     return _line({"type": "update_environment_variables", "variables": {"CLAUDE_CODE_OAUTH_TOKEN": token}})
 
 
-def allow_line(request_id: str, wish: Wish, instead: Mapping[str, Any] | None = None) -> bytes:
-    """Yes to a wish; the CLI uses the tool with the input that it is told here: its own, or another."""
-    given = msgspec.Raw(wish.input) if instead is None else instead
+def allow_line(request_id: str, wish: Wish, instead: bytes | None = None) -> bytes:
+    """Yes to a wish; the CLI uses the tool with the input that it is told here: its own, or another.
+
+    ``instead`` is JSON in one line.
+    """
+    given = msgspec.Raw(wish.input if instead is None else instead)
     return _permission(request_id, {"behavior": "allow", "updatedInput": given})
 
 

@@ -422,7 +422,7 @@ class Host:
                 self._run(commands)
                 return InterruptReply(turn=stopped).encode()
             case Permission(request=asked, turn=turn):
-                answer = Answer(request.allow, request.input, request.reason)
+                answer = Answer(request.allow, request.instead, request.reason)
                 outcome, commands = self._session.permit(asked, answer, turn)
                 self._run(commands)
                 return PermissionReply(outcome=outcome).encode()

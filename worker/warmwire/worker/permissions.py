@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from warmwire.broker.events import Event, PermissionRequested, PermissionResolved
 from warmwire.worker import claude
@@ -41,10 +41,10 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Of a person. ``input``: what the tool gets instead; ``reason``: why not."""
+    """Of a person. ``input``: what the tool gets instead, a JSON object; ``reason``: why not."""
 
     allow: bool
-    input: dict[str, Any] | None = None
+    input: bytes | None = None
     reason: str | None = None
 
 
