@@ -15,6 +15,7 @@ from warmwire.edge.app import Server, bind, build, server_config
 from warmwire.edge.edge import Edge
 from warmwire.edge.settings import EdgeSettings
 
+from .browser import browser, chromium, context, page, serves  # noqa: F401 - fixtures
 from .fake_worker import FakeWorker, working
 from .wire import Wire
 from tests.client import eventually

@@ -1,94 +1,50 @@
-"""The chat page in headless Chromium."""
+"""The chat page in headless Chromium: one tab, a connection that holds; and how the page is served."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import AsyncIterator
+import json
 
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import BrowserContext, Page, expect
 
+from warmwire.edge.assets import page_files
+
+from .browser import answered, ask, opened
 from .conftest import Serving, Start
 from .fake_worker import FakeTurn, FakeWorker
 from .wire import Wire
 from tests.client import eventually
-from tests.conftest import SECONDS, require
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--headless=new",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+WEIGHT = 48 * 1024
+"""Bytes that the page may have in all, as it is sent (gzip)."""
 
 
-@pytest.fixture
-async def serves(start: Start) -> Serving:
-    """An edge with the page."""
-    return await start(keepalive=0.2)
-
-
-@pytest.fixture
-async def page(serves: Serving) -> AsyncIterator[Page]:
-    """The page, ready to be written in. Whatever it complains of fails the test."""
-    require(CHROMIUM, "chromium")
-    complaints: list[str] = []
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = await chromium.new_page()
-        page.set_default_timeout(10_000 * SECONDS)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console", lambda said: complaints.append(said.text) if "Content Security" in said.text else None
-        )
-        await page.goto(f"http://127.0.0.1:{serves.wire.port}/")
-        await expect(page.locator("#state")).to_have_text("Ready")
-        yield page
-        await chromium.close()
-    assert complaints == []
-
-
-expect.set_options(timeout=15_000 * SECONDS)  # a browser's first moments on a busy machine are slow
-
-
-async def ask(page: Page, worker: FakeWorker, message: str = "Hello") -> FakeTurn:
-    """Type a message, press Enter; returns the turn, started."""
-    await page.locator("#message").fill(message)
-    await page.keyboard.press("Enter")
-    turn = await worker.next_turn()
-    await turn.start()
-    return turn
-
-
-async def answered(page: Page) -> None:
-    """Wait until the answer is whole."""
-    await expect(page.locator("#state")).to_have_text("Ready")
+async def tells(turn: FakeTurn, type_: str, **fields: object) -> None:
+    """One of our events."""
+    await turn.publish(json.dumps({"type": type_, "turn": turn.id, **fields}).encode())
 
 
 async def test_a_typed_message_is_answered_and_the_answer_grows(page: Page, worker: FakeWorker) -> None:
     turn = await ask(page, worker)
-    await expect(page.locator("article.user .text")).to_have_text("Hello")
-    await expect(page.locator("article.assistant .note")).to_have_text("Thinking")
+    await expect(page.locator(".user .text")).to_have_text("Hello")
+    await expect(page.locator(".assistant .note")).to_have_text("Thinking")
     seen = ""
     for word in ("The ", "answer ", "grows ", "word ", "by ", "word."):
         await turn.delta(word)
         seen += word
-        await expect(page.locator("article.assistant .text")).to_have_text(seen.strip())
+        await expect(page.locator(".assistant .text")).to_have_text(seen.strip())
         await expect(page.locator("#state")).to_have_text("Answering")
     await turn.complete()
     await answered(page)
-    await expect(page.locator("article.assistant .text")).to_have_text("The answer grows word by word.")
+    await expect(page.locator(".assistant .text")).to_have_text("The answer grows word by word.")
     await expect(page.locator("#message")).to_be_focused()
 
 
-async def test_a_second_message_goes_to_the_same_session(page: Page, worker: FakeWorker) -> None:
+async def test_a_second_message_goes_to_the_same_session_and_a_new_chat_to_another(
+    page: Page, worker: FakeWorker
+) -> None:
     first = await ask(page, worker, "one")
     await first.complete()
     await answered(page)
@@ -102,6 +58,36 @@ async def test_a_second_message_goes_to_the_same_session(page: Page, worker: Fak
     assert third.session_id != first.session_id
 
 
+async def test_what_is_stopped_keeps_its_text_and_can_be_tried_again(page: Page, worker: FakeWorker) -> None:
+    turn = await ask(page, worker, "Count to a million")
+    await turn.delta("One, two")
+    await expect(page.locator(".assistant .text")).to_have_text("One, two")
+    await page.locator("#stop").click()
+    await eventually(lambda: worker.interrupts == [turn.id], "the turn is interrupted")
+    await turn.interrupted()
+    await expect(page.locator(".note")).to_have_text("Stopped")
+    await expect(page.locator(".assistant .text")).to_have_text("One, two")
+    await expect(page.locator("#stop")).to_be_hidden()
+    await page.get_by_role("button", name="Try again").click()
+    again = await worker.next_turn()
+    assert ("Count to a million", True) == (again.message.content, again.id != turn.id)
+    await again.start()
+    await again.delta("One.")
+    await again.complete()
+    await answered(page)
+    assert ["One, two", "One."] == await page.locator(".assistant .text").all_inner_texts()
+
+
+async def test_escape_stops_and_up_brings_back_what_was_sent(page: Page, worker: FakeWorker) -> None:
+    turn = await ask(page, worker, "Hello there")
+    await page.keyboard.press("Escape")
+    await eventually(lambda: worker.interrupts == [turn.id], "the turn is interrupted")
+    await turn.interrupted()
+    await expect(page.locator(".note")).to_have_text("Stopped")
+    await page.locator("#message").press("ArrowUp")
+    await expect(page.locator("#message")).to_have_value("Hello there")
+
+
 async def test_shift_enter_begins_a_new_line(page: Page, worker: FakeWorker) -> None:
     await page.locator("#message").fill("one")
     await page.keyboard.press("Shift+Enter")
@@ -110,117 +96,214 @@ async def test_shift_enter_begins_a_new_line(page: Page, worker: FakeWorker) -> 
     assert (await worker.next_turn()).message.content == "one\ntwo"
 
 
-async def test_what_a_model_writes_is_text_and_nothing_else(page: Page, worker: FakeWorker) -> None:
-    evil = "<img src=x onerror=alert(1)><script>alert(2)</script> & <b>bold</b>"
-    turn = await ask(page, worker, evil)
-    await turn.delta(evil)
-    await turn.complete()
+async def test_a_second_message_may_be_sent_while_the_first_is_answered(
+    page: Page, worker: FakeWorker
+) -> None:
+    first = await ask(page, worker, "one")
+    await page.locator("#message").fill("two")
+    await page.locator("#send").click()
+    await expect(page.locator(".assistant .note").last).to_have_text("Waiting")
+    await first.delta("First.")
+    await first.complete()
+    second = await worker.next_turn()
+    await second.start()
+    await second.delta("Second.")
+    await second.complete()
     await answered(page)
-    for role in ("user", "assistant"):
-        await expect(page.locator(f"article.{role} .text")).to_have_text(evil)
-    assert await page.locator("#log img, #log script, #log b").count() == 0
+    assert ["First.", "Second."] == await page.locator(".assistant .text").all_inner_texts()
 
 
-async def test_a_refusal_is_shown_and_the_message_can_be_changed(page: Page, worker: FakeWorker) -> None:
-    await page.locator("#message").fill("x" * 1_048_577)
+async def test_a_refusal_is_shown_and_the_message_can_be_changed(
+    context: BrowserContext, start: Start, worker: FakeWorker
+) -> None:
+    page = await opened(context, await start(max_message_bytes=100))
+    await page.locator("#message").fill("x" * 101)
     await page.keyboard.press("Enter")
-    await expect(page.locator(".note.bad")).to_have_text("message has 1048577 bytes, 1048576 are allowed")
-    assert len(await page.locator("#message").input_value()) == 1_048_577
-    await expect(page.locator("article.user")).to_have_count(0)
+    await expect(page.locator("#said")).to_have_text("message has 101 bytes, 100 are allowed")
+    await expect(page.locator("#message")).to_have_value("x" * 101)
+    await expect(page.locator(".user")).to_have_count(0)
     assert worker.waiting == 0
 
 
-async def test_a_turn_that_fails_says_why(page: Page, worker: FakeWorker) -> None:
+async def test_a_turn_that_fails_says_why_and_can_be_tried_again(page: Page, worker: FakeWorker) -> None:
     turn = await ask(page, worker)
     await turn.delta("So far")
     await turn.fail("overloaded", "The API is overloaded.")
     await expect(page.locator(".note.bad")).to_have_text("The API is overloaded.")
-    await expect(page.locator("article.assistant .text")).to_have_text("So far")
+    await expect(page.locator(".assistant .text")).to_have_text("So far")
     await answered(page)
+    await page.get_by_role("button", name="Try again").click()
+    assert (await worker.next_turn()).message.content == "Hello"
 
 
-async def test_a_reload_in_the_middle_goes_on_with_the_answer(page: Page, worker: FakeWorker) -> None:
-    first = await ask(page, worker, "one")
-    await first.delta("The first answer.")
-    await first.complete()
-    await answered(page)
-    turn = await ask(page, worker, "two")
-    await turn.delta("It goes ")
-    await expect(page.locator("article.assistant .text").last).to_have_text("It goes")
-    await page.reload()
-    await expect(page.locator("article.assistant .text").last).to_have_text("It goes")
-    await turn.delta("on.")
+async def test_tools_and_thoughts_are_shown(page: Page, worker: FakeWorker) -> None:
+    turn = await ask(page, worker)
+    thought = {"type": "thinking_delta", "thinking": "Let me see."}
+    await turn.publish(json.dumps({"type": "content_block_delta", "index": 0, "delta": thought}).encode())
+    await expect(page.locator(".thinking summary")).to_have_text("Thoughts")
+    await page.locator(".thinking summary").click()
+    await expect(page.locator(".thinking p")).to_have_text("Let me see.")
+    await tells(turn, "tool_started", id="t1", name="Bash", summary="make test")
+    await expect(page.locator(".tool")).to_have_attribute("data-state", "running")
+    await tells(turn, "tool_finished", id="t1", is_error=False, summary="ok")
+    await expect(page.locator(".tool .state")).to_have_text("done")
+    await tells(turn, "tool_started", id="t2", name="Read", summary="file")
+    await tells(turn, "tool_finished", id="t2", is_error=True, summary="no such file")
+    await expect(page.locator(".tool").last).to_have_attribute("data-state", "failed")
+    assert ["Bash", "Read"] == await page.locator(".tool summary span:first-of-type").all_inner_texts()
     await turn.complete()
     await answered(page)
-    texts = await page.locator("article .text").all_inner_texts()
-    assert texts == ["one", "The first answer.", "two", "It goes on."]
 
 
-async def test_a_connection_that_breaks_is_made_again_and_nothing_is_lost_or_said_twice(
+async def test_a_turn_that_begins_again_forgets_its_text(page: Page, worker: FakeWorker) -> None:
+    turn = await ask(page, worker)
+    await turn.delta("Half an ans")
+    await expect(page.locator(".assistant .text")).to_have_text("Half an ans")
+    await tells(turn, "turn_reset", attempt=2, reason="worker_lost", message=0)
+    await expect(page.locator(".assistant .text")).to_have_count(0)
+    await expect(page.locator(".note")).to_have_text("Starting the answer again")
+    await turn.publish(b'{"type":"message_start","message":{"id":"msg_2","role":"assistant"}}')
+    await turn.delta("The answer.")
+    await turn.complete()
+    await answered(page)
+    await expect(page.locator(".assistant .text")).to_have_text("The answer.")
+
+
+async def test_answers_and_code_can_be_copied(
+    page: Page, context: BrowserContext, worker: FakeWorker
+) -> None:
+    await context.grant_permissions(["clipboard-read", "clipboard-write"])
+    turn = await ask(page, worker)
+    answer = "Run **this**:\n\n```sh\nmake up\n```"
+    await turn.delta(answer)
+    await turn.complete()
+    await answered(page)
+    for name, copied in (("Copy code", "make up"), ("Copy answer", answer)):
+        await page.get_by_role("button", name=name).click()
+        await expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        assert copied == await page.evaluate("navigator.clipboard.readText()")
+        await expect(page.get_by_role("button", name="Copied")).to_have_count(0)
+
+
+# -- the list of chats
+
+
+async def test_chats_are_listed_by_their_first_message_and_can_be_gone_back_to(
+    page: Page, worker: FakeWorker
+) -> None:
+    for message in ("First chat", "Second chat"):
+        await page.locator("#new-chat").click()
+        turn = await ask(page, worker, message)
+        await turn.delta(f"Answer to {message}")
+        await turn.complete()
+        await answered(page)
+    await expect(page.locator("#chats .select")).to_have_text(["Second chat", "First chat"])
+    await page.locator("#chats .select", has_text="First chat").click()
+    await expect(page.locator("h1")).to_have_text("First chat")
+    await expect(page.locator(".assistant .text")).to_have_text("Answer to First chat")
+
+
+async def test_a_deleted_chat_is_gone_here_and_on_the_server(
     page: Page, worker: FakeWorker, serves: Serving
 ) -> None:
-    turn = await ask(page, worker)
-    await turn.delta("one ")
-    await expect(page.locator("article.assistant .text")).to_have_text("one")
-    serves.edge.end_streams()
-    await expect(page.locator("#state")).to_have_text("Reconnecting")
-    await turn.delta("two ")
-    await expect(page.locator("article.assistant .text")).to_have_text("one two")
-    await turn.delta("three")
+    turn = await ask(page, worker, "To be deleted")
     await turn.complete()
     await answered(page)
-    await expect(page.locator("article.assistant .text")).to_have_text("one two three")
-    assert worker.waiting == 0
+    await page.locator("#chats .remove").click()
+    await page.get_by_role("button", name="Keep it").click()
+    await expect(page.locator("#chats li")).to_have_count(1)
+    await page.locator("#chats .remove").click()
+    async with page.expect_response(lambda response: response.request.method == "DELETE") as deleted:
+        await page.get_by_role("button", name="Delete", exact=True).click()
+    assert (await deleted.value).status == 204
+    await expect(page.locator("#chats li")).to_have_count(0)
+    await expect(page.locator("article")).to_have_count(0)
+    assert (await serves.wire.send("GET", f"/v1/sessions/{turn.session_id}")).status == 404
 
 
-async def test_a_gap_is_filled_by_the_snapshot(page: Page, worker: FakeWorker) -> None:
-    turn = await ask(page, worker)
-    await turn.delta("one ")
-    await expect(page.locator("article.assistant .text")).to_have_text("one")
-    worker.forgetful = True
-    await turn.lose("two ")
-    await turn.delta("three ")
-    await expect(page.locator("article.assistant .text")).to_have_text("one two three")
-    await turn.delta("four")
+# -- what a model writes
+
+EVIL = """<img src=x onerror=alert(1)><script>alert(2)</script> & <b>bold</b>
+
+[a](javascript:alert(3)) [b](JaVaScRiPt&#58;alert(4)) [d](vbscript:x)
+[c](data:text/html,<script>alert(5)</script>)
+<javascript:alert(6)> ![e](javascript:alert(7)) [f](//evil.invalid) [g]( javascript:alert(8))
+
+```html"><img src=x onerror=alert(9)>
+<script>alert(10)</script>
+```
+
+| <svg onload=alert(11)> | `<i>` |
+|---|---|
+| [h](file:///etc/passwd) | <iframe srcdoc="<script>alert(12)</script>"> |
+
+# <style>*{display:none}</style>
+
+- <details open ontoggle=alert(13)>
+
+[ok](https://example.com/?q="><script>alert(14)</script>) [mail](mailto:a@example.com)
+"""
+
+
+async def test_what_a_model_writes_is_text_and_never_runs(page: Page, worker: FakeWorker) -> None:
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: dialogs.append(dialog.message))
+    turn = await ask(page, worker, EVIL)
+    for character in EVIL:
+        await turn.delta(character)
     await turn.complete()
     await answered(page)
-    await expect(page.locator("article.assistant .text")).to_have_text("one two three four")
+    await expect(page.locator(".user .text")).to_have_text(EVIL.strip())
+    for text in ("<script>alert(2)</script>", "<script>alert(10)</script>", "<svg onload=alert(11)>"):
+        await expect(page.locator(".assistant .text")).to_contain_text(text)
+    made = "img, script, b, i, iframe, style, details:not(.aside), [onerror], [onload], [style], [srcdoc]"
+    assert await page.locator(f"#log :is({made}):not(svg, svg *)").count() == 0
+    links = await page.locator("#log a").evaluate_all("all => all.map(a => [a.protocol, a.rel, a.target])")
+    assert [
+        ["https:", "noopener noreferrer nofollow", "_blank"],
+        ["mailto:", "noopener noreferrer nofollow", "_blank"],
+    ] == links
+    assert dialogs == []
+
+
+# -- how it is served
 
 
 async def test_nothing_comes_from_anywhere_else(wire: Wire) -> None:
-    for path in ("/", "/page.css", "/page.js", "/stream.js", "/answer.js", "/icon.svg"):
+    for path, _, _ in page_files():
         answer = await wire.request("GET", path)
         body = (await answer.body()).decode()
-        assert "default-src 'self'" in answer.headers["content-security-policy"]
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "unsafe" not in policy
         assert "://" not in body.replace('"http://www.w3.org/2000/svg"', "")
 
 
 async def test_an_unchanged_file_is_not_sent_again(wire: Wire) -> None:
-    first = await wire.request("GET", "/page.js")
-    again = await wire.request("GET", "/page.js", {"if-none-match": first.headers["etag"]})
+    first = await wire.request("GET", "/page/page.js")
+    again = await wire.request("GET", "/page/page.js", {"if-none-match": first.headers["etag"]})
     assert again.status == 304
 
 
-PARSED = """async (text) => {
-    const { EventParser } = await import("/stream.js");
-    const whole = new EventParser(), pieces = new EventParser();
-    const together = whole.feed(text);
-    const apart = [...text].flatMap((character) => pieces.feed(character));
-    return { together, apart, ids: [whole.lastId, pieces.lastId] };
-}"""
+async def test_the_page_is_light(wire: Wire) -> None:
+    weight = 0
+    for path, _, content in page_files():
+        answer = await wire.request("GET", path, {"accept-encoding": "gzip"})
+        assert answer.headers["content-encoding"] == "gzip"
+        packed = await answer.body()
+        weight += len(packed)
+        assert len(packed) < len(content)
+    assert weight < WEIGHT
 
 
-@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-async def test_events_may_be_cut_anywhere(page: Page, line_end: str) -> None:
-    lines = [":", "id: t.0.0", "", "retry: 1000", "", "event: a", 'data: {"x":1}', "id: t.1.1", ""]
-    lines += [":", "data:one", "data: two", "ignored", "", "data: [DONE]", "", "x"]
-    parsed = await page.evaluate(PARSED, line_end.join(lines))
-    expected = [
-        {"type": "a", "data": '{"x":1}'},
-        {"type": "message", "data": "one\ntwo"},
-        {"type": "message", "data": "[DONE]"},
-    ]
-    assert parsed == {"together": expected, "apart": expected, "ids": ["t.1.1", "t.1.1"]}
+async def test_each_module_is_named_in_the_page_and_loaded_once(page: Page) -> None:
+    await page.reload()
+    await answered(page)
+    loaded = await page.evaluate(
+        "performance.getEntriesByType('resource').map(e => new URL(e.name).pathname)"
+    )
+    modules = [path for path in loaded if path.endswith(".js")]
+    assert sorted(path for path, _, _ in page_files() if path.endswith(".js")) == sorted(modules)
 
 
 async def test_with_no_worker_the_page_says_that_it_is_not_connected_yet(
@@ -231,4 +314,4 @@ async def test_with_no_worker_the_page_says_that_it_is_not_connected_yet(
     await page.reload()
     await expect(page.locator("#state")).to_have_text("Connecting")
     worker.draining = False
-    await expect(page.locator("#state")).to_have_text("Ready")
+    await answered(page)
