@@ -1,10 +1,15 @@
 """The reference pages that come from code: `python docs/generate.py` writes, `--check` only compares."""
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from warmwire.compose.cli import COMMANDS, Role
 from warmwire.compose.options import Setting, settings_of
+from warmwire.edge import asyncapi
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -36,7 +41,61 @@ def _row(setting: Setting) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-PAGES = {"settings.md": settings_page}
+WEBSOCKET = """\
+# Frames of `WS /v1/chat/ws`
+
+<!-- Made from the models of the frames by `make format`; edits here are lost. -->
+
+JSON objects in text frames, both ways; [http.md](http.md#ws-v1chatws) says how they play together, and what
+close codes mean. An edge serves the same as an AsyncAPI document: `GET /asyncapi.json`. A later version may
+send fields that are not here; in what a client sends unknown fields are refused.
+"""
+
+
+def websocket_page() -> str:
+    sections = {"From the client": asyncapi.REQUESTS, "To the client": asyncapi.REPLIES}
+    return WEBSOCKET + "".join(
+        f"\n## {title}\n" + "".join(_frame(name, model) for name, model in models.items())
+        for title, models in sections.items()
+    )
+
+
+def _frame(name: str, model: type[BaseModel]) -> str:
+    schema = model.model_json_schema()
+    what = " ".join((model.__doc__ or "").split()).replace("``", "`")
+    fields = {field: each for field, each in schema["properties"].items() if field != "type"}
+    rows = [_field(field, each, field in schema.get("required", ())) for field, each in fields.items()]
+    head = ["| field | | type |", "|---|---|---|"] if rows else []
+    example = json.dumps(asyncapi.EXAMPLES[name], ensure_ascii=False)
+    return "\n".join([f"\n### `{name}`\n", what, "", *head, *rows, "", "```json", example, "```", ""])
+
+
+def _field(name: str, schema: dict[str, Any], required: bool) -> str:
+    cells = [f"`{name}`", "required" if required else "", _type(schema)]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """A JSON schema in words; what is absent is not said to be null."""
+    if "anyOf" in schema:
+        return " or ".join(_type(each) for each in schema["anyOf"] if each.get("type") != "null")
+    if "enum" in schema:
+        return ", ".join(f"`{each}`" for each in schema["enum"])
+    words = f"{schema['type']} of {_type(schema['items'])}s" if "items" in schema else str(schema["type"])
+    limits = [text.format(schema[key]) for key, text in LIMITS.items() if key in schema]
+    return ", ".join([words, *limits])
+
+
+LIMITS = {
+    "minimum": "from {}",
+    "maximum": "to {}",
+    "minLength": "not empty",
+    "maxLength": "up to {} characters",
+    "pattern": "`{}`",
+}
+"""What is said of a schema beside its type."""
+
+PAGES = {"settings.md": settings_page, "websocket.md": websocket_page}
 
 
 def main() -> int:

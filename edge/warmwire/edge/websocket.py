@@ -8,7 +8,9 @@ from collections.abc import Callable
 from functools import partial
 
 import structlog
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, Request, WebSocket
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -17,7 +19,7 @@ from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.events import TurnQueued
 from warmwire.broker.names import SessionKey
 
-from . import frames, sse
+from . import asyncapi, frames, sse
 from .auth import subprotocol_of
 from .caller import Caller, Need, Viewer
 from .chat import ROLLUP_LIMIT, ChatRequest
@@ -329,8 +331,12 @@ def router(edge: Edge) -> APIRouter:
         if caller is not None:
             await GuideConnection(edge, socket, caller).run()
 
+    async def described(http: Request) -> Response:
+        return JSONResponse(asyncapi.document(http.app.version))
+
     api.add_api_websocket_route("/v1/chat/ws", chat)
     api.add_api_websocket_route("/chat/ws", guide_chat)
+    api.add_api_route("/asyncapi.json", described, include_in_schema=False)
     return api
 
 
