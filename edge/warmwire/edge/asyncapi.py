@@ -1,4 +1,4 @@
-"""``/v1/chat/ws`` as an AsyncAPI document, made from the models of its frames. Pure.
+"""``/v1/chat/ws`` as an AsyncAPI document, made from the models of its frames.
 
 What clients send is described by the models that read it, in ``frames``; what they are sent by those below.
 https://www.asyncapi.com/docs/reference/specification/v3.0.0
