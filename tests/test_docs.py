@@ -29,14 +29,16 @@ def subjects() -> list[str]:
     key = SessionKey("tenant", "session")
     session = [made.requests, made.owner, made.about, made.transcript, made.events]
     session += [made.control, made.forwards, made.watchers]
+    of_ticket = [made.ticket("digest")]
     of_turn = [made.turn(key, "turn"), made.interrupt(key, "turn")]
     of_worker = [made.heartbeat("worker"), made.worker_control("worker")]
-    return [subject(key) for subject in session] + of_turn + of_worker
+    return [subject(key) for subject in session] + of_ticket + of_turn + of_worker
 
 
 @pytest.mark.parametrize("subject", subjects())
 def test_every_subject_is_listed(subject: str) -> None:
-    placeholders = {"tenant": "<tenant>", "session": "<session>", "turn": "<turn>", "worker": "<worker>"}
+    names = ("tenant", "session", "turn", "worker", "digest")
+    placeholders = {name: f"<{name}>" for name in names}
     first, kind, *rest = subject.split(".")
     listed = ".".join([first, kind, *(placeholders.get(part, part) for part in rest)])
     assert f"| `{listed}` |" in page("subjects.md")
@@ -50,7 +52,7 @@ def test_every_stream_is_listed(stream: str) -> None:
 def test_no_subject_is_built_that_this_test_does_not_know() -> None:
     built = {name for name, member in vars(Subjects).items() if inspect.isfunction(member) and name[0] != "_"}
     known = {"requests", "owner", "turn", "interrupt", "about", "transcript", "events", "control", "forwards"}
-    known |= {"turns", "interrupts"}  # with a wildcard: what the rows of single ones say
+    known |= {"ticket", "turns", "interrupts"}  # with a wildcard: what the rows of single ones say
     assert known | {"watchers", "heartbeat", "worker_control", "session_of"} == built
 
 

@@ -17,7 +17,7 @@ from tests.conftest import SECONDS
 
 SOON = {"header_timeout": 0.2, "body_timeout": 0.2, "idle_timeout": 0.2}
 NEVER = 3600.0
-POST = b"POST /v1/chat/stream HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+POST = b"POST /v1/chat/stream HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 BODY = b'{"session_id": "s1", "message": "Hello"}'
 
 
@@ -88,7 +88,7 @@ async def test_a_connection_that_sends_nothing_is_closed_without_a_word(start: S
 
 async def test_an_idle_connection_is_closed_and_serves_until_then(start: Start) -> None:
     wire = (await start(**SOON | {"header_timeout": NEVER, "body_timeout": NEVER})).wire
-    kept = await wire.raw(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 2)
+    kept = await wire.raw(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n" * 2)
     whole = await rest(kept)
     assert 2 == whole.count(b'{"status":"ok"}')
 
@@ -119,8 +119,10 @@ async def test_a_stream_is_under_none_of_these_times(start: Start, worker: FakeW
 
 async def test_the_next_request_may_come_while_a_response_is_on_its_way(start: Start) -> None:
     wire = (await start(**SOON)).wire
-    both = await wire.raw(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" + b"GET /healthz HTTP/1.1\r\n")
-    both._writer.write(b"host: x\r\n\r\n")
+    both = await wire.raw(
+        b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n" + b"GET /healthz HTTP/1.1\r\n"
+    )
+    both._writer.write(b"host: localhost\r\n\r\n")
     whole = await rest(both)
     assert b'{"status":"ok"}' in whole
     assert 2 == whole.count(b"HTTP/1.1 200")
@@ -161,14 +163,14 @@ async def test_too_many_connections_are_503_but_for_health_checks(start: Start) 
     streams = await fill(wire, 3)
     for path in ("/v1/sessions/s1", "/", "/v1/chat/stream?session_id=s1&message=Hello"):
         status, headers, problem = parsed(
-            await rest(await wire.raw(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode()))
+            await rest(await wire.raw(b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path.encode()))
         )
         assert (503, "2", "close") == (status, headers["retry-after"], headers["connection"])
         assert ("urn:warmwire:problem:edge_full", 3) == (problem["type"], problem["limit"])
     for path in ("/healthz", "/readyz"):
         assert 200 == (await wire.request("GET", path)).status
     socket = await wire.raw(
-        b"GET /v1/chat/ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        b"GET /v1/chat/ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
         b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     assert 503 == parsed(await rest(socket))[0]

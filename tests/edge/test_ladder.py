@@ -25,7 +25,7 @@ async def slow_viewer(serves: Serving, path: str) -> Answer:
     reader, writer = await asyncio.open_connection(sock=end, limit=SMALL)
     answer = Answer(reader, writer, serves.wire.within)
     serves.wire._answers.append(answer)
-    writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
     return await answer.head()
 
 

@@ -40,6 +40,8 @@ def run_from_environment(role: str, settings: type[S], main: Callable[[S], int])
         return main(settings())
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
+        if not first["loc"]:  # of several settings together
+            return _complain(role, first["msg"].removeprefix("Value error, "), MISTAKEN)
         name = "_".join(str(part) for part in first["loc"]).upper().removeprefix("WARMWIRE_")
         return _complain(role, f"WARMWIRE_{name}: {first['msg']}", MISTAKEN)
 

@@ -6,11 +6,13 @@ import re
 import time
 
 from warmwire.broker.bus import connect
-from warmwire.broker.errors import BadInput, WarmwireError
+from warmwire.broker.errors import BadInput, Misconfigured, WarmwireError
 from warmwire.broker.names import Subjects
 from warmwire.broker.settings import BrokerSettings
 from warmwire.broker.streams import ensure
+from warmwire.edge import guard
 from warmwire.edge.settings import EdgeSettings
+from warmwire.edge.tokens import Tokens
 from warmwire.worker.app import cli_command
 from warmwire.worker.settings import WorkerSettings
 
@@ -30,6 +32,16 @@ def check_settings(cli: str) -> None:
         cli_command(cli)
     except BadInput as error:
         raise UsageError(f"--{error.field}: {error.problem}") from error
+
+
+def check_exposure(address: Address, *, insecure: bool) -> None:
+    """The edges would not listen where everybody could come in: said before anything starts."""
+    settings = load(EdgeSettings, {"insecure_no_auth": insecure or None})
+    try:
+        guard.check_exposure(settings, address.ip)
+        Tokens.of(settings)
+    except Misconfigured as error:
+        raise UsageError(str(error)) from error
 
 
 async def check_nats(url: str) -> None:

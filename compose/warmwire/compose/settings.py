@@ -40,6 +40,9 @@ class UpSettings(BaseSettings):
         description="What answers: emulator, claude, or a command line in the dialect of claude.",
         json_schema_extra={"metavar": "emulator|claude|COMMAND"},
     )
+    insecure_no_auth: bool = Field(
+        False, description="Let everybody in who can reach --host, though it is not of loopback."
+    )
     start_timeout: float = Field(60, gt=0, description="Seconds from start to ready; then `up` gives up.")
     stop_timeout: float = Field(
         45, gt=0, description="Seconds that each role gets to end in order; then it is killed."

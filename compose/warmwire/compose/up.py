@@ -20,7 +20,7 @@ from .data import locked
 from .errors import StartError
 from .nats_server import CHOOSE_A_PORT, NatsServer
 from .pool_key import public_half
-from .probe import check_nats, check_settings, missing, without_password
+from .probe import check_exposure, check_nats, check_settings, missing, without_password
 from .settings import UpSettings
 
 POLL = 0.03  # seconds between two looks at something that is about to be ready
@@ -35,6 +35,7 @@ async def up(settings: UpSettings, roles: Mapping[str, list[str]] = ROLES) -> in
     _log_to_stderr()
     check_settings(settings.cli)
     with locked(settings.data), held(settings.host, settings.port) as address:
+        check_exposure(address, insecure=settings.insecure_no_auth)
         if settings.nats is not None:
             await check_nats(settings.nats)
         return await Supervisor(settings, address, roles).run()
@@ -124,8 +125,14 @@ class Supervisor:
             "WARMWIRE_CLI": self._settings.cli,
             "WARMWIRE_DATA": str(self._settings.data),
             "WARMWIRE_HOST": self._address.ip,
+            "WARMWIRE_ALLOWED_HOSTS": self._hosts(),
+            "WARMWIRE_INSECURE_NO_AUTH": str(self._settings.insecure_no_auth),
             "WARMWIRE_PORT": str(self._address.port),
         }
+
+    def _hosts(self) -> str:
+        """The edges are told an address; the user's name for it is theirs, too."""
+        return f"{os.environ.get('WARMWIRE_ALLOWED_HOSTS', '')},{self._settings.host}"
 
     async def _wait_until_ready(self) -> None:
         lacking: str | None = "nothing has started"

@@ -29,11 +29,12 @@ from fastapi import FastAPI
 
 from warmwire.broker import role
 
-from . import assets, routes, sessions, websocket
+from . import assets, openapi, routes, sessions, tickets, websocket
 from .chat import ESCAPED, ROOM
 from .connection import Bounds, Protocol, ServerConfig
 from .edge import Edge
 from .errors import AddressError
+from .guard import Guard, check_exposure
 from .limits import FILES_BESIDE, connections_possible
 from .settings import EdgeSettings
 from .tracing import Traced
@@ -67,9 +68,13 @@ def build(edge: Edge) -> FastAPI:
     app.include_router(routes.router(edge))
     app.include_router(sessions.router(edge))
     app.include_router(websocket.router(edge))
+    app.include_router(tickets.router(edge))
     app.include_router(assets.router())
     routes.answer_problems(app)
     app.add_middleware(Traced)
+    app.add_middleware(Guard, settings=edge.settings)
+    plain = app.openapi
+    app.openapi = lambda: openapi.secured(plain(), optional=edge.access.open)  # type: ignore[method-assign]
     return app
 
 
@@ -190,6 +195,7 @@ def main(settings: EdgeSettings) -> int:
 
     def work() -> int:
         with bind(settings.host, settings.port) as listening:
+            check_exposure(settings, listening.getsockname()[0])
             return uvloop.run(serve(settings, listening))
 
     return role.run("edge", work)

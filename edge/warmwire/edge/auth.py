@@ -113,7 +113,7 @@ class Access:
             record = SessionRecord(user=caller.subject, sent=Scope.WRITE in need.scopes)
             await self._store.put_session(key, record, sequence)
         if verdict is Verdict.FOREIGN:
-            raise Problem(Kind.FOREIGN_SESSION, f"session {key.session} is not yours", "session_id")
+            raise _foreign(key)
         if verdict is Verdict.UNKNOWN:
             raise Problem(Kind.UNKNOWN_SESSION, f"nobody has used session {key.session}")
         if record is not None and record.sent:
@@ -138,10 +138,11 @@ class Access:
     async def issue(self, caller: Caller, session: str) -> tuple[str, float]:
         """A ticket to that session, and when it expires (Unix seconds). Raises Problem, Unavailable."""
         key = SessionKey(caller.tenant, session)
-        if not caller.covers(session):
-            raise Problem(Kind.FOREIGN_SESSION, f"the token is not for session {key.session}", "session_id")
         ticket = f"wwt_{secrets.token_urlsafe(32)}"
         expires = min(time() + self._ticket_ttl, caller.expires or float("inf"))
+        if self.open:
+            return ticket, expires  # a client need not know that nobody asks for it
+        await self._may_look(caller, key)
         record = TicketRecord(
             tenant=caller.tenant,
             subject=caller.subject,
@@ -151,9 +152,16 @@ class Access:
             expires=expires,
             caller_expires=caller.expires,
         )
-        if not self.open:
-            await self._store.put_ticket(_digest(ticket), record, 0, _seconds_to(expires))
+        await self._store.put_ticket(_digest(ticket), record, 0, _seconds_to(expires))
         return ticket, expires
+
+    async def _may_look(self, caller: Caller, key: SessionKey) -> None:
+        """All is judged again when the ticket is used; nothing begins here."""
+        if caller.lacks([Scope.READ]) and caller.lacks([Scope.WRITE]):
+            raise Problem(Kind.MISSING_SCOPE, f"the token's scope lacks {Scope.READ}", "scope")
+        record, _ = await self._store.session(key)
+        if judge(caller, key.session, record, Need.WATCH) is Verdict.FOREIGN:
+            raise _foreign(key)
 
     async def redeem(self, caller: Caller, opens: str, *, resumes: bool) -> None:
         """Use the caller's ticket, if it is by one: for the stream of that name, which it may resume.
@@ -224,6 +232,10 @@ def _digest(ticket: str) -> str:
 
 def _seconds_to(expires: float) -> int:
     return max(1, ceil(expires - time()))
+
+
+def _foreign(key: SessionKey) -> Problem:
+    return Problem(Kind.FOREIGN_SESSION, f"session {key.session} is not yours", "session_id")
 
 
 def _bad_ticket(why: str) -> Problem:
