@@ -95,25 +95,24 @@ class Sender:
             while self._waiting:
                 if not self._may_send():
                     self.hold()
-                await self._allowed.wait()
-                if self._waiting:
-                    await self._publish(self._waiting[0])
-
-    async def _publish(self, event: tuple[str, bytes]) -> None:
-        try:
-            await self._bus.publish(*event)
-        except BadInput as error:  # this one cannot be sent, the next can
-            self._drop(1, str(error))
-        except Unavailable as error:
-            self._drop(len(self._waiting), str(error))
-            self._waiting.clear()
-            self._bytes = 0
-            return
-        else:
-            self._dropping = False
-        if self._waiting and self._waiting[0] is event:  # else it was to be forgotten meanwhile
-            self._waiting.popleft()  # only now: who is cancelled in the middle leaves the rest for ``stop``
-            self._bytes -= len(event[1])
+                if not self._allowed.is_set():  # asked first: each `await` of something done costs, too
+                    await self._allowed.wait()
+                    if not self._waiting:  # it was to be forgotten meanwhile
+                        return
+                event = self._waiting[0]
+                try:
+                    await self._bus.publish(*event)
+                    self._dropping = False
+                except BadInput as error:  # this one cannot be sent, the next can
+                    self._drop(1, str(error))
+                except Unavailable as error:
+                    self._drop(len(self._waiting), str(error))
+                    self._waiting.clear()
+                    self._bytes = 0
+                    return
+                if self._waiting and self._waiting[0] is event:  # else it was to be forgotten meanwhile
+                    self._waiting.popleft()  # only now: who is cancelled in between leaves it to `stop`
+                    self._bytes -= len(event[1])
 
     def _drop(self, events: int, why: str) -> None:
         if not self._dropping:  # one line for each spell of it
