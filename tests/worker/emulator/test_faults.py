@@ -14,6 +14,7 @@ from warmwire.worker.emulation import settings
 
 from tests.worker.emulator.cli import (
     DEADLINE,
+    Json,
     Start,
     entries,
     every,
@@ -125,6 +126,45 @@ def test_a_tool_result_is_no_user_message(cli: Start) -> None:
     session = only("result", first.turn("first"))["session_id"]
     first.control("interrupt")
     assert "first" == cli(f"--resume={session}").answer("recall")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "outcome"),
+    [
+        ({"behavior": "allow", "updatedInput": {}}, ("emulated", False)),
+        ({"behavior": "deny", "message": "Not now."}, ("Not now.", True)),
+    ],
+)
+def test_it_asks_for_leave_and_waits(cli: Start, verdict: Json, outcome: tuple[str, bool]) -> None:
+    running = cli(FAULT="ask")
+    running.ask("Hello")
+    question = running.until("control_request")[-1]
+    assert ("can_use_tool", "Bash") == (question["request"]["subtype"], question["request"]["tool_name"])
+    running.send(said_to("nobody", verdict), said_to(question["request_id"], verdict))
+    heard = running.until("completed")
+    result = only("user", heard)["message"]["content"][0]
+    assert outcome == (result["content"], result["is_error"])
+
+
+def test_an_interrupt_takes_its_question_back(cli: Start) -> None:
+    running = cli(FAULT="ask")
+    running.ask("Hello")
+    question = running.until("control_request")[-1]
+    running.send({"type": "control_request", "request_id": "i", "request": {"subtype": "interrupt"}})
+    heard = running.until("cancelled")
+    assert question["request_id"] == only("control_cancel_request", heard)["request_id"]
+
+
+def said_to(question: str, verdict: Json) -> Json:
+    response = {"subtype": "success", "request_id": question, "response": verdict}
+    return {"type": "control_response", "response": response}
+
+
+def test_it_says_what_it_has_cost(cli: Start) -> None:
+    running = cli(DELTAS=100)
+    assert "$0.0000" in running.control("get_session_cost")["response"]["text"]
+    running.turn("one two three")
+    assert "$0.0015" in running.control("get_session_cost")["response"]["text"]
 
 
 def test_a_fault_may_wait_for_a_word(cli: Start) -> None:

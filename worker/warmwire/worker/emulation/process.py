@@ -30,7 +30,8 @@ class Emulator:
         self.session, self.settings = session, settings
         self.queue: list[Message] = []
         self.seen: set[str] = set()  # uuids of messages, whatever became of them
-        self.busy = self.interrupting = self.closed = self.signalled = False
+        self.busy = self.interrupting = self.closed = self.signalled = self.answered = False
+        self.turn: Turn | None = None  # the one that runs
         self.unread = b""
         self.takes_tokens = not env.get("ANTHROPIC_API_KEY")  # it wins over a token
         session.token = env.get("ANTHROPIC_API_KEY") or env.get(TOKEN, "")
@@ -47,14 +48,14 @@ class Emulator:
         return int(self.session.failed and not self.signalled)
 
     def play(self, turn: Turn) -> None:
-        self.busy, self.interrupting = True, False
+        self.busy, self.interrupting, self.turn = True, False, turn
         for step in turn.steps():
             self.perform(step, turn.begun)
             if self.interrupting:
                 for last in turn.interrupted():
                     self.perform(last, turn.begun)
                 break
-        self.busy = False
+        self.busy, self.turn = False, None
 
     def perform(self, step: Step, begun: float) -> None:
         if isinstance(step, float):
@@ -68,9 +69,10 @@ class Emulator:
 
     def wait(self, deadline: float) -> None:
         """Listen until the deadline, and at least once: input is heard even when deltas are overdue."""
+        self.answered = False
         while True:
             self.listen(min(max(deadline - time.monotonic(), 0), HOUR))
-            if self.interrupting or time.monotonic() >= deadline:
+            if self.interrupting or self.answered or time.monotonic() >= deadline:
                 return
 
     def listen(self, timeout: float | None) -> None:
@@ -100,9 +102,18 @@ class Emulator:
             self.accept(value)
         elif isinstance(value, dict) and value.get("type") == "control_request":
             self.control(value)
+        elif isinstance(value, dict) and value.get("type") == "control_response":
+            self.take(value.get("response"))
         elif isinstance(value, dict) and value.get("type") == "update_environment_variables":
             self.update(value.get("variables"))
         # Everything else is ignored, as the real CLI does.
+
+    def take(self, response: object) -> None:
+        """The answer to a question, perhaps."""
+        if isinstance(response, dict) and self.turn is not None:
+            verdict = response.get("response")
+            name = str(response.get("request_id"))
+            self.answered = self.turn.answered(name, verdict if isinstance(verdict, dict) else {})
 
     def update(self, variables: object) -> None:
         if isinstance(variables, dict) and self.takes_tokens:
@@ -147,11 +158,17 @@ class Emulator:
                 return {"response": {"model": self.set_model(request.get("model"))}}
             case "set_permission_mode":
                 return self.set_permission_mode(str(request.get("mode")))
+            case "get_session_cost":
+                return {"response": {"text": f"Estimated cost:        ${self.cost() / 10**6:.4f}"}}
             case "apply_flag_settings" | "set_max_thinking_tokens" | "end_session":
                 self.apply(request.get("settings"))
                 return {}
         why = f"Unsupported control request subtype: {subtype}"
         return {"error": why, "error_code": "unsupported_request"}
+
+    def cost(self) -> int:
+        """Microdollars of the process, the running turn's included."""
+        return self.session.microdollars + (self.turn.spent() if self.turn is not None else 0)
 
     def introduction(self) -> Json:
         about = {"value": "default", "displayName": "Emulator", "description": "A stand-in; asks no model"}

@@ -25,7 +25,7 @@ API_ERRORS = {
     529: ("overloaded_error", "overloaded"),
 }
 UNAUTHORIZED = 401
-PLAIN_FAULTS = ("exit-at-start", "bad-line", "child", "tool")
+PLAIN_FAULTS = ("exit-at-start", "bad-line", "child", "tool", "ask")
 NUMBERED_FAULTS = ("crash", "hang", "deaf", "error", "retry", "long-line")
 MAX_COUNT = 10**8  # deltas, or bytes of a long line
 

@@ -94,6 +94,8 @@ class Turn:
         self.unsaved: list[Json] = []  # transcript entries
         self.unmirrored: list[Json] = []
         self.messages = 1
+        self.question: str | None = None  # the name of the one that waits for its answer
+        self.verdict: Json = {"behavior": "allow"}
         self.ttft: int | None = None  # milliseconds to the first message
 
     def steps(self) -> Iterator[Step]:
@@ -103,7 +105,7 @@ class Turn:
             return
         if self.fault == "retry":
             yield from self.cut_message()
-        if self.fault == "tool":
+        if self.fault in ("tool", "ask"):
             yield from self.use_tool()
         yield from self.begin_message()
         stop = self.settings.count if self.fault in MISBEHAVIOUR else len(self.pieces)
@@ -118,6 +120,8 @@ class Turn:
 
     def interrupted(self) -> Iterator[Step]:
         """What comes instead of the remaining steps."""
+        if self.question is not None:
+            yield line(type="control_cancel_request", request_id=self.question)
         if self.open and self.said:
             yield self.assistant(self.block(), None, aborted=True)
         yield self.user(INTERRUPTED)
@@ -199,12 +203,29 @@ class Turn:
             yield self.event({"type": "content_block_delta", "index": 1, "delta": delta})
         yield self.assistant({**call, "input": {"command": "echo emulated"}}, "tool_use")
         yield from self.end_message("tool_use", index=1)
-        result = {"tool_use_id": tool_id, "type": "tool_result", "content": "emulated", "is_error": False}
-        yield self.user([result])
+        if self.fault == "ask":
+            yield from self.ask(tool_id)
+        told = self.verdict.get("message")
+        outcome = {"content": told or "emulated", "is_error": self.verdict.get("behavior") != "allow"}
+        yield self.user([{"tool_use_id": tool_id, "type": "tool_result", **outcome}])
         yield from self.save()
         self.messages += 1
         self.due += self.settings.ttft
         yield self.requesting()
+
+    def ask(self, tool_id: str) -> Iterator[Step]:
+        """May the tool be used? Waits for the answer, for ever if need be."""
+        self.question = new_uuid()
+        wish = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {"command": "echo emulated"}}
+        yield line(type="control_request", request_id=self.question, request={**wish, "tool_use_id": tool_id})
+        yield FOREVER
+
+    def answered(self, name: str, verdict: Json) -> bool:
+        """Whether that was the question that waits."""
+        if name != self.question:
+            return False
+        self.question, self.verdict = None, verdict
+        return True
 
     def fail(self) -> Iterator[Step]:
         """The API refuses; the CLI says so in a message of its own making, and repeats what it must not."""
@@ -226,7 +247,7 @@ class Turn:
         yield self.mirror()
         session, elapsed = self.session, self.elapsed()
         session.failed = reason != "completed"
-        spent = 3 * self.read + 15 * self.sent
+        spent = self.spent()
         session.microdollars += spent
         total = usage(0, 0) if session.failed else usage(self.read, self.sent)
         result: Json = {"duration_api_ms": elapsed, "stop_reason": None, "session_id": session.id}
@@ -240,6 +261,10 @@ class Turn:
         yield line(**result, model_usage_since_last_result={self.model: model} if spent else {})
         session.results += 1
         yield session.lifecycle(self.message.uuid, "cancelled" if session.failed else "completed")
+
+    def spent(self) -> int:
+        """Microdollars so far, at made-up prices."""
+        return 3 * self.read + 15 * self.sent
 
     def entry(self, kind: str, message: Json, uuid: str | None = None) -> Json:
         """A new transcript entry; `save` and `mirror` pass it on."""
