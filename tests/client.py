@@ -12,7 +12,8 @@ from typing import Any
 from warmwire.broker import streams
 from warmwire.broker.bus import Bus, connect
 from warmwire.broker.envelope import Envelope
-from warmwire.broker.feed import Feeds, Follower
+from warmwire.broker.feed import Feeds
+from warmwire.broker.follower import Follower
 from warmwire.broker.messages import TurnOptions, UserMessage
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey, Subjects, new_turn_id
 from warmwire.broker.reader import Item

@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 from warmwire.broker.bus import connect
 from warmwire.broker.envelope import END, Cursor, Position
 from warmwire.broker.errors import Unavailable
-from warmwire.broker.feed import LINGERING, Feed, Feeds, Follower
+from warmwire.broker.feed import LINGERING, Feed, Feeds
+from warmwire.broker.follower import Follower
 from warmwire.broker.names import SessionKey
 from warmwire.broker.reader import Item, Lost, Shown
 from warmwire.broker.store import Store

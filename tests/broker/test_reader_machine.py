@@ -139,6 +139,10 @@ class Session(RuleBasedStateMachine):
                 self.viewer.given(action)
                 self.failed = False
 
+    def arrive(self, event: Envelope) -> None:
+        passes = self.reader.passes(event, self.now)
+        self.do([event] if passes else self.reader.event(event, self.now))
+
     @initialize()
     def start(self) -> None:
         self.do(self.reader.start(self.now))
@@ -244,7 +248,7 @@ class Session(RuleBasedStateMachine):
         ]
         event = line.popleft()
         for _ in range({"arrives": 1, "arrives twice": 2, "is lost": 0}[fate]):
-            self.do(self.reader.event(event, self.now))
+            self.arrive(event)
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data(), forgets=st.booleans(), zombie=st.booleans(), fails=st.booleans())
@@ -319,7 +323,7 @@ class Session(RuleBasedStateMachine):
         while any(self.network.values()) or self.asked or self.answers or self.looking:
             for line in self.network.values():
                 while line:
-                    self.do(self.reader.event(line.popleft(), self.now))
+                    self.arrive(line.popleft())
             while self.asked:
                 ask = self.asked.pop(0)
                 self.tell(ask.number, self.answer_to(ask))

@@ -18,7 +18,8 @@ from warmwire.broker.bus import Bus
 from warmwire.broker.envelope import Envelope
 from warmwire.broker.errors import QueueFull, StoreFull, Unavailable
 from warmwire.broker.events import TERMINAL
-from warmwire.broker.feed import Feeds, Follower, Listener
+from warmwire.broker.feed import Feeds, Listener
+from warmwire.broker.follower import Follower
 from warmwire.broker.messages import Finished, TurnOptions, UserMessage
 from warmwire.broker.names import SessionKey, Subjects, new_turn_id
 from warmwire.broker.reader import Item, Lost, Shown

@@ -14,7 +14,7 @@ import structlog
 
 from warmwire.broker import envelope as codec
 from warmwire.broker.bus import Arrived, Bus, Subscription
-from warmwire.broker.envelope import END, Cursor, Envelope, Position
+from warmwire.broker.envelope import Cursor, Envelope, Position
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable
 from warmwire.broker.events import Block, Snapshot
 from warmwire.broker.messages import Finished, OwnerView, Replay, TurnRecord, decode
@@ -47,9 +47,6 @@ LINGER = 15.0
 """Seconds that a feed outlives its last viewer, so that a reconnect finds its ring."""
 LINGERING = 1000
 """Feeds without a viewer that are kept; past it the one longest without is closed at once."""
-WAITING_LIMIT = 10_000
-"""Events that may arrive while a follower asks for what it missed; past it resuming fails."""
-
 Listener = Callable[[Item], None]
 
 
@@ -58,6 +55,21 @@ class Feed:
 
     A listener must not raise; one that does is logged and told nothing more.
     """
+
+    __slots__ = (
+        "_alien",
+        "_bus",
+        "_looking_up",
+        "_positioned",
+        "_reader",
+        "_ring",
+        "_store",
+        "_subjects",
+        "_subscription",
+        "_tasks",
+        "key",
+        "listeners",
+    )
 
     def __init__(self, bus: Bus, store: Store, subjects: Subjects, key: SessionKey) -> None:
         self.key = key
@@ -146,7 +158,11 @@ class Feed:
                 log.warning("alien message on an event subject", subject=message.subject, error=str(error))
             self._alien = True
             return
-        self._act(self._reader.event(envelope, monotonic()))
+        now = monotonic()
+        if self._reader.passes(envelope, now):
+            self._show(envelope)
+        else:
+            self._act(self._reader.event(envelope, now))
 
     def _act(self, actions: list[Action]) -> None:
         for action in actions:
@@ -362,128 +378,3 @@ class Feeds:
                     followed.feed.tick(now)
                 except Exception:  # a fault of ours in one session is none in all
                     log.exception("a feed failed", session=str(followed.feed.key))
-
-
-class Follower:
-    """One turn as one viewer follows it: from its beginning or a cursor, each event once, to its end.
-
-    ``sink`` is called with each item; after the terminal event ``ended`` is true and it is called no more.
-    """
-
-    def __init__(self, feed: Feed, store: Store, turn: str, sink: Listener) -> None:
-        self.turn = turn
-        self.ended = False
-        self._feed = feed
-        self._store = store
-        self._sink = sink
-        self._position = Position(0, 0)  # of this turn's last event that the sink has been given
-        self._waiting: list[Item] | None = None
-
-    def begin(self) -> None:
-        """Follow a turn that is about to be submitted."""
-        self._feed.expect(self.turn)
-        self._feed.listeners.append(self._live)
-
-    async def resume(self, cursor: Cursor) -> None:
-        """Follow from a cursor; returns once what was missed has been given to the sink.
-
-        The cases, in this order:
-
-        1. The turn has ended just at the cursor: nothing is given, ``ended`` is true.
-        2. It has ended: what came after the cursor, else ``Lost``, its whole text and its terminal event.
-        3. It was never begun: all is still to come.
-        4. It has an owner: what came after the cursor, else ``Lost`` and a snapshot.
-        5. It is between two owners: the next one begins it again, and says so.
-
-        A cursor in the future was given out by nobody: ``Lost``, and from then on what there is.
-
-        Raises:
-            Unavailable: it cannot be said what was missed; nothing was given, repeat it later.
-        """
-        self._position = cursor.position
-        self._waiting = []
-        self._feed.listeners.append(self._live)
-        try:
-            missed = await self._missed(cursor)
-            check_bound(self._waiting)
-        except BaseException:
-            self.stop()
-            raise
-        waiting, self._waiting = self._waiting, None
-        for item in missed:
-            if isinstance(item, Lost):
-                self._position = item.until
-            self._give(item)
-        for item in waiting:
-            self._give(item)
-
-    def stop(self) -> None:
-        """Follow no longer."""
-        if self._live in self._feed.listeners:
-            self._feed.listeners.remove(self._live)
-
-    async def _missed(self, cursor: Cursor) -> list[Item]:
-        record = await self._store.turn(self._feed.key, self.turn)
-        ending = ending_of(record)
-        if ending is not None:
-            return await self._missed_of_ended(cursor, ending)
-        self._feed.expect(self.turn)
-        if record is None:
-            return _unless_given_out(cursor, Position(0, 0))
-        try:
-            return await self._feed.since(cursor)
-        except NoResponder:
-            return _unless_given_out(cursor, Position(record.epoch, END))
-
-    async def _missed_of_ended(self, cursor: Cursor, ending: Ending) -> list[Item]:
-        if cursor.position == ending.terminal.position:
-            self.ended = True
-            self.stop()
-            return []
-        try:
-            missed = await self._feed.since(cursor)
-        except Unavailable:
-            missed = []  # the record has it too
-        if ending.terminal in missed and not isinstance(missed[0], Lost):
-            return missed
-        return [
-            Lost(cursor.position, ending.before),
-            Shown(self.turn, ending.before, ending.snapshot),
-            ending.terminal,
-        ]
-
-    def _live(self, item: Item) -> None:
-        if self._waiting is None:
-            self._give(item)
-        elif len(self._waiting) <= WAITING_LIMIT:
-            self._waiting.append(item)
-
-    def _give(self, item: Item) -> None:
-        if self.ended or not self._concerns(item):
-            return
-        if isinstance(item, Envelope):
-            self._position = max(self._position, item.position)
-            self.ended = item.terminal
-        self._sink(item)
-        if self.ended:
-            self.stop()
-
-    def _concerns(self, item: Item) -> bool:
-        if isinstance(item, Lost):
-            return item.until >= self._position
-        if item.turn != self.turn:
-            return False
-        if isinstance(item, Shown):
-            return item.at >= self._position
-        return item.terminal or item.position > self._position
-
-
-def check_bound(waiting: list[Item]) -> None:
-    """Raises Unavailable."""
-    if len(waiting) > WAITING_LIMIT:
-        raise Unavailable(f"more than {WAITING_LIMIT} events came while the past was asked for")
-
-
-def _unless_given_out(cursor: Cursor, latest: Position) -> list[Item]:
-    """Nothing was missed; but a cursor after the latest position that there can be is nobody's."""
-    return [Lost(cursor.position, Position(0, 0))] if cursor.position > latest else []

@@ -103,6 +103,25 @@ Action = Item | Ask | AskRecord
 class Reader:
     """Follows one session. Every method returns what to do, in order."""
 
+    __slots__ = (
+        "_asked_after",
+        "_closed",
+        "_entering",
+        "_held",
+        "_horizon",
+        "_moved_at",
+        "_open",
+        "_owes_snapshot",
+        "_question",
+        "_questions",
+        "_records",
+        "_seeking_since",
+        "_snapshot",
+        "_view",
+        "_wanted",
+        "position",
+    )
+
     def __init__(self, now: float) -> None:
         self.position: Position | None = None
         self._open: dict[str, None] = {}
@@ -132,8 +151,25 @@ class Reader:
         self._closed.pop(turn, None)
         _remember(self._open, turn)
 
+    def passes(self, envelope: Envelope, now: float) -> bool:
+        """Whether the event is to be shown as it is, with nothing else to do: so it is with nearly all."""
+        here = self.position
+        if (
+            here is None
+            or self._seeking_since is not None
+            or self._snapshot is not None
+            or envelope.seq != here.seq + 1
+            or envelope.epoch != here.epoch
+            or envelope.turn not in self._open
+            or envelope.terminal
+        ):
+            return False
+        self.position = envelope.position
+        self._moved_at = now
+        return True
+
     def event(self, envelope: Envelope, now: float) -> list[Action]:
-        """An event has arrived."""
+        """An event has arrived that does not simply pass."""
         if self._stale(envelope):
             repeated_end = envelope.terminal and envelope.turn in self._open
             return [AskRecord(envelope.turn)] if repeated_end else []

@@ -15,23 +15,28 @@ ENVELOPE_BYTES = 256
 class Ring:
     """Between any two events in the ring nothing was missed: what is not known to be whole is cleared."""
 
+    __slots__ = ("_bytes", "_end", "_events", "_start")
+
     def __init__(self) -> None:
         self._events: deque[Envelope] = deque()
         self._bytes = 0
         self._start: Position | None = None  # the events are all that came after it
+        self._end = Position(0, 0)
 
     def begin(self, start: Position) -> None:
         """What came before ``start`` is not whole any more."""
         self._events.clear()
         self._bytes = 0
-        self._start = start
+        self._start = self._end = start
 
     def add(self, envelope: Envelope) -> None:
         """The next event; one that is not newer is not kept (a turn's ending, late from its record)."""
+        position = envelope.position
         if self._start is None:
             self._start = Position(envelope.epoch, envelope.seq - 1)
-        if envelope.position <= self._end:
+        elif position <= self._end:
             return
+        self._end = position
         self._events.append(envelope)
         self._bytes += len(envelope.event) + ENVELOPE_BYTES
         while self._bytes > RING_BYTES:
@@ -47,7 +52,3 @@ class Ring:
             if self._events[number].position == position:
                 return list(self._events)[number + 1 :]
         return None
-
-    @property
-    def _end(self) -> Position:
-        return self._events[-1].position if self._events else self._start or Position(0, 0)

@@ -11,7 +11,8 @@ from opentelemetry.trace import SpanKind
 from warmwire.broker.bus import Bus
 from warmwire.broker.envelope import Cursor, Position
 from warmwire.broker.errors import BadInput, Conflict, NoResponder, Unavailable
-from warmwire.broker.feed import Feeds, Follower, Listener
+from warmwire.broker.feed import Feeds, Listener
+from warmwire.broker.follower import Follower
 from warmwire.broker.messages import (
     Finished,
     Interrupt,

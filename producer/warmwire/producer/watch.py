@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from warmwire.broker.envelope import END, Cursor, Envelope, Position
 from warmwire.broker.errors import NoResponder
-from warmwire.broker.feed import WAITING_LIMIT, Feed, Feeds, Listener, check_bound, ending_of
+from warmwire.broker.feed import Feed, Feeds, Listener, ending_of
+from warmwire.broker.follower import WAITING_LIMIT, check_bound
 from warmwire.broker.messages import Replay
 from warmwire.broker.names import SessionKey
 from warmwire.broker.reader import Ending, Item, Lost, Shown, View, whole

@@ -101,7 +101,8 @@ class Viewer:
         times = 2 if self.repeating else 1
         self.repeating = max(0, self.repeating - 1)
         for _ in range(times):
-            self.act(self.reader.event(codec.decode(data), self.world.now))
+            event, now = codec.decode(data), self.world.now
+            self.act([event] if self.reader.passes(event, now) else self.reader.event(event, now))
 
     def tick(self) -> None:
         """Time has passed."""
