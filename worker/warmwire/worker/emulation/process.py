@@ -148,18 +148,18 @@ class Emulator:
         if request.get("subtype") == "end_session":
             self.stop()
 
-    def reply(self, subtype: str, request: Json) -> Json:
+    def reply(self, subtype: str, request: Json) -> Json:  # noqa: PLR0911 - one for each request
         match subtype:
             case "initialize":
                 return {"response": self.introduction()}
+            case "get_session_cost":
+                return {"response": {"text": f"Estimated cost:        ${self.cost() / 10**6:.4f}"}}
             case "interrupt":
                 return {"response": self.interrupt(bool(request.get("cancel_queued")))}
             case "set_model":
                 return {"response": {"model": self.set_model(request.get("model"))}}
             case "set_permission_mode":
                 return self.set_permission_mode(str(request.get("mode")))
-            case "get_session_cost":
-                return {"response": {"text": f"Estimated cost:        ${self.cost() / 10**6:.4f}"}}
             case "apply_flag_settings" | "set_max_thinking_tokens" | "end_session":
                 self.apply(request.get("settings"))
                 return {}
