@@ -175,13 +175,10 @@ async def test_without_any_key_it_is_503_and_later_it_is_tried_again(start: Star
     assert (await sent(wire, key=rsa_key(), alg="RS256")).status == 202  # of one key no id is needed
 
 
-async def test_keys_that_cannot_be_refreshed_are_good_for_a_day(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_keys_that_cannot_be_refreshed_are_good_for_a_day(tmp_path: Path) -> None:
     path, now = tmp_path / "keys.json", [1000.0]
     path.write_text(json.dumps({"keys": [jwk(rsa_key(), "one")]}))
-    monkeypatch.setattr("warmwire.edge.jwks.monotonic", lambda: now[0])
-    keys = Jwks(path, 1.0)
+    keys = Jwks(path, 1.0, lambda: now[0])
     await keys.start()
     path.unlink()
     now[0] += 23 * 3600

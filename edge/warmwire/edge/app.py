@@ -135,6 +135,7 @@ def server_config(app: FastAPI, settings: EdgeSettings) -> ServerConfig:
         ws_per_message_deflate=False,  # tens of kilobytes per connection, and deltas do not shrink
         lifespan="off",
         log_config=None,
+        log_level="warning",  # below that it writes whole URLs, with tickets in them
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -94,7 +94,8 @@ def is_foreign(headers: Mapping[str, str], origins: frozenset[str]) -> bool:
         return False
     scheme, _, rest = origin.partition("://")
     default = _PORTS.get(scheme.lower(), 0)
-    return not rest or _split(rest, default) != _split(headers.get("host", ""), default)
+    asks = _split(rest, default)
+    return not asks[0] or asks != _split(headers.get("host", ""), default)
 
 
 def check_exposure(settings: EdgeSettings, ip: str) -> None:

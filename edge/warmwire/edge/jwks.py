@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from time import monotonic
@@ -49,9 +49,10 @@ class CannotFetch(Exception):
 
 
 class Jwks:
-    """Keys by their ids. ``source`` is a URL or a file; ``refresh`` is in seconds."""
+    """Keys by their ids. ``source`` is a URL or a file; ``refresh`` is in seconds, as is the ``clock``."""
 
-    def __init__(self, source: str | Path, refresh: float) -> None:
+    def __init__(self, source: str | Path, refresh: float, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self._source = source
         self._refresh = refresh
         self._keys: Mapping[str | None, Key] = {}
@@ -88,7 +89,7 @@ class Jwks:
 
     @property
     def _age(self) -> float:
-        return float("inf") if self._fetched is None else monotonic() - self._fetched
+        return float("inf") if self._fetched is None else self._clock() - self._fetched
 
     def _find(self, kid: str | None) -> Key | None:
         if kid is None and len(self._keys) == 1:
@@ -98,12 +99,12 @@ class Jwks:
     async def _fetch(self) -> None:
         """Once at a time, and not too often; whoever waited for another's fetch has its outcome."""
         async with self._fetching:
-            if monotonic() - self._tried < self._refresh:
+            if self._clock() - self._tried < self._refresh:
                 return
-            self._tried = monotonic()
+            self._tried = self._clock()
             try:
                 self._keys = keys_in(await asyncio.to_thread(_read, self._source))
-                self._fetched = monotonic()
+                self._fetched = self._clock()
             except CannotFetch as error:
                 log.warning("the key set cannot be had", error=str(error), keys_known=len(self._keys))
 
