@@ -10,6 +10,7 @@ from opentelemetry.trace import get_current_span
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from warmwire.broker.errors import Unavailable, WarmwireError
 from warmwire.broker.names import SessionKey
@@ -22,6 +23,7 @@ from .credentials import with_credential
 from .edge import Edge, cursor_of
 from .errors import Kind, Problem, problem_of
 
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 CLOSED_REQUEST = 499
 """What nginx logs for a client that left before its answer; nobody receives it."""
 
@@ -117,9 +119,8 @@ def answer_problems(app: FastAPI) -> None:
         refused = cast(HTTPException, error)
         if refused.status_code == Kind.METHOD_NOT_ALLOWED.status:
             problem = Problem(Kind.METHOD_NOT_ALLOWED, f"{request.method} {request.url.path}")
-        else:
-            problem = Problem(Kind.NOT_FOUND, request.url.path)
-        return answer(problem, dict(refused.headers or {}))
+            return answer(problem, {"allow": ", ".join(methods_of(app, request))})
+        return answer(Problem(Kind.NOT_FOUND, request.url.path), dict(refused.headers or {}))
 
     async def left(_request: Request, _error: Exception) -> Response:
         return Response(status_code=CLOSED_REQUEST)
@@ -131,6 +132,15 @@ def answer_problems(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(ClientDisconnect, left)
     app.add_exception_handler(Exception, bug)
+
+
+def methods_of(app: FastAPI, request: Request) -> list[str]:
+    """The methods of a path. Starlette names those of one route alone, and each of ours has one."""
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.routes)
+    ]
 
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
