@@ -210,6 +210,19 @@ async def test_unknown_routes_and_methods_are_problems_too(
 
 
 @pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        (CHAT, "GET, POST"),
+        ("/chat/stream", "GET, POST"),
+        ("/v1/sessions/s1", "DELETE, GET"),
+        ("/healthz", "GET"),
+    ],
+)
+async def test_a_refused_method_is_told_which_ones_there_are(wire: Wire, path: str, allowed: str) -> None:
+    assert allowed == (await wire.request("PUT", path)).headers["allow"]
+
+
+@pytest.mark.parametrize(
     ("query", "field"),
     [
         ("message=Hello", "session_id"),
