@@ -33,7 +33,7 @@ from warmwire.worker.errors import CliGone, CliMissing, CliStalled, CliStartFail
 from warmwire.worker.launch import Launch
 from warmwire.worker.lines import Lines
 from warmwire.worker.pipes import Incoming, Outgoing
-from warmwire.worker.tree import kill_trees, signal_all, signal_group
+from warmwire.worker.tree import descendants, kill_trees, seen, signal_all, signal_group
 
 STDERR_KEPT = 16 * 1024  # bytes: the last of what the CLI said on stderr
 STDIN_BUFFER = 16 * 1024 * 1024  # bytes written but not yet read by the CLI; more means that it is stuck
@@ -67,9 +67,10 @@ def _nothing(_pid: int) -> None:
 class CliProcess:
     """One running CLI. `start` makes it; its two callbacks hear all that happens to it."""
 
-    def __init__(self, child: subprocess.Popen[bytes], pipes: _Pipes) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], pipes: _Pipes, *, enclosed: bool = False) -> None:
         self.pid = child.pid
         self._child = child
+        self._enclosed = enclosed
         self._pipes = pipes
 
     @classmethod
@@ -84,7 +85,7 @@ class CliProcess:
             child = spawned(argv, launch.env, launch.cwd)
         except OSError as error:
             raise CliStartFailed(f"the CLI {launch.argv[0]!r} could not be started: {error}") from error
-        return cls(child, _Pipes(child, on_lines, on_exit, on_gone))
+        return cls(child, _Pipes(child, on_lines, on_exit, on_gone), enclosed=launch.enclosed)
 
     @property
     def running(self) -> bool:
@@ -114,7 +115,12 @@ class CliProcess:
 
     def interrupt(self) -> None:
         """As Ctrl-C in a terminal does: it and what it has started in its own group."""
-        if self.running:
+        if not self.running:
+            return
+        if self._enclosed:  # what encloses it would die of the signal, and take it along
+            within = filter(None, map(seen, descendants([self.pid])))
+            signal_all([each.pid for each in within if each.session == self.pid], signal.SIGINT)
+        else:
             signal_group(self.pid, signal.SIGINT)
 
     def kill(self) -> None:
