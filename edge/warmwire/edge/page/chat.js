@@ -5,6 +5,7 @@ import { Turn } from "./turn.js";
 import { isBreak, waiting } from "./sse.js";
 
 const PAUSE = 1000; // ms before a message is sent again that did not reach the server
+const HELD = 1000; // events; past that they are shown as somebody else's until more is known
 const SAVE_EVERY = 2000; // ms, while an answer grows
 
 export class Chat {
@@ -14,6 +15,7 @@ export class Chat {
   #on;
   #leaving = new AbortController();
   #sending = new Map(); // turn: its AbortController, until the server has accepted it
+  #held = []; // events, of which it is not yet known whether they answer what is being sent
   #saving = 0;
   #asking = null; // the request for what the server knows
   #askAgain = false;
@@ -92,6 +94,7 @@ export class Chat {
       if (!this.#leaving.signal.aborted) this.#notSent(turn, error, sending.signal.aborted);
     } finally {
       this.#sending.delete(turn);
+      if (this.#sending.size === 0) this.#release();
     }
   }
 
@@ -153,8 +156,20 @@ export class Chat {
 
   // -- what comes in
 
-  /** An event of the session; those of the CLI belong to the turn that spoke last. */
+  /** An event of the session. Those of a turn that nobody knows wait for what is being sent: it may be that. */
   take(event) {
+    const strange = event.turn !== undefined && !this.turns.some((turn) => turn.id === event.turn);
+    const waits = this.#sending.size > 0 && (strange || this.#held.length > 0) && this.#held.length < HELD;
+    this.#held.push(event);
+    if (!waits) this.#release();
+  }
+
+  #release() {
+    for (const event of this.#held.splice(0)) this.#apply(event);
+  }
+
+  /** Events of the CLI belong to the turn that spoke last. */
+  #apply(event) {
     const turn = this.#turnOf(event);
     if (turn === undefined) return;
     const before = turn.phase;

@@ -112,6 +112,7 @@ export class Hub {
     this.#channel.onmessage = ({ data }) => this.#heard(data);
     navigator.locks.request(lockOf(this.#tab), () => {
       navigator.locks.request(this.#name, () => this.#lead());
+      this.#want(); // of who leads already
       return new Promise(() => {}); // held until the tab is gone
     });
   }

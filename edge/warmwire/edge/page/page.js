@@ -100,7 +100,7 @@ function listed() {
   });
   find("#welcome").hidden = chat.turns.length > 0;
   const [first] = chat.turns;
-  if (first && !store.chats().some((each) => each.id === chat.id)) used(chat.id, first.question ?? "");
+  if (first?.question && !store.chats().some((each) => each.id === chat.id)) used(chat.id, first.question);
   answering();
 }
 
