@@ -13,9 +13,18 @@ from nats.js import JetStreamContext, api
 
 from warmwire.broker.bus import Arrived, connect
 from warmwire.broker.errors import BadInput, Conflict, Contended, QueueFull, StoreFull, Unavailable
-from warmwire.broker.messages import OwnerRecord, Started, UserMessage
+from warmwire.broker.messages import OwnerRecord, SessionRecord, Started, TicketRecord, UserMessage
 from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.store import INTERRUPT_KEPT, TOMBSTONE_KEPT, TURN_KEPT, Accepted, Owned, Store
+from warmwire.broker.store import (
+    DELETED_KEPT,
+    INTERRUPT_KEPT,
+    LOOKED_AT_KEPT,
+    TOMBSTONE_KEPT,
+    TURN_KEPT,
+    Accepted,
+    Owned,
+    Store,
+)
 from warmwire.broker.streams import QUEUED_PER_SESSION
 
 from .conftest import Broker
@@ -338,3 +347,43 @@ class TestAServerThatRefuses:
     async def test_to_read_is_unavailable(self, without_jetstream: str) -> None:
         with pytest.raises(Unavailable):
             await self.refusing(without_jetstream, 503, 10008, READS["owner"])
+
+
+class TestWhoseSessionItIs:
+    LOOKED, SENT = SessionRecord(user="alice"), SessionRecord(user="alice", sent=True)
+
+    async def test_is_written_once_and_changed_by_who_knows_the_record(self, broker: Broker) -> None:
+        store, key = broker.store, broker.key
+        assert (None, 0) == await store.session(key)
+        await store.put_session(key, self.LOOKED, 0)
+        with pytest.raises(Conflict):
+            await store.put_session(key, SessionRecord(user="bob"), 0)
+        record, sequence = await store.session(key)
+        await store.put_session(key, self.SENT, sequence)
+        assert (self.LOOKED, self.SENT) == (record, (await store.session(key))[0])
+
+    async def test_is_kept_as_long_as_is_told(self, broker: Broker) -> None:
+        about = broker.subjects.about(broker.key)
+        await broker.store.put_session(broker.key, self.LOOKED, 0)
+        assert str(LOOKED_AT_KEPT) == await kept_for(broker, about)
+        await broker.store.put_session(broker.key, self.SENT, (await broker.store.session(broker.key))[1])
+        assert await kept_for(broker, about) is None
+        await broker.store.purge(broker.key)
+        assert str(DELETED_KEPT) == await kept_for(broker, about)
+        assert (await broker.store.session(broker.key))[0] == self.LOOKED
+
+    async def test_a_session_that_is_nobodys_leaves_nothing(self, broker: Broker) -> None:
+        await broker.store.purge(broker.key)
+        assert (None, 0) == await broker.store.session(broker.key)
+
+    async def test_a_ticket_is_changed_once_and_forgotten_in_time(self, broker: Broker) -> None:
+        ticket = TicketRecord(tenant="t", subject="alice", scopes=(), session="s", expires=1.0)
+        await broker.store.put_ticket("digest", ticket, 0, 60)
+        found = await broker.store.ticket("digest")
+        assert found is not None
+        used = ticket.model_copy(update={"opened": "events"})
+        await broker.store.put_ticket("digest", used, found[1], 59)
+        with pytest.raises(Conflict):
+            await broker.store.put_ticket("digest", used, found[1], 59)
+        assert await kept_for(broker, broker.subjects.ticket("digest")) == "59"
+        assert await broker.store.ticket("other") is None

@@ -45,6 +45,19 @@ async def test_the_server_keeps_the_limits_that_are_wanted(broker: Broker) -> No
     assert (ACK_WAIT, ACK_PENDING, -1) == (workers.ack_wait, workers.max_ack_pending, workers.max_deliver)
 
 
+async def test_a_stream_of_a_version_that_knew_fewer_records_takes_the_new_ones_and_keeps_the_old(
+    bare: Broker,
+) -> None:
+    state = streams.wanted_streams(bare.subjects, 1, NOW_MS)[1]
+    await bare.bus.js.add_stream(replace(state, subjects=(state.subjects or [])[:1]))
+    epoch = await bare.store.claim(bare.key, OwnerRecord(worker="w", nonce="n"), 0)
+    await streams.ensure(bare.bus, bare.subjects, 1, NOW_MS + 1)
+    await bare.store.ask_interrupt(bare.key, "turn")
+    owned = await bare.store.owner(bare.key)
+    assert owned is not None
+    assert (NOW_MS, NOW_MS) == (epoch, owned.sequence)
+
+
 async def test_epochs_begin_at_the_time_the_stream_was_made(bare: Broker) -> None:
     """So a stream that is lost and made again gives no epoch that has been."""
     await streams.ensure(bare.bus, bare.subjects, 1, NOW_MS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
@@ -132,6 +134,9 @@ async def ensure(bus: Bus, subjects: Subjects, replicas: int, now_ms: int) -> No
 async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None:
     try:
         found = await _find_or_add(js, wanted)
+        if set(found.subjects or ()) < set(wanted.subjects or ()):
+            # It was made by a version that knew fewer kinds of records.
+            found = (await js.update_stream(replace(found, subjects=wanted.subjects))).config
     except APIError as error:
         raise _refusal(f"stream {wanted.name}", error, wanted.num_replicas) from error
     differing = [name for name in _CHECKED if _differs(getattr(found, name), getattr(wanted, name))]
@@ -140,13 +145,6 @@ async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None
             f"stream {wanted.name} exists with another {', '.join(differing)}: "
             "edit it with the nats tool, remove it, or set another --prefix"
         )
-    lacking = [subject for subject in wanted.subjects or [] if subject not in (found.subjects or [])]
-    if lacking:  # it was made by a version that knew fewer kinds of records
-        found.subjects = [*(found.subjects or []), *lacking]
-        try:
-            await js.update_stream(found)
-        except APIError as error:
-            raise _refusal(f"stream {wanted.name}", error, wanted.num_replicas) from error
 
 
 def _differs(found: object, wanted: object) -> bool:

@@ -52,7 +52,7 @@ EDGE = """Run one edge: HTTP in front of NATS, with server-sent events and the c
 `warmwire up` starts edges by itself; this command is for a machine of its own. SIGTERM drains.
 
 \b
-  warmwire edge --nats nats://nats.example:4222 --host 0.0.0.0 --port 8080
+  warmwire edge --nats nats://nats.example:4222 --host 0.0.0.0 --auth jwt --jwks-url https://id.example/keys
 """
 
 
