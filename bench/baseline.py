@@ -1,0 +1,60 @@
+"""The baseline: what one would write without a broker. One FastAPI process, a CLI process per session, and a
+`StreamingResponse` over its lines; nothing survives the process. Started by `streams.py`; prints its port.
+
+    python bench/baseline.py SOURCE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+app = FastAPI()
+sessions: dict[str, Process] = {}
+
+
+class Chat(BaseModel):
+    """A request."""
+
+    session_id: str
+    message: str
+
+
+async def answer(process: Process, message: str) -> AsyncIterator[str]:
+    """The events of one turn."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    line = {"type": "user", "message": {"role": "user", "content": message}, "uuid": "u"}
+    process.stdin.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+    async for raw in process.stdout:
+        said = json.loads(raw)
+        if said["type"] == "result":
+            return
+        if said["type"] == "stream_event":
+            yield f"data: {json.dumps(said['event'])}\n\n"
+
+
+@app.post("/v1/chat/stream")
+async def chat(asked: Chat) -> StreamingResponse:
+    """Start or find the session's process and stream what it says."""
+    process = sessions.get(asked.session_id)
+    if process is None:
+        process = await asyncio.create_subprocess_exec(sys.argv[1], stdin=PIPE, stdout=PIPE)
+        sessions[asked.session_id] = process
+    return StreamingResponse(answer(process, asked.message), media_type="text/event-stream")
+
+
+if __name__ == "__main__":
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
+        print(listening.getsockname()[1], flush=True)
+        config = uvicorn.Config(app, loop="uvloop", http="httptools", log_level="warning", access_log=False)
+        uvicorn.Server(config).run([listening])
