@@ -28,7 +28,7 @@ class Product:
         self.workers: list[Worker] = []
         self._given: dict[str, Any] = {"nats": nats, "prefix": prefix}
         self._folder = folder
-        self._edge = edge
+        self.edge = edge
 
     async def work(self, **settings: Any) -> Worker:
         """One more worker, with emulators unless told otherwise; the edge knows it when this returns."""
@@ -36,7 +36,7 @@ class Product:
         worker = Worker(WorkerSettings(**self._given, **given))
         await worker.start()
         self.workers.append(worker)
-        await eventually(lambda: self._edge.not_ready() is None, "the edge hears the worker")
+        await eventually(lambda: self.edge.not_ready() is None, "the edge hears the worker")
         return worker
 
     async def chat(self, message: str, session: str = "s1", **options: Any) -> Answer:
