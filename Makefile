@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos contract orphans soak bench-worker bench-ttft check format constraints clean
+.PHONY: help up test chaos contract orphans soak bench-worker bench-ttft bench-streams check format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +54,9 @@ bench-worker: $(VENV)/.installed-dev ## a worker's memory per session and CPU pe
 
 bench-ttft: $(VENV)/.installed-dev ## time to the first delta, cold, adopted, pinned, frozen, parked (docs/benchmarks.md)
 	$(BIN)/python bench/ttft.py
+
+bench-streams: $(VENV)/.installed-dev ## how late each delta is and what it costs, next to a floor and a baseline; needs cc
+	$(BIN)/python -m bench.streams
 
 check: $(VENV)/.installed-dev ## linters, types, import rules and generated documentation
 	$(BIN)/ruff check
