@@ -36,6 +36,7 @@ from warmwire.compose.nats_server import NatsServer
 from warmwire.producer import Producer
 from warmwire.worker import tree
 from warmwire.worker.app import Worker
+from warmwire.worker.processes import GUARDIANS
 from warmwire.worker.settings import WorkerSettings
 
 AT_ONCE = 20
@@ -125,7 +126,7 @@ class Soaked:
             rss_mb=round(int(status["VmRSS"].split()[0]) / 1024, 1),
             fds=len(list((here / "fd").iterdir())),
             threads=int(status["Threads"]),
-            processes=sum(1 for process in below if process and process.runs) - 1,  # but for the guardian
+            processes=sum(1 for process in below if process and process.runs) - GUARDIANS,
             zombies=sum(1 for process in below if process and not process.runs),
             **inside,
         )

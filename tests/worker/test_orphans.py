@@ -1,35 +1,52 @@
-"""Nothing is left behind: each way to die, and two seconds later the processes that should be gone.
+"""Nothing is left behind: each way to die of `orphans`, and some that need a look at more than the end.
 
-The emulator plays the CLI and starts a `sleep` in a session of its own, as the real CLI does with each tool;
-that the real one does so is in contract/test_processes.py. The worker is a process of its own here, as it
-must be to have orphans handed to it.
+The emulator plays the CLI; that the real one starts each tool in a session of its own, too, is in
+contract/test_processes.py.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
 from warmwire.worker import cgroup, tree
+from warmwire.worker.processes import GUARDIANS
 
 from tests.client import Client, eventually, on_own_streams
 from tests.conftest import SECONDS, require
 from tests.standin.messages_api import Behaviour, MessagesApi
+from tests.worker import orphans
+from tests.worker.orphans import (
+    SCENARIOS,
+    SPARE,
+    Act,
+    Scenario,
+    after,
+    can_group,
+    cmdline,
+    kill_cli,
+    kill_cli_and_worker,
+    kill_worker,
+    killed_at_start,
+    killed_with_spare,
+    running_worker,
+    runs,
+    scene,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc and death signals")
 
 # Two seconds by the promise, on a machine with time to spare. A test is no benchmark: it shows that they go.
 LEFT_AFTER = 15.0 * SECONDS
+
+
+async def left(processes: list[tree.Seen]) -> list[str]:
+    return (await orphans.left(processes, LEFT_AFTER))[0]
 
 
 @pytest.fixture
@@ -43,180 +60,38 @@ async def client(nats_server: str, prefix: str) -> AsyncIterator[Client]:
         yield client
 
 
-Act = Callable[["Scene"], list[tree.Seen]]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A worker in the middle of a turn of its only session, whose CLI has a child in a session of its own."""
-
-    worker: subprocess.Popen[bytes]
-    guardian: tree.Seen
-    cli: tree.Seen
-    child: tree.Seen
-
-    @property
-    def all(self) -> list[tree.Seen]:
-        worker = tree.Seen(self.worker.pid, "S", 0, 0, 0, started(self.worker.pid))
-        return [worker, self.guardian, self.cli, self.child]
-
-
-def started(pid: int) -> int:
-    found = tree.seen(pid)
-    return found.started if found else 0
-
-
-def runs(process: tree.Seen) -> bool:
-    now = tree.seen(process.pid)
-    return now is not None and now.runs and now.started == process.started
-
-
-@contextmanager
-def running_worker(nats: str, prefix: str, data: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "WARMWIRE_NATS": nats,
-        "WARMWIRE_PREFIX": prefix,
-        "WARMWIRE_DATA": str(data),
-        "WARMWIRE_SPARES": "0",
-        "WARMWIRE_DRAIN_TIMEOUT": "0.2",
-        "WARMWIRE_EMULATOR_FAULT": "child",
-        "WARMWIRE_EMULATOR_RATE": "20",
-        **settings,
-    }
-    argv = [sys.executable, "-P", "-m", "warmwire.worker"]
-    with subprocess.Popen(argv, env=environment, start_new_session=True) as worker:
-        try:
-            yield worker
-        finally:
-            worker.kill()
-
-
-async def scene(client: Client, worker: subprocess.Popen[bytes], data: Path) -> Scene:
-    """Wait until a turn runs and the child is there."""
-    await client.send("s1", "Hello")
-    await eventually(lambda: any(map(is_child, tree.descendants([worker.pid]))), "the turn runs")
-    found = [tree.seen(pid) for pid in tree.descendants([worker.pid])]
-    by_name = {cmdline(process.pid): process for process in found if process is not None}
-    (folder,) = (data / "workers").iterdir()
-    (child,) = [process for process in by_name.values() if is_child(process.pid)]
-    (cli,) = [process for name, process in by_name.items() if "--input-format=stream-json" in name]
-    (guardian,) = [process for name, process in by_name.items() if "guardian.py" in name]
-    assert {cli.pid, child.pid} <= tree.working_in(folder)
-    assert child.session != cli.session == cli.pid
-    return Scene(worker, guardian, cli, child)
-
-
-def is_child(pid: int) -> bool:
-    return cmdline(pid).startswith(("sleep 600", "tail -f"))
-
-
-def cmdline(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
-async def left(processes: list[tree.Seen]) -> list[str]:
-    """The names of those that still run when the time is over; at once if none does."""
-    until = monotonic() + LEFT_AFTER
-    while any(map(runs, processes)) and monotonic() < until:  # noqa: ASYNC110 - the kernel has no event for us
-        await asyncio.sleep(0.01)
-    return [cmdline(process.pid) for process in processes if runs(process)]
-
-
-# --- the scenarios -----------------------------------------------------------------------------------------
-
-
-def kill_worker(scene: Scene) -> list[tree.Seen]:
-    everybody = scene.all
-    scene.worker.kill()
-    return everybody
-
-
-def kill_group_of_worker(scene: Scene) -> list[tree.Seen]:
-    everybody = scene.all
-    os.killpg(scene.worker.pid, signal.SIGKILL)
-    return everybody
-
-
-def kill_cli(scene: Scene) -> list[tree.Seen]:
-    os.kill(scene.cli.pid, signal.SIGKILL)
-    return [scene.cli, scene.child]
-
-
-def kill_group_of_cli(scene: Scene) -> list[tree.Seen]:
-    os.killpg(scene.cli.pid, signal.SIGKILL)
-    return [scene.cli, scene.child]
-
-
-def kill_cli_and_worker(scene: Scene) -> list[tree.Seen]:
-    everybody = scene.all
-    os.kill(scene.cli.pid, signal.SIGKILL)
-    scene.worker.kill()
-    return everybody
-
-
-def terminate_worker(scene: Scene) -> list[tree.Seen]:
-    everybody = scene.all
-    scene.worker.terminate()
-    scene.worker.wait(30 * SECONDS)  # it leaves in order; the two seconds begin when it has left
-    return everybody
-
-
-def terminate_worker_twice(scene: Scene) -> list[tree.Seen]:
-    everybody = scene.all
-    scene.worker.terminate()
-    scene.worker.send_signal(signal.SIGINT)
-    return everybody
-
-
-def break_worker(scene: Scene) -> list[tree.Seen]:
-    everybody = scene.all
-    scene.worker.send_signal(signal.SIGSEGV)
-    return everybody
-
-
-def kill_stopped_worker(scene: Scene) -> list[tree.Seen]:
-    everybody = scene.all
-    scene.worker.send_signal(signal.SIGSTOP)
-    scene.worker.kill()
-    return everybody
-
-
-SCENARIOS: list[Act] = [
-    kill_worker,
-    kill_group_of_worker,
-    kill_cli,
-    kill_group_of_cli,
-    kill_cli_and_worker,
-    terminate_worker,
-    terminate_worker_twice,
-    break_worker,
-    kill_stopped_worker,
-]
-
-
 @pytest.fixture(params=["control group", "no control group"])
 def group(request: pytest.FixtureRequest) -> str:
     """Whether the worker may have one; where the hierarchy is read-only only the second can be tried."""
     wanted = request.param == "control group"
     if wanted:
-        require(
-            any(os.access(home, os.W_OK) for home in cgroup._homes()), "control groups that may be written"
-        )
+        require(can_group(), "control groups that may be written")
     return "true" if wanted else "false"
 
 
-@pytest.mark.parametrize("act", SCENARIOS, ids=lambda act: act.__name__)
-async def test_nothing_is_left_after_two_seconds(
-    act: Act, client: Client, nats_server: str, tmp_path: Path, group: str
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+async def test_nothing_is_left(
+    scenario: Scenario, client: Client, nats_server: str, tmp_path: Path, group: str
 ) -> None:
-    prefix = client.subjects.prefix
+    settings = {"WARMWIRE_CONTROL_GROUP": group, **scenario.settings}
+    with running_worker(nats_server, client.subjects.prefix, tmp_path, **settings) as worker:
+        assert [] == await left(await after(scenario, client, worker, tmp_path))
+
+
+@pytest.mark.usefixtures("client")
+async def test_nothing_is_left_of_a_worker_that_is_killed_as_it_starts(
+    nats_server: str, prefix: str, tmp_path: Path, group: str
+) -> None:
     with running_worker(nats_server, prefix, tmp_path, WARMWIRE_CONTROL_GROUP=group) as worker:
-        doomed = act(await scene(client, worker, tmp_path))
-        assert [] == await left(doomed)
+        assert [] == await left(await killed_at_start(worker))
+
+
+@pytest.mark.usefixtures("client")
+async def test_nothing_is_left_of_a_spare_that_is_being_started(
+    nats_server: str, prefix: str, tmp_path: Path, group: str
+) -> None:
+    with running_worker(nats_server, prefix, tmp_path, WARMWIRE_CONTROL_GROUP=group, **SPARE) as worker:
+        assert [] == await left(await killed_with_spare(worker))
 
 
 WITH_BASH = """#!/bin/sh
@@ -249,18 +124,6 @@ async def test_nothing_is_left_of_the_real_cli_and_its_tool(
             assert [] == await left(act(await scene(client, worker, data)))
 
 
-async def test_a_cli_that_hangs_takes_its_child_along(
-    client: Client, nats_server: str, tmp_path: Path, group: str
-) -> None:
-    """The child is let go by the CLI: only as the worker's own child is it found."""
-    settings = {"WARMWIRE_CONTROL_GROUP": group, "WARMWIRE_STALL_TIMEOUT": "0.5"}
-    with running_worker(nats_server, client.subjects.prefix, tmp_path, **settings) as worker:
-        there = await scene(client, worker, tmp_path)
-        os.kill(there.cli.pid, signal.SIGSTOP)
-        await eventually(lambda: not runs(there.cli), "the silent CLI is ended")
-        assert [] == await left([there.cli, there.child])
-
-
 async def test_between_turns_a_child_may_stay_until_its_cli_goes(
     client: Client, nats_server: str, tmp_path: Path
 ) -> None:
@@ -279,39 +142,37 @@ async def test_between_turns_a_child_may_stay_until_its_cli_goes(
         assert [] == await left([there.cli, there.child])
 
 
-async def test_a_guardian_that_is_killed_is_replaced(
+async def test_guardians_that_are_killed_are_replaced(
     client: Client, nats_server: str, tmp_path: Path, group: str
 ) -> None:
     with running_worker(
         nats_server, client.subjects.prefix, tmp_path, WARMWIRE_CONTROL_GROUP=group
     ) as worker:
         there = await scene(client, worker, tmp_path)
-        os.kill(there.guardian.pid, signal.SIGKILL)
+        before = {guardian.pid for guardian in there.guardians}
+        assert GUARDIANS == len(before)
+        tree.signal_all(before, signal.SIGKILL)
 
-        def new() -> list[int]:
-            guards = [pid for pid in tree.children(worker.pid) if "guardian.py" in cmdline(pid)]
-            return [pid for pid in guards if pid != there.guardian.pid]
+        def new() -> set[int]:
+            return {pid for pid in tree.children(worker.pid) if "guardian.py" in cmdline(pid)} - before
 
-        await eventually(new, "there is a new guardian", deadline=5 * SECONDS)
-        (pid,) = new()
-        guardian = tree.seen(pid)
-        assert guardian is not None
+        await eventually(lambda: len(new()) == GUARDIANS, "there are new guardians", deadline=5 * SECONDS)
+        guardians = [process for process in map(tree.seen, new()) if process is not None]
         worker.kill()
-        assert [] == await left([there.cli, there.child, guardian])
+        assert [] == await left([*there.of_cli, *guardians])
 
 
-async def test_what_a_worker_and_its_guardian_leave_the_next_worker_ends(
+async def test_what_a_worker_and_its_guardians_leave_the_next_worker_ends(
     client: Client, nats_server: str, tmp_path: Path, group: str
 ) -> None:
     prefix = client.subjects.prefix
     with running_worker(nats_server, prefix, tmp_path, WARMWIRE_CONTROL_GROUP=group) as worker:
         there = await scene(client, worker, tmp_path)
-        os.kill(there.guardian.pid, signal.SIGKILL)
-        worker.kill()
-        assert [] == await left([there.guardian, there.cli])
+        orphans.kill_guardians_and_worker(there)
+        assert [] == await left([*there.guardians, there.cli])
         assert runs(there.child)  # nobody is there who could
     with running_worker(nats_server, prefix, tmp_path, WARMWIRE_CONTROL_GROUP=group):
-        await eventually(lambda: not runs(there.child), "the next worker has ended it")
+        await eventually(lambda: not any(map(runs, there.of_cli)), "the next worker has ended it")
 
 
 async def test_an_empty_environment_and_another_folder_do_not_hide_from_a_control_group(
@@ -327,11 +188,12 @@ async def test_an_empty_environment_and_another_folder_do_not_hide_from_a_contro
     cli.chmod(0o755)
     settings = {"WARMWIRE_CONTROL_GROUP": group, "WARMWIRE_CLI": str(cli)}
     with running_worker(nats_server, client.subjects.prefix, tmp_path / "data", **settings) as worker:
-        await scene(client, worker, tmp_path / "data")
+        there = await scene(client, worker, tmp_path / "data")
         below = [process for process in map(tree.seen, tree.descendants([worker.pid])) if process]
         (secret,) = [process for process in below if cmdline(process.pid).startswith("sleep 500")]
         worker.kill()
-        gone = [] == await left([secret])
+        await left(there.guardians)  # they go when they have found all that they find
+        gone = not runs(secret)
     if not gone:
         os.kill(secret.pid, signal.SIGKILL)
     assert gone == (group == "true")  # without one it is what we do not find

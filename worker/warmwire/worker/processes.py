@@ -3,10 +3,10 @@
 What ends whom, when … dies by a kill -9:
 
 * the CLI: its children become ours, as we are their subreaper; those that belong to no living CLI are ended;
-* the worker: its CLIs by the kernel (see `process`), all else by the guardian: at one blow where the worker
+* the worker: its CLIs by the kernel (see `process`), all else by the guardians: at one blow where the worker
   has a control group of its own, else by what has its home or working directory in the worker's folder;
-* the guardian: a new one is started;
-* both at once: the next worker on the same data folder clears up, by registry and folder.
+* a guardian: a new one is started. There are two, so that one may go with the worker;
+* all three at once: the next worker on the same data folder clears up, by registry and folder.
 
 Not covered: a process that was started with another HOME, has left its folder and survives both its CLI and
 its worker, where control groups cannot be written; what a tool has had others start (at, systemd-run, a
@@ -40,6 +40,8 @@ LOOK_EVERY = 5.0
 LOOK_AGAIN = 0.02
 """Seconds until what we have killed has ended."""
 GUARDIAN = Path(__file__).with_name("guardian.py")
+GUARDIANS = 2
+"""Each takes 3 MB; the second is there for when the first is killed together with the worker."""
 GUARDIAN_AGAIN = 1.0
 """Seconds between two starts of a guardian."""
 
@@ -64,9 +66,7 @@ class Processes:
         self._starting: list[Path] = []
         self._something_ended = asyncio.Event()
         self._group: cgroup.Group | None = None
-        self._guardian: subprocess.Popen[bytes] | None = None
-        self._guardian_ended = asyncio.Event()
-        self._guardian_ended.set()
+        self._guardians: list[_Guardian] = []
         self._tasks = Tasks()
         self._alone = alone
         self._wants_group = group
@@ -79,8 +79,10 @@ class Processes:
             self._alone = tree.become_subreaper()
         if self._group is not None:
             (self._folder / GROUP).write_text(str(self._group.path))
-        self._start_guardian()
-        self._tasks.begin(self._keep_guardian(), "keep a guardian")
+        group = self._group.path if self._group else None
+        self._guardians = [_Guardian(self._folder, group) for _ in range(GUARDIANS)]
+        for guardian in self._guardians:
+            self._tasks.begin(guardian.keep(), "keep a guardian")
         if self._alone:
             self._tasks.begin(self._clear_up(), "clear up after CLIs")
         log.info("processes", group=str(self._group.path) if self._group else None, subreaper=self._alone)
@@ -105,8 +107,7 @@ class Processes:
         self._end_orphans()
         if self._group is not None:
             self._group.leave()
-        self._let_guardian_go()
-        await self._guardian_ended.wait()
+        await asyncio.gather(*(guardian.dismiss() for guardian in self._guardians))
 
     # -- limits
 
@@ -156,7 +157,7 @@ class Processes:
         if not self._alone:
             return []
         ours = os.getsid(0)
-        known = {*self.running, self._guardian.pid if self._guardian else 0}
+        known = {*self.running, *(guardian.pid for guardian in self._guardians)}
         found = map(tree.seen, tree.children(os.getpid()) - known)
         return [process for process in found if process is not None and process.session != ours]
 
@@ -164,9 +165,40 @@ class Processes:
         """A CLI may have let it go on purpose, to have it in the background."""
         return any(tree.works_in(process, folder) for folder in {*self.running.values(), *self._starting})
 
-    # -- the guardian
 
-    def _start_guardian(self) -> None:
+class _Guardian:
+    """One of the two; a new one is started when it ends before its time."""
+
+    def __init__(self, folder: Path, group: Path | None) -> None:
+        self._told = f"{folder}\n{group or ''}\n".encode()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = asyncio.Event()
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        """0: there is none at the moment."""
+        return self._process.pid if self._process else 0
+
+    async def keep(self) -> None:
+        """See to it that there is one."""
+        while True:
+            await self._ended.wait()
+            if self._process is not None:
+                log.warning("a guardian has ended", code=self._process.returncode)
+                self._let_go()
+            await asyncio.sleep(GUARDIAN_AGAIN)
+            try:
+                self._start()
+            except OSError as error:  # too many processes: it may pass
+                log.warning("no guardian", error=str(error))
+
+    async def dismiss(self) -> None:
+        """There is nothing left to guard."""
+        self._let_go()
+        await self._ended.wait()
+
+    def _start(self) -> None:
         """It gets no environment and no argument that names the folder: it must not be taken for a CLI."""
         guardian = subprocess.Popen(
             [sys.executable, "-I", "-S", "-E", str(GUARDIAN)],
@@ -177,27 +209,14 @@ class Processes:
             cwd="/",
             start_new_session=True,
         )
-        group = str(self._group.path) if self._group else ""
         assert guardian.stdin is not None  # noqa: S101 - asked for above
-        guardian.stdin.write(f"{self._folder}\n{group}\n".encode())
-        self._guardian = guardian
-        self._guardian_ended.clear()
-        watch(guardian, self._guardian_ended.set)
+        guardian.stdin.write(self._told)
+        self._process = guardian
+        self._ended.clear()
+        watch(guardian, self._ended.set)
 
-    async def _keep_guardian(self) -> None:
-        while True:
-            await self._guardian_ended.wait()
-            if self._guardian is not None:
-                log.warning("the guardian has ended", code=self._guardian.returncode)
-                self._let_guardian_go()
-            await asyncio.sleep(GUARDIAN_AGAIN)
-            try:
-                self._start_guardian()
-            except OSError as error:  # too many processes: it may pass
-                log.warning("no guardian", error=str(error))
-
-    def _let_guardian_go(self) -> None:
-        guardian, self._guardian = self._guardian, None
+    def _let_go(self) -> None:
+        guardian, self._process = self._process, None
         if guardian is not None and guardian.stdin is not None:
             guardian.stdin.close()  # what it waits for
 
