@@ -51,7 +51,7 @@ def test_every_stream_is_listed(stream: str) -> None:
 
 def test_no_subject_is_built_that_this_test_does_not_know() -> None:
     built = {name for name, member in vars(Subjects).items() if inspect.isfunction(member) and name[0] != "_"}
-    known = {"requests", "owner", "turn", "interrupt", "about", "transcript", "events", "control", "forwards"}
+    known = {"requests", "owner", "turn", "interrupt", "about", "bound", "transcript", "events", "control", "forwards"}
     known |= {"ticket", "turns", "interrupts"}  # with a wildcard: what the rows of single ones say
     assert known | {"watchers", "heartbeat", "worker_control", "session_of"} == built
 
