@@ -27,7 +27,7 @@ def test_every_error_code_is_listed_with_whether_a_retry_helps(code: ErrorCode) 
 def subjects() -> list[str]:
     made = Subjects("ww")
     key = SessionKey("tenant", "session")
-    session = [made.requests, made.owner, made.about, made.transcript, made.events]
+    session = [made.requests, made.owner, made.about, made.bound, made.transcript, made.events]
     session += [made.control, made.forwards, made.watchers]
     of_ticket = [made.ticket("digest")]
     of_turn = [made.turn(key, "turn"), made.interrupt(key, "turn")]
@@ -51,8 +51,8 @@ def test_every_stream_is_listed(stream: str) -> None:
 
 def test_no_subject_is_built_that_this_test_does_not_know() -> None:
     built = {name for name, member in vars(Subjects).items() if inspect.isfunction(member) and name[0] != "_"}
-    known = {"requests", "owner", "turn", "interrupt", "about", "bound", "transcript", "events", "control", "forwards"}
-    known |= {"ticket", "turns", "interrupts"}  # with a wildcard: what the rows of single ones say
+    known = {"requests", "owner", "turn", "interrupt", "about", "transcript", "events", "control", "forwards"}
+    known |= {"bound", "ticket", "turns", "interrupts"}  # with a wildcard: what the rows of single ones say
     assert known | {"watchers", "heartbeat", "worker_control", "session_of"} == built
 
 
