@@ -517,3 +517,12 @@ def test_who_wants_it_otherwise_says_so(tmp_path: Path, capfd: pytest.CaptureFix
     assert capfd.readouterr().out == ""
     check_exposure(EdgeSettings(insecure_no_auth=True), ANYWHERE)
     assert "authentication is off" in capfd.readouterr().out
+
+
+def test_each_test_that_the_table_names_is_there() -> None:
+    here = Path(__file__).parent
+    page = (here.parents[1] / "docs" / "security.md").read_text()
+    tests = "".join(each.read_text() for each in here.glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) >= 25
+    assert [name for name in named if f"def {name}(" not in tests] == []

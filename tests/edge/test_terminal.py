@@ -6,11 +6,13 @@ import asyncio
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from pathlib import Path
 
 import pytest
 
 from .conftest import Start
 from .fake_worker import FakeWorker
+from .tokens import token, with_secret
 from .wire import Wire
 from tests.client import eventually
 from tests.conftest import SECONDS
@@ -47,6 +49,21 @@ async def test_lines_are_messages_of_one_session(wire: Wire, worker: FakeWorker)
     process = await chat(wire)
     out, err = await process.communicate(b"one\n\ntwo\n")
     assert (b"Hi there\nHi there\n", b"", 0) == (out, err, process.returncode)
+
+
+async def test_the_token_for_an_edge_that_wants_one_is_in_the_environment(
+    start: Start, worker: FakeWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = (await start(**with_secret(tmp_path))).wire
+    worker.answer_all("Hi")
+    refused = await chat(wire, "--print", "Hello")
+    assert await refused.communicate() == (
+        b"",
+        b"warmwire: a bearer token is needed in the Authorization header\n",
+    )
+    monkeypatch.setenv("WARMWIRE_ACCESS_TOKEN", token())
+    process = await chat(wire, "--print", "Hello")
+    assert await process.communicate() == (b"Hi\n", b"")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`warmwire chat`: talk to the product in a terminal, over the same HTTP that browsers use."""
 
 import json
+import os
 import sys
 import time
 import uuid
@@ -20,7 +21,7 @@ from .errors import ComposeError, UsageError
 
 HELP = """Talk to it in this terminal; the answer appears as it is written.
 
-Ctrl-C stops an answer, Ctrl-D leaves.
+Ctrl-C stops an answer, Ctrl-D leaves. For an edge with authentication put a token into WARMWIRE_ACCESS_TOKEN.
 
 \b
   warmwire chat
@@ -34,6 +35,8 @@ TRIES = 5
 """Connections in a row that may break without an event."""
 PAUSE = 1.0
 """Seconds between two of them."""
+ACCESS_TOKEN = "WARMWIRE_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
+"""Where the token is for an edge that wants one; no flag, which everybody on the machine could read."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -143,6 +146,9 @@ class Conversation:
         return Request(f"{self.url}/v1/chat/stream?{query}", headers=headers)  # noqa: S310 - the user's own
 
     def _opened(self, request: Request) -> HTTPResponse:
+        token = os.environ.get(ACCESS_TOKEN)
+        if token:
+            request.add_unredirected_header("authorization", f"Bearer {token}")
         try:
             response: HTTPResponse = urlopen(request, timeout=SILENCE)  # noqa: S310 - the user's own
         except HTTPError as error:
