@@ -119,7 +119,7 @@ async def test_a_message_at_the_limit_is_accepted_and_one_byte_more_is_413(
 
 def head(line: str) -> bytes:
     """The head of a chat request with that line."""
-    return f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{line}\r\n\r\n".encode()
+    return f"POST {CHAT} HTTP/1.1\r\nhost: [::1]\r\ncontent-type: application/json\r\n{line}\r\n\r\n".encode()
 
 
 async def test_an_announced_length_beyond_the_limit_is_413_before_a_byte_of_it(start: Start) -> None:
