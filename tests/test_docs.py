@@ -31,13 +31,13 @@ def subjects() -> list[str]:
     session += [made.control, made.forwards, made.watchers]
     of_ticket = [made.ticket("digest")]
     of_turn = [made.turn(key, "turn"), made.interrupt(key, "turn")]
-    of_worker = [made.heartbeat("worker"), made.worker_control("worker")]
+    of_worker = [made.heartbeat("worker"), made.worker_control("worker"), made.edge_heartbeat("edge")]
     return [subject(key) for subject in session] + of_ticket + of_turn + of_worker
 
 
 @pytest.mark.parametrize("subject", subjects())
 def test_every_subject_is_listed(subject: str) -> None:
-    names = ("tenant", "session", "turn", "worker", "digest")
+    names = ("tenant", "session", "turn", "worker", "edge", "digest")
     placeholders = {name: f"<{name}>" for name in names}
     first, kind, *rest = subject.split(".")
     listed = ".".join([first, kind, *(placeholders.get(part, part) for part in rest)])
@@ -52,8 +52,9 @@ def test_every_stream_is_listed(stream: str) -> None:
 def test_no_subject_is_built_that_this_test_does_not_know() -> None:
     built = {name for name, member in vars(Subjects).items() if inspect.isfunction(member) and name[0] != "_"}
     known = {"requests", "owner", "turn", "interrupt", "about", "transcript", "events", "control", "forwards"}
-    known |= {"bound", "ticket", "turns", "interrupts"}  # with a wildcard: what the rows of single ones say
-    assert known | {"watchers", "heartbeat", "worker_control", "session_of"} == built
+    # with a wildcard: what the rows of single ones say
+    known |= {"bound", "ticket", "turns", "interrupts", "tenant_requests"}
+    assert known | {"watchers", "heartbeat", "edge_heartbeat", "worker_control", "session_of"} == built
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ class TestSubjects:
             lambda: subjects.interrupt(KEY, value),
             lambda: subjects.heartbeat(value),
             lambda: subjects.worker_control(value),
+            lambda: subjects.edge_heartbeat(value),
+            lambda: subjects.tenant_requests(value),
         ]
         for build in builds:
             with pytest.raises(BadInput):

@@ -79,6 +79,7 @@ class FakeWorker:
         self.answers: list[Permission] = []
         self.outcome = PermissionReply(outcome="taken")
         self.draining = False
+        self.free = 100
         self.forgetful = False
         self._stopping = False
         self.headers: list[dict[str, str]] = []
@@ -175,7 +176,7 @@ class FakeWorker:
 
     def _beat(self) -> Heartbeat:
         return Heartbeat(
-            worker=self.id, version="test", free=100, running=0, sessions=0, draining=self.draining
+            worker=self.id, version="test", free=self.free, running=0, sessions=0, draining=self.draining
         )
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from warmwire.edge.connection import EXCESS
+
 from .conftest import Start
 from .fake_worker import FakeWorker
 from .wire import Answer, Wire
@@ -58,16 +60,23 @@ async def dripping() -> AsyncIterator[list[asyncio.Task[None]]]:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_head_that_comes_byte_by_byte_is_408_and_cut(
+async def test_a_head_that_does_not_end_is_408(start: Start) -> None:
+    wire = (await start(**SOON | {"body_timeout": NEVER, "idle_timeout": NEVER})).wire
+    status, headers, problem = parsed(await rest(await wire.raw(POST)))
+    assert (408, "close") == (status, headers["connection"])
+    assert "urn:warmwire:problem:request_timeout" == problem["type"]
+    assert "the request's head did not come within 0.2 seconds" == problem["detail"]
+
+
+async def test_a_head_that_comes_byte_by_byte_is_cut(
     start: Start, dripping: list[asyncio.Task[None]]
 ) -> None:
     wire = (await start(**SOON | {"body_timeout": NEVER, "idle_timeout": NEVER})).wire
     slow = await wire.raw(b"")
     dripping.append(asyncio.create_task(drip(slow, POST * 50)))
-    status, headers, problem = parsed(await rest(slow))
-    assert (408, "close") == (status, headers["connection"])
-    assert "urn:warmwire:problem:request_timeout" == problem["type"]
-    assert "the request's head did not come within 0.2 seconds" == problem["detail"]
+    # What it sends after the answer may break the connection before it has read that.
+    whole = await rest(slow)
+    assert whole == b"reset" or parsed(whole)[0] == 408
 
 
 async def test_a_body_that_does_not_come_is_408_and_nothing_is_published(
@@ -100,7 +109,7 @@ async def test_a_body_that_goes_on_dripping_after_its_refusal_is_cut(
     slow = await wire.raw(POST + b"content-length: 100000000\r\n\r\n")
     dripping.append(asyncio.create_task(drip(slow, b" " * 1000)))
     assert 413 == (await slow.head()).status
-    await slow.problem()
+    assert 413 == (await slow.problem())["status"]
     assert (await rest(slow)) in (b"", b"reset")
 
 
@@ -181,13 +190,12 @@ async def test_too_many_connections_are_503_but_for_health_checks(start: Start) 
     assert 200 == (await wire.watch("s1")).status
 
 
-async def test_far_too_many_connections_are_told_so_before_they_ask(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("warmwire.edge.connection.EXCESS", 0)
-    wire = (await start(max_connections=2)).wire
-    await fill(wire, 2)
-    assert 503 == parsed(await rest(await wire.raw(b"")))[0]
+async def test_far_too_many_connections_are_told_so_before_they_ask(start: Start) -> None:
+    serves = await start(max_connections=1, header_timeout=NEVER)
+    for _ in range(1 + EXCESS):
+        await serves.wire.raw(b"")
+    await eventually(lambda: len(serves.server.server_state.connections) == 1 + EXCESS, "all are accepted")
+    assert 503 == parsed(await rest(await serves.wire.raw(b"")))[0]
 
 
 async def test_many_slow_connections_leave_room_for_a_fast_one(start: Start) -> None:

@@ -47,7 +47,7 @@ async def test_the_api_is_described(wire: Wire) -> None:
     chat = paths["/v1/chat/stream"]["post"]
     assert {"/v1/chat/stream", "/healthz", "/readyz"} <= paths.keys()
     assert chat["requestBody"]["content"]["application/json"]["schema"]["additionalProperties"] is False
-    refusals = {"400", "401", "403", "409", "413", "415", "422", "429", "503"}
+    refusals = {"400", "401", "403", "408", "409", "413", "415", "422", "429", "431", "503"}
     assert {"200"} | refusals == chat["responses"].keys()
     assert [{}, {"bearer": []}] == chat["security"]
 

@@ -68,4 +68,8 @@ class Liveness:
 
     def alive(self, now: float) -> tuple[Heartbeat, ...]:
         """The last heartbeat of each worker heard lately."""
-        return tuple(seen.beat for seen in self._seen.values() if now - seen.at < DEAD_AFTER)
+        return tuple(seen.beat for seen in self.seen(now))
+
+    def seen(self, now: float) -> tuple[Seen, ...]:
+        """The same, with the time of each."""
+        return tuple(seen for seen in self._seen.values() if now - seen.at < DEAD_AFTER)

@@ -82,6 +82,8 @@ class UserMessage(Message):
     sent_ms: int
     credential: str | None = Field(None, max_length=CREDENTIAL_LIMIT)
     """The user's token, sealed: see ``sealed``. No part of the digest, as each sealing is another text."""
+    viewed: bool | None = None
+    """An edge has sent it for a viewer, and it is to stop when nobody views it any more."""
 
     @property
     def question(self) -> Question:

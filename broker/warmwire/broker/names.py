@@ -86,6 +86,15 @@ class Subjects:
         """User messages of a session, in the work queue."""
         return f"{self.prefix}.req.{key}"
 
+    def tenant_requests(self, tenant: str) -> str:
+        """User messages of all the tenant's sessions."""
+        return f"{self.prefix}.req.{check_name('tenant', tenant)}.*"
+
+    @property
+    def all_requests(self) -> str:
+        """Every user message."""
+        return f"{self.prefix}.req.*.*"
+
     def owner(self, key: SessionKey) -> str:
         """Who owns the session; the record's stream sequence is the epoch."""
         return f"{self.prefix}.own.{key}"
@@ -151,6 +160,15 @@ class Subjects:
     def heartbeats(self) -> str:
         """Every worker's heartbeat, to subscribe to."""
         return f"{self.prefix}.hb.*"
+
+    def edge_heartbeat(self, edge: str) -> str:
+        """An edge's heartbeat."""
+        return f"{self.prefix}.edge.{check_name('edge', edge)}"
+
+    @property
+    def edge_heartbeats(self) -> str:
+        """Every edge's heartbeat, to subscribe to."""
+        return f"{self.prefix}.edge.*"
 
     def worker_control(self, worker: str) -> str:
         """Operators' requests to one worker."""

@@ -5,7 +5,7 @@ Error codes of JetStream: https://github.com/nats-io/nats-server/blob/main/serve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -164,6 +164,32 @@ class Store:
             with suppress(BadInput):
                 messages.append(Queued(found.seq or 0, decode(UserMessage, found.data or b"")))
         return tuple(messages)
+
+    async def queued_of(self, tenant: str) -> int:
+        """How many messages of all the tenant's sessions are not yet acked."""
+        subject = self._subjects.tenant_requests(tenant)
+        with translated():
+            try:
+                info = await self._bus.js.stream_info(self._subjects.request_stream, subject)
+            except NoStreamResponseError as error:
+                raise Unavailable("no leader for the stream at the moment") from error
+            except APIError as error:
+                raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
+        return sum((info.state.subjects or {}).values())
+
+    async def all_queued(self, most: int) -> AsyncIterator[tuple[SessionKey, Queued]]:
+        """Messages of all sessions that are not yet acked, the oldest first, up to ``most`` of them."""
+        start = 1
+        for _ in range(most):
+            found = await self._get(
+                self._subjects.request_stream, self._subjects.all_requests, first=True, start=start
+            )
+            if found is None:
+                return
+            start = (found.seq or 0) + 1
+            with suppress(BadInput):
+                key = self._subjects.session_of(found.subject or "")
+                yield key, Queued(found.seq or 0, decode(UserMessage, found.data or b""))
 
     # -- owners
 

@@ -57,7 +57,7 @@ def wanted_streams(subjects: Subjects, replicas: int, now_ms: int) -> tuple[api.
     return (
         api.StreamConfig(
             name=subjects.request_stream,
-            subjects=[f"{prefix}.req.*.*"],
+            subjects=[subjects.all_requests],
             retention=api.RetentionPolicy.WORK_QUEUE,
             storage=api.StorageType.FILE,
             discard=api.DiscardPolicy.NEW,
@@ -113,7 +113,7 @@ def wanted_consumer(subjects: Subjects) -> api.ConsumerConfig:
         max_deliver=-1,
         max_ack_pending=ACK_PENDING,
         max_waiting=PULLS_WAITING,
-        filter_subject=f"{subjects.prefix}.req.*.*",
+        filter_subject=subjects.all_requests,
     )
 
 

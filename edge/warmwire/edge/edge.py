@@ -5,32 +5,38 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from time import monotonic, time
 
 import structlog
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from warmwire.broker import heartbeat, streams
 from warmwire.broker.bus import Bus, connect
 from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import BadInput, Unavailable
+from warmwire.broker.feed import Listener
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.store import Store
 from warmwire.producer.manage import Management
 from warmwire.producer.request import Request
 from warmwire.producer.resume import NOWHERE
-from warmwire.producer.submit import Sessions
+from warmwire.producer.submit import Followed, Sessions
 
 from . import sse
+from .admission import Admission
 from .auth import Access
 from .caller import Caller, Viewer
+from .neighbours import Neighbours
 from .outbox import Outbox
 from .presence import Presence
 from .recent import WITHIN, Recent
 from .settings import EdgeSettings
 from .stream import EventStream
+from .unseen import Unseen
 from .viewing import GuideView, SessionView, TurnView
 
 log = structlog.get_logger(__name__)
@@ -50,13 +56,17 @@ class Edge:
         self.management = Management(bus, subjects, self.sessions)
         self.presence = Presence(bus, subjects)
         self.access = Access(settings, Store(bus, subjects), self.management)
+        self._unseen = Unseen(self.sessions, self.presence, settings.disconnect_grace, self.begin)
+        self._neighbours = Neighbours(
+            bus, subjects, self.presence.edge, lambda: self.viewers, self._unseen.edge_left
+        )
+        self.admission = Admission(settings, self.sessions, liveness, lambda: self._neighbours.count)
         self._bus = bus
         self._liveness = liveness
         self._recent = Recent()
         self._leaving: dict[Outbox, Callable[[], None]] = {}
         self._endless: set[Outbox] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = asyncio.Event()
 
     @classmethod
     async def started(cls, settings: EdgeSettings) -> Edge:
@@ -72,6 +82,7 @@ class Edge:
             edge = cls(settings, bus, await heartbeat.listen(bus, subjects))
             await edge.presence.start()
             await edge.access.start()
+            await edge._neighbours.start()
         except BaseException:
             await bus.close()
             raise
@@ -80,9 +91,10 @@ class Edge:
 
     async def stop(self) -> None:
         """Leave. Streams have ended before, or end here."""
-        self._stopping.set()
+        self._unseen.stop()
         self.end_streams()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._neighbours.stop()
         await self.presence.stop()
         await self.access.stop()
         await self.sessions.stop()
@@ -130,8 +142,8 @@ class Edge:
 
     def left_early(self, key: SessionKey, turn: str | None = None) -> None:
         """A viewer of the session has gone by itself; perhaps the last one of a turn that minds that."""
-        if not self.presence.here(key) and not self.draining:
-            self.begin(lambda: self._stop_unseen(key, turn), "stop a turn that nobody sees")
+        if not self.draining:  # else the edges that stay look after it
+            self._unseen.viewer_left(key, turn)
 
     def begin(self, work: Callable[[], Awaitable[object]], what: str) -> None:
         """Do it beside the rest."""
@@ -153,39 +165,87 @@ class Edge:
             return None
         return asyncio.get_running_loop().call_later(max(0.0, caller.expires - time()), end)
 
+    # -- limits
+
+    async def caller(self, http: HTTPConnection, *, tickets: bool = False) -> Caller:
+        """Who asks, if that may be asked now. Raises as ``Access.caller``, and Problem."""
+        caller = await self.access.caller(http, tickets=tickets)
+        self.admission.request(caller)
+        return caller
+
+    async def publish(self, request: Request, *, viewed: bool = False) -> None:
+        """Publish a message without following its turn; ``viewed``: its sender watches the session.
+
+        Raises as ``Sessions.publish``, and Problem.
+        """
+        async with self.admission.message(request):
+            await self.sessions.publish(_viewed(request) if viewed else request)
+
+    async def follow_new(self, request: Request, show: Listener) -> Followed:
+        """Publish a message and follow its turn. Raises as ``Sessions.submit``, and Problem."""
+        async with self.admission.message(request):
+            return await self.sessions.submit(_viewed(request), show)
+
+    async def _holding(self, viewer: Viewer, opening: Callable[[], Awaitable[Response]]) -> Response:
+        """The response, whose stream counts among the caller's as long as it goes on."""
+        leave = self.admission.stream(viewer.caller)
+        try:
+            response = await opening()
+        except BaseException:
+            leave()
+            raise
+        if isinstance(response, EventStream):
+            response.at_end(leave)
+        else:
+            leave()
+        return response
+
     # -- streams of a turn
 
     async def submit(self, request: Request, viewer: Viewer) -> Response:
-        """Publish a message and stream its turn. Raises as ``Sessions.submit``."""
+        """Publish a message and stream its turn. Raises as ``Sessions.submit``, and Problem."""
+        return await self._holding(viewer, lambda: self._submit(request, viewer))
+
+    async def submit_once(self, request: Request, viewer: Viewer) -> Response:
+        """As ``submit``, but a turn that the same message has begun lately, or that runs, is joined."""
+        return await self._holding(viewer, lambda: self._submit_once(request, viewer))
+
+    async def resume(self, key: SessionKey, last_event_id: str, viewer: Viewer) -> Response:
+        """Go on where a viewer left off; never submits. 204 when it has had everything."""
+        return await self._holding(viewer, lambda: self._resume(key, last_event_id, viewer))
+
+    async def watch(self, key: SessionKey, last_event_id: str | None, viewer: Viewer) -> Response:
+        """Stream a session from a cursor, or from now on; it may be one that nobody has used yet."""
+        return await self._holding(viewer, lambda: self._watch(key, last_event_id, viewer))
+
+    async def _submit(self, request: Request, viewer: Viewer) -> Response:
         entry = self._recent.begin(request, monotonic())
         view = self._turn_view(request.key, request.turn, viewer)
         view.open()
         try:
-            view.followed = await self.sessions.submit(request, view.show)
+            view.followed = await self.follow_new(request, view.show)
             entry.accepted = True
         finally:
             entry.settled.set()
         return self._turn_stream(view, viewer)
 
-    async def submit_once(self, request: Request, viewer: Viewer) -> Response:
-        """As ``submit``, but a turn that the same message has begun lately, or that runs, is joined."""
+    async def _submit_once(self, request: Request, viewer: Viewer) -> Response:
         turn = await self._recent.turn_for(request, monotonic()) or await self._same(request)
         if turn is None:
-            return await self.submit(request, viewer)
+            return await self._submit(request, viewer)
         await self.access.rebind(viewer.caller, turn)
         view = self._turn_view(request.key, turn, viewer)
         view.open()
         await view.follow(Cursor(turn, 0, 0))
         return self._turn_stream(view, viewer, rotates=True)
 
-    async def resume(self, key: SessionKey, last_event_id: str, viewer: Viewer) -> Response:
-        """Go on where a viewer left off; never submits. 204 when it has had everything."""
+    async def _resume(self, key: SessionKey, last_event_id: str, viewer: Viewer) -> Response:
         try:
-            return await self._resume(key, cursor_of(last_event_id), viewer)
+            return await self._continue(key, cursor_of(last_event_id), viewer)
         except Unavailable as error:
             return self.empty(key, error, viewer)
 
-    async def _resume(self, key: SessionKey, cursor: Cursor | None, viewer: Viewer) -> Response:
+    async def _continue(self, key: SessionKey, cursor: Cursor | None, viewer: Viewer) -> Response:
         told = await self.sessions.judge(key, cursor)
         turn = (told if isinstance(told, Cursor) else cursor or NOWHERE).turn
         view = self._turn_view(key, turn, viewer)
@@ -225,8 +285,7 @@ class Edge:
 
     # -- streams of a session
 
-    async def watch(self, key: SessionKey, last_event_id: str | None, viewer: Viewer) -> Response:
-        """Stream a session from a cursor, or from now on; it may be one that nobody has used yet."""
+    async def _watch(self, key: SessionKey, last_event_id: str | None, viewer: Viewer) -> Response:
         view = SessionView(self.outbox(viewer.rollup_ms), self.sessions, key)
         cursor = cursor_of(last_event_id) if last_event_id else None
         view.outbox.put(sse.RETRY)
@@ -290,33 +349,12 @@ class Edge:
         """Interrupt it, beside the rest."""
         self.begin(lambda: self.sessions.interrupt(key, turn), "interrupt a turn")
 
-    async def _stop_unseen(self, key: SessionKey, turn: str | None) -> None:
-        """Interrupts what asked for it, unless a viewer comes back in time, to whichever edge."""
-        if not await self._minding(key, turn):
-            return
-        if await self._stops_within(self.settings.disconnect_grace):
-            return  # the viewer may have been sent elsewhere
-        if self.presence.here(key) or await self.presence.everywhere(key):
-            return
-        for minding in await self._minding(key, turn):
-            log.info("nobody sees the turn any more, interrupting it", session=str(key), turn=minding)
-            await self.sessions.interrupt(key, minding)
 
-    async def _stops_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._stopping.wait()
-        except TimeoutError:
-            return False
-
-    async def _minding(self, key: SessionKey, turn: str | None) -> list[str]:
-        """The turns (or that one) that are to stop when their last viewer has left."""
-        messages = [queued.message for queued in await self.sessions.waiting(key)]
-        return [
-            message.turn
-            for message in messages
-            if message.options.on_disconnect == "cancel" and turn in (None, message.turn)
-        ]
+def _viewed(request: Request) -> Request:
+    """The request, marked if its turn is to stop when nobody sees it: a viewer is there, or about to be."""
+    if request.message.options.on_disconnect != "cancel":
+        return request
+    return replace(request, message=request.message.model_copy(update={"viewed": True}))
 
 
 def _send_elsewhere(outbox: Outbox) -> None:

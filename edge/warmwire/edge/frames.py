@@ -33,6 +33,7 @@ class Close(Enum):
     ROTATE = 4000, "this connection has been open for long enough, connect again"
     LEAVING = 4002, "this edge is leaving, connect again"
     UNAVAILABLE = 4003, "the message queue does not answer, connect again in a while"
+    SILENT = 4004, "nothing was asked for a long time, connect again when something is"
     BAD_FRAMES = 4500, "too many frames that are no requests"
     TURN_FAILED = 4501, "the turn failed"
     REFUSED = 4502, "refused"

@@ -70,6 +70,7 @@ _ASKING = (
     *(Kind.UNAUTHENTICATED, Kind.INVALID_TOKEN, Kind.TOKEN_EXPIRED),
     *(Kind.UNUSABLE_TOKEN, Kind.MISSING_SCOPE, Kind.FOREIGN_SESSION, Kind.FOREIGN_ORIGIN, Kind.FOREIGN_HOST),
     *(Kind.KEYS_UNAVAILABLE, Kind.UNAVAILABLE),
+    *(Kind.REQUEST_TIMEOUT, Kind.RATE_LIMITED, Kind.HEADERS_TOO_LARGE, Kind.EDGE_FULL),
 )
 SECURITY = {
     "bearer": {
@@ -148,7 +149,16 @@ _EVENTS: dict[str, Any] = {
         }
     },
 }
-_ACCEPTING = (Kind.KEY_REUSED, Kind.SESSION_BUSY, Kind.QUEUE_FULL, Kind.STORE_FULL, Kind.UNAVAILABLE)
+_ACCEPTING = (
+    Kind.KEY_REUSED,
+    Kind.SESSION_BUSY,
+    Kind.QUEUE_FULL,
+    Kind.TOO_MANY_TURNS,
+    Kind.STORE_FULL,
+    Kind.POOL_FULL,
+    Kind.UNAVAILABLE,
+)
+_STREAMING = (Kind.TOO_MANY_STREAMS, *_ACCEPTING)
 _READING = (
     Kind.NOT_JSON,
     Kind.MESSAGE_TOO_LARGE,
@@ -156,13 +166,16 @@ _READING = (
     Kind.INVALID_FIELD,
     Kind.UNKNOWN_FIELD,
 )
-STREAM: Documented = {200: _EVENTS, **problems(*_READING, *_ACCEPTING)}
+STREAM: Documented = {200: _EVENTS, **problems(*_READING, *_STREAMING)}
 RESUMED: Documented = {
     200: _EVENTS,
     204: {"description": "`Last-Event-ID` is the end of the turn: everything has been delivered."},
-    **problems(Kind.MESSAGE_TOO_LARGE, Kind.INVALID_FIELD, Kind.UNKNOWN_FIELD, *_ACCEPTING),
+    **problems(Kind.MESSAGE_TOO_LARGE, Kind.INVALID_FIELD, Kind.UNKNOWN_FIELD, *_STREAMING),
 }
-WATCHED: Documented = {200: _EVENTS, **problems(Kind.INVALID_FIELD, Kind.UNKNOWN_FIELD, Kind.UNAVAILABLE)}
+WATCHED: Documented = {
+    200: _EVENTS,
+    **problems(Kind.INVALID_FIELD, Kind.UNKNOWN_FIELD, Kind.TOO_MANY_STREAMS, Kind.UNAVAILABLE),
+}
 
 FIELDS = ChatRequest.model_json_schema()
 MESSAGE_FIELDS = {

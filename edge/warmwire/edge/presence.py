@@ -33,7 +33,7 @@ class Presence:
     def __init__(self, bus: Bus, subjects: Subjects) -> None:
         self._bus = bus
         self._subjects = subjects
-        self._edge = f"e-{secrets.token_hex(8)}"
+        self.edge = f"e-{secrets.token_hex(8)}"
         self._here: Counter[SessionKey] = Counter()
         self._subscription: Subscription | None = None
         self._tasks = Tasks()
@@ -81,7 +81,7 @@ class Presence:
             await asyncio.sleep(HEARD_WITHIN)
         finally:
             await subscription.unsubscribe()
-        answers[self._edge] = self.here(key)
+        answers[self.edge] = self.here(key)
         return sum(answers.values())
 
     def _asked(self, message: Arrived) -> None:
@@ -95,6 +95,6 @@ class Presence:
 
     async def _answer(self, inbox: str, viewers: int) -> None:
         try:
-            await self._bus.publish(inbox, Watching(edge=self._edge, viewers=viewers).encode())
+            await self._bus.publish(inbox, Watching(edge=self.edge, viewers=viewers).encode())
         except Unavailable as error:
             log.info("could not say who is watching", error=str(error))

@@ -16,12 +16,13 @@ from warmwire.broker.errors import Unavailable, WarmwireError
 from warmwire.broker.names import SessionKey
 from warmwire.producer.resume import NOWHERE
 
-from . import openapi
+from . import openapi, sse
 from .caller import Need, Viewer
 from .chat import Rollup, from_body, from_query, validated
 from .credentials import with_credential
 from .edge import Edge, cursor_of
 from .errors import Kind, Problem, problem_of
+from .stream import HEADERS
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 CLOSED_REQUEST = 499
@@ -35,7 +36,7 @@ def router(edge: Edge) -> APIRouter:
 
     async def chat(http: Request) -> Response:
         """Send a message; the response is the stream of its turn, ending with `data: [DONE]`."""
-        caller = await edge.access.caller(http)
+        caller = await edge.caller(http)
         request = await from_body(http, limit)
         prepared = request.prepared(limit, http.headers.get("idempotency-key"), caller.tenant)
         prepared = with_credential(prepared, http.headers, edge.settings)
@@ -48,7 +49,7 @@ def router(edge: Edge) -> APIRouter:
 
     async def guide_chat(http: Request) -> Response:
         """As the guide has it: message and session in the query or the body; text deltas alone."""
-        caller = await edge.access.caller(http)
+        caller = await edge.caller(http)
         if http.headers.get("content-type", "").startswith("application/json"):
             request = await from_body(http, limit)
         else:
@@ -87,7 +88,7 @@ def router(edge: Edge) -> APIRouter:
 
 async def by_url(http: Request, edge: Edge, *, guide: bool) -> Response:
     """What an EventSource asks for: a message sent once, and resumed ever after."""
-    caller = await edge.access.caller(http, tickets=True)
+    caller = await edge.caller(http, tickets=True)
     query = dict(http.query_params)
     query.pop("ticket", None)
     in_url = query.pop("last_event_id", None)
@@ -112,8 +113,9 @@ async def by_url(http: Request, edge: Edge, *, guide: bool) -> Response:
 def answer_problems(app: FastAPI) -> None:
     """Every error answer is a problem document."""
 
-    async def ours(_: Request, error: Exception) -> Response:
-        return answer(problem_of(cast(WarmwireError, error)))
+    async def ours(request: Request, error: Exception) -> Response:
+        problem = problem_of(cast(WarmwireError, error))
+        return later(problem.retry_after) if problem.retry_after and _resumes(request) else answer(problem)
 
     async def http(request: Request, error: Exception) -> Response:
         refused = cast(HTTPException, error)
@@ -141,6 +143,17 @@ def methods_of(app: FastAPI, request: Request) -> list[str]:
         for method in METHODS
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.routes)
     ]
+
+
+def later(seconds: int) -> Response:
+    """For who comes back with a cursor: an error status would end a browser's EventSource for good."""
+    return Response(sse.come_back(seconds * 1000), headers=HEADERS)
+
+
+def _resumes(request: Request) -> bool:
+    return request.method == "GET" and (
+        "last-event-id" in request.headers or "last_event_id" in request.query_params
+    )
 
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:

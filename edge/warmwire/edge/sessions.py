@@ -84,13 +84,13 @@ class Routes:
 
     async def send(self, http: Request, session_id: SessionPath) -> Response:
         """Send a message without waiting for its answer."""
-        caller = await self._edge.access.caller(http)
+        caller = await self._edge.caller(http)
         key = SessionKey(caller.tenant, session_id)
         chat = validated(MessageRequest, await json_body(http, self._limit)).of(key.session)
         request = chat.prepared(self._limit, http.headers.get("idempotency-key"), caller.tenant)
         request = with_credential(request, http.headers, self._edge.settings)
         await self._edge.access.admit(caller, key, Need.SEND)
-        await self._edge.sessions.publish(request)
+        await self._edge.publish(request)
         return JSONResponse({"turn": request.turn, "session_id": key.session}, status_code=202)
 
     async def interrupt(self, http: Request, session_id: SessionPath) -> Response:
@@ -145,7 +145,7 @@ class Routes:
     async def events(self, http: Request, session_id: SessionPath) -> Response:
         """Watch every turn, from now on or from a cursor. Any number may; also before it begins."""
         edge = self._edge
-        caller = await edge.access.caller(http, tickets=True)
+        caller = await edge.caller(http, tickets=True)
         key = SessionKey(caller.tenant, session_id)
         query = dict(http.query_params)
         query.pop("ticket", None)
@@ -162,7 +162,7 @@ class Routes:
 
     async def _admitted(self, http: Request, session: str, need: Need) -> SessionKey:
         """The session, if the caller may do that with it. Raises Problem, BadInput, Unavailable."""
-        caller = await self._edge.access.caller(http)
+        caller = await self._edge.caller(http)
         key = SessionKey(caller.tenant, session)
         await self._edge.access.admit(caller, key, need)
         return key

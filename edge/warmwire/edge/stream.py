@@ -66,8 +66,12 @@ class EventStream(Response):
         self._outbox = outbox
         self._keepalive = keepalive
         self._patience = patience
-        self._stop = stop
+        self._stops = [stop]
         self._cut: Callable[[], None] = _nothing
+
+    def at_end(self, stop: Callable[[], None]) -> None:
+        """Call this, too, when it is over."""
+        self._stops.append(stop)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._cut = scope.get("extensions", {}).get(CUT, {}).get("close", _nothing)
@@ -83,7 +87,8 @@ class EventStream(Response):
             writing.cancel()
             silence.stop()
             watcher.cancel()
-            self._stop()
+            for stop in self._stops:
+                stop()
 
     async def _write(self, send: Send, progress: Progress) -> None:
         outbox, now = self._outbox, asyncio.get_running_loop().time

@@ -30,7 +30,7 @@ def router(edge: Edge) -> APIRouter:
 
     async def issue(http: Request) -> Response:
         """A ticket for one stream of a session: `?ticket=` on a GET stream or a WebSocket."""
-        caller = await edge.access.caller(http)
+        caller = await edge.caller(http)
         session = validated(Wanted, await json_body(http, edge.settings.max_message_bytes)).session_id
         ticket, expires = await edge.access.issue(caller, session)
         content = {"ticket": ticket, "session_id": session, "expires_in": max(0, int(expires - time()))}

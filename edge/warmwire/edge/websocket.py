@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
 import structlog
@@ -105,6 +106,7 @@ class Connection:
         self._views: dict[SessionKey, SessionView] = {}
         self._ending = Close.UNAVAILABLE  # the outbox ends by itself only when it cannot go on
         self._bad = 0
+        self._asked = False
 
     async def run(self) -> None:
         """Serve it, from the handshake to the end."""
@@ -113,12 +115,14 @@ class Connection:
         edge.entered(outbox, lambda: self._end(Close.LEAVING), endless=True)
         loop = asyncio.get_running_loop()
         timer = loop.call_later(edge.age(), self._end, Close.ROTATE)
+        silence = loop.call_later(edge.settings.silent_timeout, self._end_if_silent)
         expiry = edge.at_expiry(self._caller, partial(self._end, Close.EXPIRED))
         writing = asyncio.create_task(self._write())
         try:
             await self._read()
         finally:
             timer.cancel()
+            silence.cancel()
             if expiry is not None:
                 expiry.cancel()
             left_by_itself = not outbox.ended
@@ -133,6 +137,10 @@ class Connection:
         await line.write(self._outbox)
         if self._outbox.ended:
             await line.close(self._ending.code, self._ending.reason)
+
+    def _end_if_silent(self) -> None:
+        if not self._asked:
+            self._end(Close.SILENT)
 
     def _end(self, why: Close) -> None:
         self._ending = why
@@ -158,7 +166,9 @@ class Connection:
             if text is None:
                 raise Problem(Kind.NOT_JSON, "frames are text")
             request = frames.read(text)
-            self._bad = 0
+            self._bad, self._asked = 0, True
+            if not isinstance(request, frames.Ping):
+                self._edge.admission.request(self._caller)
             await self._obey(request)
         except WarmwireError as error:
             problem = problem_of(error)
@@ -201,7 +211,7 @@ class Connection:
         view = await self._watch(chat.key, None, again=False)
         session = view.key.session
         with view.held():  # its first event may be here before we know that it was accepted
-            await self._edge.sessions.publish(chat)
+            await self._edge.publish(chat, viewed=True)
             queued = TurnQueued(turn=chat.turn, session_id=session).encode()
             self._outbox.put(frames.event(session, str(Cursor(chat.turn, 0, 0)), queued))
             self._confirm("accepted", request, session_id=session, turn=chat.turn)
@@ -255,14 +265,17 @@ class GuideConnection:
         expiry = self._edge.at_expiry(self._caller, self._expire)
         reading = asyncio.create_task(self._read())
         try:
-            session = await self._texts.get()
+            async with asyncio.timeout(self._edge.settings.silent_timeout):
+                session = await self._texts.get()
             if session is not None:
                 await self._converse(SessionKey(self._caller.tenant, session))
             if self._expired:
                 await self._line.close(Close.EXPIRED.code, Close.EXPIRED.reason)
+        except TimeoutError:
+            await self._line.close(Close.SILENT.code, Close.SILENT.reason)
         except WarmwireError as error:
             problem = problem_of(error)
-            close = Close.UNAVAILABLE if problem.kind.retry_after else Close.REFUSED
+            close = Close.UNAVAILABLE if problem.retry_after else Close.REFUSED
             await self._line.close(close.code, _reason(problem.detail))
         finally:
             reading.cancel()
@@ -281,6 +294,7 @@ class GuideConnection:
         while (message := await self._texts.get()) is not None:
             if self._expired:
                 return
+            self._edge.admission.request(self._caller)
             view = await self._turn(ChatRequest(message=message, session_id=key.session))
             if view.failed is not None:
                 await self._line.close(Close.TURN_FAILED.code, _reason(view.failed))
@@ -295,7 +309,7 @@ class GuideConnection:
         edge.presence.enter(request.key)
         edge.entered(outbox, outbox.leave)
         try:
-            view.followed = await edge.sessions.submit(request, view.show)
+            view.followed = await edge.follow_new(request, view.show)
             await self._line.write(outbox)
         finally:
             self._outbox = None
@@ -322,14 +336,14 @@ def router(edge: Edge) -> APIRouter:
     api = APIRouter()
 
     async def chat(socket: WebSocket) -> None:
-        caller = await _caller(edge, socket)
-        if caller is not None:
-            await Connection(edge, socket, Viewer(caller, _rollup(socket))).run()
+        async with _caller(edge, socket) as caller:
+            if caller is not None:
+                await Connection(edge, socket, Viewer(caller, _rollup(socket))).run()
 
     async def guide_chat(socket: WebSocket) -> None:
-        caller = await _caller(edge, socket)
-        if caller is not None:
-            await GuideConnection(edge, socket, caller).run()
+        async with _caller(edge, socket) as caller:
+            if caller is not None:
+                await GuideConnection(edge, socket, caller).run()
 
     async def described(http: Request) -> Response:
         return JSONResponse(asyncapi.document(http.app.version))
@@ -340,18 +354,22 @@ def router(edge: Edge) -> APIRouter:
     return api
 
 
-async def _caller(edge: Edge, socket: WebSocket) -> Caller | None:
+@asynccontextmanager
+async def _caller(edge: Edge, socket: WebSocket) -> AsyncIterator[Caller | None]:
     """Who connects; None when nobody is let in, and told so: a browser sees no status, but a close code."""
-    try:
-        caller = await edge.access.caller(socket, tickets=True)
-        await edge.access.redeem(caller, "socket", resumes=False)
-    except WarmwireError as error:
-        problem = problem_of(error)
-        close = Close.UNAVAILABLE if problem.retry_after else Close.UNAUTHENTICATED
-        await socket.accept(subprotocol_of(socket))
-        await Line(socket, edge).close(close.code, _reason(f"{problem.kind}: {problem.detail}"))
-        return None
-    return caller
+    with ExitStack() as held:
+        let_in: Caller | None = None
+        try:
+            caller = await edge.caller(socket, tickets=True)
+            held.callback(edge.admission.stream(caller))
+            await edge.access.redeem(caller, "socket", resumes=False)
+            let_in = caller
+        except WarmwireError as error:
+            problem = problem_of(error)
+            close = Close.UNAVAILABLE if problem.retry_after else Close.UNAUTHENTICATED
+            await socket.accept(subprotocol_of(socket))
+            await Line(socket, edge).close(close.code, _reason(f"{problem.kind}: {problem.detail}"))
+        yield let_in
 
 
 def _rollup(socket: WebSocket) -> int:

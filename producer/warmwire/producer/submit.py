@@ -180,6 +180,24 @@ class Sessions:
         """The messages that wait or run, in order. Raises Unavailable."""
         return await self._store.queued(key)
 
+    async def knows(self, key: SessionKey, turn: str) -> bool:
+        """Whether the turn's message has been accepted and is remembered. Raises Unavailable."""
+        if await self._store.turn(key, turn) is not None:
+            return True
+        return any(queued.message.turn == turn for queued in await self._store.queued(key))
+
+    async def turns_of(self, tenant: str) -> int:
+        """How many turns of the tenant wait or run. Raises Unavailable."""
+        return await self._store.queued_of(tenant)
+
+    async def viewed(self, most: int) -> list[tuple[SessionKey, str]]:
+        """Turns that wait or run for a viewer, among the first so many messages. Raises Unavailable."""
+        return [
+            (key, queued.message.turn)
+            async for key, queued in self._store.all_queued(most)
+            if queued.message.viewed
+        ]
+
     async def interrupt(self, key: SessionKey, turn: str | None = None) -> str | None:
         """Stop a turn (None: the one at hand): now if it runs, else as soon as it would begin.
 
