@@ -73,6 +73,18 @@ async def test_every_viewer_hears_of_the_question_and_any_may_answer(product: Pr
     assert "allowed" == (await watching.until("permission_resolved"))[-1][1]["outcome"]
 
 
+async def test_who_comes_late_is_shown_the_open_question(product: Product) -> None:
+    await product.work()
+    stream = await product.chat("use the tool")
+    asked = await question(stream)
+    late = await product.wire.watch("s1")
+    shown = (await late.until("snapshot"))[-1][1]["questions"]
+    assert [(asked["request"], asked["input"])] == [(one["request"], one["input"]) for one in shown]
+    assert 0 < shown[0]["within_ms"] <= asked["within_ms"]
+    await product.permit(asked["request"], allow=True)
+    await ended(stream)
+
+
 async def test_the_first_answer_counts(product: Product) -> None:
     await product.work()
     stream = await product.chat("use the tool")

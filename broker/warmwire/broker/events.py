@@ -158,12 +158,13 @@ class Block(BaseModel):
 
 
 class Snapshot(Event):
-    """The turn's text so far, for a viewer that comes late or missed something."""
+    """The turn's text so far, for a viewer that comes late or missed something; and its open questions."""
 
     type: Literal["snapshot"] = "snapshot"
     attempt: int
     blocks: tuple[Block, ...]
     truncated: bool = False
+    questions: tuple[PermissionRequested, ...] | None = None
 
 
 class Gap(Event):

@@ -33,7 +33,7 @@ Outcome = Literal["taken", "closed", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    turn: str
+    event: PermissionRequested
     request: str  # its name in the CLI
     wish: claude.Wish
     until: float
@@ -85,7 +85,6 @@ class Permissions:
             return Said([claude.deny_line(request.request_id, TOO_MANY)])
         self._asked += 1
         name = f"{self._epoch}-{self._asked}"
-        self._open[name] = _Asked(turn, request.request_id, wish, now + self._within)
         question = PermissionRequested(
             turn=turn,
             request=name,
@@ -94,14 +93,25 @@ class Permissions:
             input=claude.input_of(wish) if len(wish.input) <= SHOWN_INPUT else None,
             within_ms=round(self._within * 1000),
         )
+        self._open[name] = _Asked(question, request.request_id, wish, now + self._within)
         return Said(events=[question])
+
+    def open(self, now: float) -> tuple[PermissionRequested, ...] | None:
+        """The questions that wait, with the time that is left; None if there are none."""
+        return (
+            tuple(
+                asked.event.model_copy(update={"within_ms": max(0, round((asked.until - now) * 1000))})
+                for asked in self._open.values()
+            )
+            or None
+        )
 
     def answer(self, name: str, answer: Answer, turn: str | None = None) -> tuple[Outcome, Said]:
         """Somebody answers; ``turn``: only if it is that one's."""
         asked = self._open.get(name)
         if asked is None:
             return ("closed" if name in self._closed else "unknown"), Said()
-        if turn is not None and turn != asked.turn:
+        if turn is not None and turn != asked.event.turn:
             return "unknown", Said()
         if answer.allow:
             line = claude.allow_line(asked.request, asked.wish, answer.input)
@@ -129,4 +139,4 @@ class Permissions:
     ) -> PermissionResolved:
         asked = self._open.pop(name)
         self._closed.append(name)
-        return PermissionResolved(turn=asked.turn, request=name, outcome=outcome)
+        return PermissionResolved(turn=asked.event.turn, request=name, outcome=outcome)

@@ -309,10 +309,14 @@ class Session:
         """Where the session stands, and what came after the asked position."""
         turn = self.turn if self.turn is not None and self.turn.visible else None
         events = self._history.answer(question, self.epoch, self.seq)
-        shown = None if turn is None or events is not None else turn.log.snapshot().encode().decode()
+        shown = None if turn is None or events is not None else self._snapshot(turn)
         return OwnerView(
             epoch=self.epoch, seq=self.seq, turn=turn.id if turn else None, events=events, snapshot=shown
         )
+
+    def _snapshot(self, turn: Turn) -> str:
+        asked = self._permissions.open(self._heard_at)  # while one is open that is never long ago
+        return turn.log.snapshot().model_copy(update={"questions": asked}).encode().decode()
 
     def tick(self, now: float) -> list[Command]:
         """Time has passed; call it every half second or so."""

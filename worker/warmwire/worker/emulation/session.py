@@ -28,7 +28,8 @@ class Session:
         self.model = flags.get("--model") or DEFAULT_MODEL
         self.permission_mode = flags.get("--permission-mode") or "default"
         launched = self.permission_mode == "bypassPermissions"
-        self.may_bypass = launched or "--dangerously-skip-permissions" in flags
+        bypassing = {"--dangerously-skip-permissions", "--allow-dangerously-skip-permissions"}
+        self.may_bypass = launched or not bypassing.isdisjoint(flags)
         self.replays = "--replay-user-messages" in flags
         self.persists = "--no-session-persistence" not in flags
         self.mirrors = self.persists and "--session-mirror" in flags
