@@ -56,6 +56,12 @@ export function interrupt(session, turn) {
   return posted(at(session, "/interrupt"), { turn });
 }
 
+/** Allows or denies what the CLI asks for; another answer may have been faster. */
+export async function permit(session, turn, request, allow) {
+  const path = at(session, `/permissions/${encodeURIComponent(request)}`);
+  return posted(path, { allow, turn });
+}
+
 /** Deletes a session; one that the server does not know is deleted. */
 export async function remove(session) {
   const response = await ask(at(session), { method: "DELETE" });

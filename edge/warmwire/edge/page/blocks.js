@@ -49,7 +49,7 @@ export class Growing {
   }
 }
 
-/** The text without a last line that nothing can be said of yet. In a code block every line is what it is. */
+/** The text without a last line that nothing can be said of yet. */
 function shown(text) {
   const begin = text.lastIndexOf("\n") + 1;
   return UNDECIDED.test(text.slice(begin)) ? text.slice(0, begin) : text;
@@ -102,6 +102,7 @@ function code(lines, from) {
   while (end < lines.length && !closing.test(lines[end])) end += 1;
   const closed = end < lines.length;
   const body = lines.slice(from + 1, end).map((line) => line.slice(Math.min(indent, leading(line))));
+  if (!closed && body.at(-1) === "") body.pop(); // the line that is about to be written
   const text = body.join("\n");
   return [{ type: "code", language: info.trim().split(/\s/)[0], text, closed }, closed ? end + 1 : end];
 }

@@ -84,6 +84,15 @@ export class Chat {
     }
   }
 
+  /** Answers a question of the CLI's; that it has the answer is told by an event, to all tabs. */
+  async permit(turn, question, allow) {
+    try {
+      await api.permit(this.id, turn.id, question.id, allow);
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
   async #send(turn) {
     const sending = new AbortController();
     this.#sending.set(turn, sending);

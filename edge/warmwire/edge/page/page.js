@@ -106,8 +106,12 @@ function listed() {
 
 function viewOf(turn) {
   if (!views.has(turn)) {
-    const keeping = (change) => scroll.keeping(change);
-    views.set(turn, new TurnView(turn, keeping, () => ask(turn.question)));
+    const on = {
+      keeping: (change) => scroll.keeping(change),
+      retry: () => ask(turn.question),
+      permit: (question, allow) => chat.permit(turn, question, allow),
+    };
+    views.set(turn, new TurnView(turn, on));
   }
   return views.get(turn);
 }
@@ -155,7 +159,7 @@ const HEARD = {
   said: ({ turn, question }) => chat.said(turn, question),
   removed: () => newChat(),
   refused({ status: code, message }) {
-    status.set({ line: "broken" });
+    status.set({ line: "refused" });
     if (code === 401) askForToken(message);
     else say(message);
   },

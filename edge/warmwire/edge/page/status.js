@@ -7,12 +7,14 @@ const STATES = {
   reconnecting: "Reconnecting",
   offline: "Offline",
   paused: "Paused",
+  refused: "No access",
 };
 const SENTENCES = {
   connecting: "The service is not ready yet. What you send is kept until it is.",
   reconnecting: "The connection broke. It is being made again; nothing is lost.",
   offline: "You are offline. The answer goes on when you are back.",
   paused: "Too many chats are open in other tabs. This one goes on when you use it.",
+  refused: "This chat belongs to somebody else, or this server does not let you in.",
 };
 const PATIENCE = 1500; // ms before it is worth a sentence
 
@@ -28,7 +30,7 @@ export class Status {
     this.#show();
   }
 
-  /** Takes what is new of {ready, line: "connecting" | "live" | "broken" | "paused", answering}. */
+  /** Takes what is new of {ready, line: "connecting" | "live" | "broken" | "paused" | "refused", answering}. */
   set(news) {
     Object.assign(this.#known, news);
     this.#show();
@@ -38,7 +40,7 @@ export class Status {
     const { ready, line, answering } = this.#known;
     if (navigator.onLine === false) return "offline";
     if (line === "broken") return "reconnecting";
-    if (line === "paused") return "paused";
+    if (line === "paused" || line === "refused") return line;
     if (answering) return "answering";
     return ready && line === "live" ? "ready" : "connecting";
   }

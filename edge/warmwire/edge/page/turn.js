@@ -7,6 +7,7 @@ export const PHASES = {
   thinking: "Thinking",
   writing: "",
   tool: "",
+  asking: "",
   again: "Starting the answer again",
   stopping: "Stopping",
   done: "",
@@ -27,7 +28,7 @@ export class Turn {
   elapsed = null; // ms, when it takes long
   gap = false; // some of it was missed, until a snapshot comes
   cut = false; // the answer is longer than what is kept of it
-  parts = []; // {kind: "text" | "thinking", text} and {kind: "tool", name, summary, state}, with message and index
+  parts = []; // {kind: "text" | "thinking", text} {kind: "tool" | "question", name, summary, state}, with message and index
   #message = -1;
 
   constructor(id, question, phase = "waiting") {
@@ -124,6 +125,19 @@ export class Turn {
     this.begin(this.parts.some((part) => part.state === "running") ? "tool" : "thinking");
   }
 
+  ask({ request, tool, summary }) {
+    if (this.#question(request)) return;
+    const question = { kind: "question", id: request, name: tool, summary, state: "open" };
+    this.#insert({ ...question, message: this.#message, index: Infinity });
+    this.begin("asking");
+  }
+
+  answer({ request, outcome }) {
+    const question = this.#question(request);
+    if (question) question.state = outcome;
+    this.begin("thinking");
+  }
+
   reset({ message = 0 }) {
     this.parts = this.parts.filter((part) => part.message < message);
     this.#message = message - 1;
@@ -140,7 +154,10 @@ export class Turn {
   end(phase, event) {
     this.phase = phase;
     this.ttft = event.ttft_ms ?? null;
-    for (const part of this.parts) if (part.state === "running") part.state = phase === "done" ? "done" : "stopped";
+    for (const part of this.parts) {
+      if (part.state === "running") part.state = phase === "done" ? "done" : "stopped";
+      if (part.state === "open") part.state = "withdrawn";
+    }
   }
 
   // -- parts
@@ -154,6 +171,10 @@ export class Turn {
     return this.parts.find((part) => part.kind === "tool" && part.id === id);
   }
 
+  #question(id) {
+    return this.parts.find((part) => part.kind === "question" && part.id === id);
+  }
+
   #insert(part) {
     const after = this.parts.findIndex((each) => each.message > part.message || later(each, part));
     this.parts.splice(after < 0 ? this.parts.length : after, 0, part);
@@ -163,7 +184,7 @@ export class Turn {
   /** What is known stays the same part where it only grew: who shows it goes on from there. */
   #snapshot(blocks) {
     const known = this.parts;
-    this.parts = known.filter((part) => part.kind === "tool");
+    this.parts = known.filter((part) => part.kind === "tool" || part.kind === "question");
     for (const { kind, message, index, text } of blocks) {
       if (kind !== "text" && kind !== "thinking") continue;
       const same = known.find((part) => part.kind === kind && part.message === message && part.index === index);
@@ -187,6 +208,8 @@ const EVENTS = {
   content_block_delta: Turn.prototype.append,
   tool_started: Turn.prototype.startTool,
   tool_finished: Turn.prototype.finishTool,
+  permission_requested: Turn.prototype.ask,
+  permission_resolved: Turn.prototype.answer,
   turn_progress(event) {
     this.elapsed = event.elapsed_ms;
   },

@@ -10,7 +10,7 @@ const seconds = (ms) => (ms < 1000 ? `${ms} ms` : `${(ms / 1000).toFixed(1)} s`)
 
 export class TurnView {
   #turn;
-  #keeping;
+  #on;
   #parts = new Map(); // of the turn: its view
   #due = false;
   #question = element("div", { className: "text" });
@@ -23,11 +23,11 @@ export class TurnView {
   #actions;
   #assistant;
 
-  /** `keeping` is called with each change of the screen; `retry` when the message is to be sent again. */
-  constructor(turn, keeping, retry) {
+  /** `on`: {keeping(change) with each change of the screen, retry(), permit(question, allow)} */
+  constructor(turn, on) {
     this.#turn = turn;
-    this.#keeping = keeping;
-    this.#retry = button("retry", "Try again", retry, "Try again");
+    this.#on = on;
+    this.#retry = button("retry", "Try again", on.retry, "Try again");
     this.#actions = element("div", { className: "actions" }, this.#copy, this.#retry, this.#meta);
     const parts = [element("h2", {}, "Answer"), this.#body, this.#note, this.#actions];
     this.#assistant = element("article", { className: "assistant" }, ...parts);
@@ -45,7 +45,7 @@ export class TurnView {
 
   #draw() {
     this.#due = false;
-    this.#keeping(() => {
+    this.#on.keeping(() => {
       this.#drawQuestion();
       this.#drawParts();
       this.#drawNote();
@@ -74,7 +74,7 @@ export class TurnView {
   }
 
   #newPart(part) {
-    const view = new VIEWS[part.kind](part);
+    const view = new VIEWS[part.kind](part, this.#on);
     this.#parts.set(part, view);
     return view;
   }
@@ -165,4 +165,30 @@ class ToolPart {
   }
 }
 
-const VIEWS = { text: TextPart, thinking: ThinkingPart, tool: ToolPart };
+const OUTCOMES = { allowed: "allowed", denied: "denied", overdue: "not answered in time", withdrawn: "no longer asked" };
+
+/** The CLI asks whether it may use a tool. */
+class QuestionPart {
+  #part;
+  #choices;
+  #outcome = element("span", { className: "state" });
+  node;
+
+  constructor(part, { permit }) {
+    this.#part = part;
+    const allow = button("check", "Allow", () => permit(part, true), "Allow");
+    const deny = button("close", "Deny", () => permit(part, false), "Deny");
+    this.#choices = element("div", { className: "choices" }, deny, allow);
+    const asked = element("p", {}, "May it use ", element("b", {}, part.name), "? ", this.#outcome);
+    this.node = element("div", { className: "question" }, asked, element("pre", {}, part.summary), this.#choices);
+    this.node.setAttribute("role", "group");
+    this.node.setAttribute("aria-label", "Permission");
+  }
+
+  draw() {
+    this.#choices.hidden = this.#part.state !== "open";
+    this.#outcome.textContent = OUTCOMES[this.#part.state] ?? "";
+  }
+}
+
+const VIEWS = { text: TextPart, thinking: ThinkingPart, tool: ToolPart, question: QuestionPart };
