@@ -335,6 +335,40 @@ class TestEndings:
         failed = await client.ask("s1", "Hello")
         assert code == failed.events[-1]["code"]
 
+    @pytest.mark.parametrize(
+        ("fault", "code"), [("bad-line", "bad_line"), ("long-line:9000000", "line_too_long")]
+    )
+    async def test_a_line_that_cannot_be_read_fails_the_turn_and_replaces_the_process(
+        self,
+        client: Client,
+        start: Start,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        fault: str,
+        code: str,
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", fault)
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT_ON", "please-babble")
+        await start()
+        await client.ask("s1", "Hello")
+        (before,) = emulator_pids(tmp_path)
+        failed = await client.ask("s1", "please-babble")
+        assert code == failed.events[-1]["code"]
+        assert "Hello" == (await client.ask("s1", "recall")).text
+        assert before not in emulator_pids(tmp_path)
+
+    async def test_a_silent_cli_that_obeys_is_kept(
+        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "hang:2")
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT_ON", "please-hang")
+        await start(stall_timeout=0.5)
+        failed = await client.ask("s1", "please-hang")
+        assert "cli_stalled" == failed.events[-1]["code"]
+        (pid,) = emulator_pids(tmp_path)
+        assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
+        assert {pid} == set(emulator_pids(tmp_path))
+
     async def test_a_silent_cli_is_replaced(
         self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

@@ -12,8 +12,9 @@ from warmwire.broker.messages import BoundRecord
 from warmwire.worker import claude
 from warmwire.worker.budget import Breach, Limits, Meter, Spent, used_up
 from warmwire.worker.errors import ErrorCode
+from warmwire.worker.patience import INTERRUPT_WITHIN, TERM_WITHIN
 from warmwire.worker.profiles import Profile, Profiles
-from warmwire.worker.session import INTERRUPT_WITHIN, Session
+from warmwire.worker.session import Session
 from warmwire.worker.turn import KillCli, NeedCli, PutRecord, Rules
 
 from tests.worker import said
@@ -186,7 +187,7 @@ def test_who_interrupts_first_has_interrupted() -> None:
 def test_a_cli_that_does_not_stop_at_its_limit_is_killed() -> None:
     owner = limited(turn_tokens=11)
     owner.say(start(20))
-    owner.later(INTERRUPT_WITHIN + 1)
+    owner.later(INTERRUPT_WITHIN + TERM_WITHIN + 1)
     assert KillCli in owner.order
     assert "budget_exceeded" == code(owner)
 

@@ -12,8 +12,9 @@ from warmwire.broker.names import SessionKey
 from warmwire.worker import claude, transcript
 from warmwire.worker.deltas import DELTA_LIMIT, EVENT_LIMIT, SUMMARY_LIMIT
 from warmwire.worker.errors import ErrorCode
+from warmwire.worker.patience import INTERRUPT_WITHIN, TERM_WITHIN
 from warmwire.worker.profiles import Setup
-from warmwire.worker.session import INTERRUPT_WITHIN, PROGRESS_EVERY, Session
+from warmwire.worker.session import PROGRESS_EVERY, Session
 from warmwire.worker.transcript import Answered
 from warmwire.worker.turn import (
     ATTEMPTS,
@@ -33,6 +34,7 @@ from warmwire.worker.turn import (
     ReadRecord,
     Rules,
     Stage,
+    TerminateCli,
 )
 from warmwire.worker.turnlog import EVENTS_LIMIT
 
@@ -592,13 +594,49 @@ def test_a_line_that_cannot_be_read_ends_the_turn_and_the_process() -> None:
     assert "bad_line" == owner.events[-1]["code"]
 
 
-def test_a_cli_that_falls_silent_is_stopped() -> None:
+def stalled() -> Owner:
+    """Its CLI has been silent for too long, and has been told to stop."""
     owner = running()
     owner.later(STALL)
-    assert KillCli not in owner.order
+    assert "user" == owner.given[-1]["type"]
     owner.later(0.5)
+    assert "interrupt" == owner.given[-1]["request"]["subtype"]
+    return owner
+
+
+def test_a_cli_that_falls_silent_is_interrupted_terminated_and_killed() -> None:
+    owner = stalled()
+    owner.later(INTERRUPT_WITHIN)
+    assert TerminateCli not in owner.order
+    owner.later(0.5)
+    assert TerminateCli in owner.order
+    owner.later(TERM_WITHIN - 1)
+    assert 1 == owner.order.count(TerminateCli)
+    assert KillCli not in owner.order
+    owner.later(1)
     assert KillCli in owner.order
+    assert ("cli_stalled", True) == (owner.events[-1]["code"], owner.events[-1]["retryable"])
+
+
+def test_a_silent_cli_that_obeys_the_interrupt_is_kept() -> None:
+    owner = stalled()
+    owner.say(said.result(owner.uuid, interrupted=True))
+    owner.later(60)
     assert "cli_stalled" == owner.events[-1]["code"]
+    assert {TerminateCli, KillCli}.isdisjoint(owner.order)
+
+
+def test_a_silent_cli_that_ends_by_the_signal_has_stalled_and_not_crashed() -> None:
+    owner = stalled()
+    owner.later(INTERRUPT_WITHIN + 1)
+    owner.run(owner.session.cli_failed(ErrorCode.CLI_CRASHED, owner.now))
+    assert "cli_stalled" == owner.events[-1]["code"]
+
+
+def test_a_silent_cli_that_completes_after_all_has_completed() -> None:
+    owner = stalled()
+    owner.say(said.result(owner.uuid))
+    assert "turn_completed" == owner.events[-1]["type"]
 
 
 def test_any_line_shows_that_the_cli_is_alive() -> None:
@@ -783,7 +821,7 @@ def test_a_cli_that_does_not_obey_is_killed() -> None:
     owner.interrupt()
     owner.later(INTERRUPT_WITHIN)
     assert KillCli not in owner.order
-    owner.later(0.5)
+    owner.later(TERM_WITHIN + 0.5)
     assert KillCli in owner.order
     assert ["turn_interrupted"] == owner.endings
 

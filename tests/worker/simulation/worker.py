@@ -33,6 +33,7 @@ from warmwire.worker.turn import (
     ReadRecord,
     Rules,
     Stage,
+    TerminateCli,
 )
 
 from tests.worker.model import Queued
@@ -126,7 +127,7 @@ class Host:
                     self.publish(data)
                 case Give(line):
                     self._give(line)
-                case KillCli():
+                case KillCli() | TerminateCli():
                     self.cli = None
                 case Ended():
                     pass

@@ -60,6 +60,7 @@ from warmwire.worker.turn import (
     Rules,
     SignalCli,
     Stage,
+    TerminateCli,
 )
 from warmwire.worker.warm import Warm
 
@@ -248,6 +249,8 @@ class Host:
                     self._give(command.line)
                 case SignalCli():
                     self._cli.interrupt()
+                case TerminateCli():
+                    self._cli.terminate()
                 case KillCli():
                     self._cli.kill()
                 case Ended():

@@ -123,6 +123,11 @@ class CliProcess:
         else:
             signal_group(self.pid, signal.SIGINT)
 
+    def terminate(self) -> None:
+        """Ask it to end, at the price of its turn; what it has started is its own business then."""
+        if self.running:
+            signal_all([self.pid], signal.SIGTERM)
+
     def kill(self) -> None:
         """End the process and everything it has started, now."""
         if self.running:
@@ -139,7 +144,7 @@ class CliProcess:
         self.close_stdin()
         if await self._ended_within(grace):
             return self._pipes.exit.result()
-        signal_all([self.pid], signal.SIGTERM)
+        self.terminate()
         if not await self._ended_within(term):
             self.kill()
         return await self.wait()

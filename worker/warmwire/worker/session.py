@@ -24,6 +24,7 @@ from warmwire.worker.binding import Binding
 from warmwire.worker.deltas import DELTA_LIMIT, fitting, message_id, tools_finished, tools_started, unstreamed
 from warmwire.worker.dialect import Claude, Dialect
 from warmwire.worker.errors import ErrorCode
+from warmwire.worker.patience import STALLED, Step
 from warmwire.worker.permissions import Answer, Outcome, Permissions, Said
 from warmwire.worker.transcript import Answered, turn_entry
 from warmwire.worker.turn import (
@@ -43,6 +44,7 @@ from warmwire.worker.turn import (
     Rules,
     SignalCli,
     Stage,
+    TerminateCli,
     Turn,
     not_again,
 )
@@ -50,8 +52,6 @@ from warmwire.worker.turnlog import History, TurnLog
 
 PROGRESS_EVERY = 5.0
 """Seconds without an event after which a viewer is told that the CLI is alive."""
-INTERRUPT_WITHIN = 5.0
-"""Seconds that the CLI may take to obey an interrupt; then it is killed."""
 
 
 class Session:
@@ -326,15 +326,17 @@ class Session:
         if not turn.given or turn.end is not None:
             return []
         if turn.interrupted_at is not None:
-            late = now - turn.interrupted_at > INTERRUPT_WITHIN
-            return self._kill(endings.interrupted(turn, now)) if late else []
+            step = turn.next_step(now, self._stall_timeout)
+            if step is Step.KILL:
+                return self._kill(endings.interrupted(turn, now))
+            return [TerminateCli()] if step is Step.TERMINATE else []
         turn.meter.passed(now - turn.begun)
-        if turn.meter.breach is not None:
-            return self._stop_over(turn, now)
         if self._permissions.waiting:
             self._heard_at = now  # it has reason to be silent
-        if now - self._heard_at > self._stall_timeout:
-            return self._kill(endings.failed(turn, ErrorCode.CLI_STALLED, now))
+        if turn.meter.breach is None and now - self._heard_at > self._stall_timeout:
+            turn.meter.breach = STALLED
+        if turn.meter.breach is not None:
+            return self._stop_over(turn, now)
         return [*self._say(self._permissions.overdue(now)), *self._progress(turn, now)]
 
     def _progress(self, turn: Turn, now: float) -> list[Command]:

@@ -11,6 +11,7 @@ from warmwire.broker.events import TurnEnd
 from warmwire.broker.messages import BoundRecord, Started, TurnRecord, UserMessage
 from warmwire.worker.budget import Breach, Meter
 from warmwire.worker.errors import ErrorCode
+from warmwire.worker.patience import Step, next_step
 from warmwire.worker.permissions import ANSWER_WITHIN
 from warmwire.worker.profiles import Profiles, Setup
 from warmwire.worker.turnlog import TurnLog
@@ -121,6 +122,11 @@ class SignalCli:
 
 
 @dataclass(frozen=True, slots=True)
+class TerminateCli:
+    """Ask the CLI process to end, by SIGTERM; its exit is reported."""
+
+
+@dataclass(frozen=True, slots=True)
 class KillCli:
     """End the CLI process now; its exit is not reported."""
 
@@ -157,6 +163,7 @@ Command = (
     | NeedCli
     | Give
     | SignalCli
+    | TerminateCli
     | KillCli
     | Publish
     | Ack
@@ -181,6 +188,7 @@ class Turn:
     cli_ready: bool = False
     given: bool = False
     interrupted_at: float | None = None
+    terminated: bool = False
     first_delta: float | None = None
     messages: int = 0
     message_open: bool = False
@@ -201,6 +209,13 @@ class Turn:
     def visible(self) -> bool:
         """Whether viewers have heard of it and not yet of its end."""
         return self.log.last >= self.log.begun and not self.over
+
+    def next_step(self, now: float, stall_timeout: float) -> Step:
+        """What is next for a CLI that was interrupted; SIGTERM is next once."""
+        waited = now - (now if self.interrupted_at is None else self.interrupted_at)
+        step = next_step(waited, stall_timeout, terminated=self.terminated)
+        self.terminated = self.terminated or step is Step.TERMINATE
+        return step
 
     @property
     def cli_uuid(self) -> str:

@@ -252,6 +252,11 @@ class Warm:
         if self._process is not None:
             self._process.interrupt()
 
+    def terminate(self) -> None:
+        """Ask it to end, by SIGTERM."""
+        if self._process is not None:
+            self._process.terminate()
+
     def kill(self) -> None:
         """End it at once; nobody hears of it."""
         process = self._let_go()
