@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,26 @@ def page(name: str) -> str:
 def test_every_error_code_is_listed_with_whether_a_retry_helps(code: ErrorCode) -> None:
     helps = "yes" if code.retryable else "no"
     assert f"| `{code.value}` | {helps} |" in page("errors.md")
+
+
+def endings() -> list[tuple[str, str]]:
+    """Of the table of endings: the module of tests and the test that show each."""
+    rows = re.findall(r"`(test_\w+)::(test_\w+)` \|$", page("errors.md"), re.MULTILINE)
+    return sorted(set(rows))
+
+
+@pytest.mark.parametrize(("module", "test"), endings())
+def test_each_ending_is_shown_by_a_test(module: str, test: str) -> None:
+    (path,) = (Path(__file__).parent / "worker").rglob(f"{module}.py")
+    assert f"def {test}(" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "code", [code for code in ErrorCode if code.value.startswith(("cli_c", "cli_s", "bad", "line"))]
+)
+def test_each_way_in_which_a_process_fails_is_among_the_endings(code: ErrorCode) -> None:
+    helps = "yes" if code.retryable else "no"
+    assert f"| `{code.value}` | {helps} |" in page("errors.md").partition("## How a turn ends")[2]
 
 
 def subjects() -> list[str]:
@@ -78,4 +99,13 @@ def test_every_metric_is_listed(instrument: object) -> None:
 def test_no_instrument_is_made_that_this_test_does_not_know() -> None:
     public = {name: member for name, member in vars(telemetry).items() if not name.startswith("_")}
     made = {name for name, member in public.items() if hasattr(member, "_name")}
-    assert {"ttft", "turns", "alien", "provided", "processes", "process_memory", "spares_wanted"} == made
+    assert {
+        "ttft",
+        "turns",
+        "alien",
+        "provided",
+        "unknown_lines",
+        "processes",
+        "process_memory",
+        "spares_wanted",
+    } == made

@@ -4,6 +4,7 @@ recorded/ holds what Claude Code 2.1.330 printed when it talked to the stand-in 
 attachments are shortened.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -378,3 +379,28 @@ def test_a_recorded_stream_survives_any_chunking() -> None:
     lines = Lines()
     pieces = [stream[start : start + 97] for start in range(0, len(stream), 97)]
     assert read("tool") == [parse(line) for piece in pieces for line in lines.feed(piece)]
+
+
+@pytest.mark.parametrize(
+    ("type_", "unknown"), [("no_such_type", True), ("keep_alive", False), ("system", False)]
+)
+def test_a_line_of_an_unknown_type_is_told_from_one_of_no_importance(type_: str, unknown: bool) -> None:
+    found = parse(msgspec.json.encode({"type": type_}))
+    assert isinstance(found, Ignored)
+    assert unknown == found.unknown
+
+
+def test_no_recorded_line_is_of_an_unknown_type() -> None:
+    names = [path.stem for path in RECORDED.glob("*.jsonl")]
+    assert [] == [line for name in names for line in of(Ignored, read(name)) if line.unknown]
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0, 4000), max_size=8))
+def test_noise_between_lines_costs_the_lines_around_it_nothing(noise: bytes, cuts: list[int]) -> None:
+    lines = recorded("completed")
+    half = len(lines) // 2
+    stream = b"\n".join([*lines[:half], noise.replace(b"\n", b" "), *lines[half:], b""])
+    framer, edges = Lines(), sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    pieces = [stream[start:end] for start, end in itertools.pairwise(edges)]
+    heard = [parse(line) for piece in pieces for line in framer.feed(piece)]
+    assert read("completed") == heard[:half] + heard[half + 1 :]

@@ -24,6 +24,9 @@ turns = _meter.create_counter("warmwire_turns_total", description="Turns ended, 
 alien = _meter.create_counter(
     "warmwire_alien_messages_total", description="Messages dropped because they are not ours."
 )
+unknown_lines = _meter.create_counter(
+    "warmwire_unknown_lines_total", description="Lines of a CLI, of a type that we do not know."
+)
 provided = _meter.create_counter(
     "warmwire_processes_provided_total", description="Turns that got a process, by how."
 )

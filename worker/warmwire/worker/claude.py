@@ -281,9 +281,10 @@ class Wish(_Value, frozen=True):
 
 
 class Ignored(_Value, frozen=True):
-    """A line of no importance; `type` is its type, with its subtype after a slash."""
+    """A line of no importance; `type` is its type, with its subtype after a slash. `unknown`: to us."""
 
     type: str
+    unknown: bool = False
 
 
 class BadLine(_Value, frozen=True):
@@ -316,6 +317,10 @@ Line = (
 _STREAM_PREFIX = b'{"type":"stream_event"'
 _TYPE_PREFIX = b'{"type":"'
 _TYPE_START = len(_TYPE_PREFIX)
+# Types of lines that are known and tell us nothing.
+_OF_NO_IMPORTANCE = frozenset(
+    ("conversation_reset", "keep_alive", "rate_limit_event", "tool_progress", "tool_use_summary")
+)
 # RecursionError is what a line nested a thousand deep raises, UnicodeDecodeError what is not UTF-8.
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
@@ -327,7 +332,7 @@ def parse(line: bytes) -> Line:
             return _stream_event(line)
         head = _HEAD.decode(line)
         read = _READERS.get(head.type)
-        return read(line) if read else Ignored(head.type)
+        return read(line) if read else Ignored(head.type, unknown=head.type not in _OF_NO_IMPORTANCE)
     except _UNREADABLE as error:
         return _unreadable(line, error)
 

@@ -376,9 +376,19 @@ class Host:
         now = monotonic()
         for raw in lines:
             for line in self._dialect.read(raw):
-                if type(line) is claude.ControlReply and not line.ok:
-                    self._refused(line)
+                if type(line) is not claude.StreamEvent:  # nearly every line is one
+                    self._notice(line)
                 self._run(self._session.line(line, now))
+
+    def _notice(self, line: claude.Line) -> None:
+        match line:
+            case claude.ControlReply(ok=False):
+                self._refused(line)
+            case claude.Ignored(unknown=True):
+                telemetry.unknown_lines.add(1)
+                log.debug("a line of an unknown type", session=str(self.key), type=line.type)
+            case _:
+                pass  # the session's business alone
 
     def _refused(self, reply: claude.ControlReply) -> None:
         """Without what it was told between turns a process is of no use to the session."""
