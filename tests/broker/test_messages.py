@@ -28,7 +28,9 @@ from warmwire.broker.messages import (
     PermissionReply,
     Question,
     Replay,
+    SessionRecord,
     Started,
+    TicketRecord,
     TurnOptions,
     UserMessage,
     decode,
@@ -45,6 +47,10 @@ EACH = [
     UserMessage(turn="t1", content="x", options=TurnOptions(model="m", double_texting="reject"), sent_ms=1),
     OwnerRecord(worker="w", nonce="n"),
     OwnerRecord(nonce="n"),
+    SessionRecord(user="ada", sent=True),
+    TicketRecord(
+        tenant="t", subject="ada", scopes=("chat:read",), session="s1", expires=7.0, opened="events"
+    ),
     Started(attempt=1, epoch=7, worker="w", digest="d"),
     Question(text="Why?"),
     Finished(attempt=1, epoch=7, digest="d", envelope="{}", text="whole"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,15 @@ from typing import Any
 import pytest
 
 from warmwire.broker.sealed import PoolKey
+from warmwire.worker import tree
 from warmwire.worker.launch import find_claude
 
 from tests.client import eventually
 from tests.conftest import require
 from tests.standin.messages_api import Behaviour, MessagesApi
 from tests.system.product import Events, Product, end_of, ended, only, producing, text_of
+
+PLAIN = Path(__file__).parents[1] / "standin" / "plain_cli.py"
 
 Write = Callable[[str], Path]
 
@@ -228,6 +233,35 @@ async def test_a_refused_token_is_repaired_by_a_fresh_one(
         )
         ends.append(code(await ended(stream)))
     assert ["auth_failed", "turn_completed"] == ends
+
+
+async def test_the_plain_dialect_has_profiles_as_far_as_it_can_be_told(
+    product: Product, write: Write, tmp_path: Path
+) -> None:
+    template = tmp_path / "template"
+    template.mkdir()
+    text = f"""
+[default]
+models = ["plain", "other"]
+system_prompt = "You are a heron."
+workdir = "{template}"
+[default.limits]
+turn_seconds = 0.2
+"""
+    cli = shlex.join((sys.executable, str(PLAIN), "--polite"))
+    await product.work(cli=cli, dialect="stream-json", profiles=write(text))
+    assert "turn_completed" == code(await product.ask("Hello", model="other"))
+    assert {"--model=other", "--system-prompt=You are a heron."} <= set(arguments_in(tmp_path / "data"))
+    assert "not_allowed" == code(await product.ask("Hello", thinking_tokens=1))
+    assert "not_allowed" == code(await product.ask("Hello", permission_mode="plan"))
+    assert "not_allowed" == code(await product.ask("Hello", model="a third"))
+    assert "time_limit" == code(await product.ask("long"))
+
+
+def arguments_in(folder: Path) -> list[str]:
+    """The arguments of the one process that works there."""
+    (pid,) = tree.working_in(folder)
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
 
 @pytest.mark.claude
