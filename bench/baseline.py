@@ -14,7 +14,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
@@ -43,14 +43,26 @@ async def answer(process: Process, message: str) -> AsyncIterator[str]:
             yield f"data: {json.dumps(said['event'])}\n\n"
 
 
+async def process_of(session: str) -> Process:
+    """Find the session's process, or start it."""
+    if session not in sessions:
+        sessions[session] = await asyncio.create_subprocess_exec(sys.argv[1], stdin=PIPE, stdout=PIPE)
+    return sessions[session]
+
+
 @app.post("/v1/chat/stream")
 async def chat(asked: Chat) -> StreamingResponse:
-    """Start or find the session's process and stream what it says."""
-    process = sessions.get(asked.session_id)
-    if process is None:
-        process = await asyncio.create_subprocess_exec(sys.argv[1], stdin=PIPE, stdout=PIPE)
-        sessions[asked.session_id] = process
+    """What the CLI says, as it says it."""
+    process = await process_of(asked.session_id)
     return StreamingResponse(answer(process, asked.message), media_type="text/event-stream")
+
+
+@app.post("/v1/chat")
+async def whole(asked: Chat) -> Response:
+    """The same, all of it at once when it is over."""
+    process = await process_of(asked.session_id)
+    said = [piece async for piece in answer(process, asked.message)]
+    return Response("".join(said), media_type="text/event-stream")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Load:
 class Bench:
     """The helpers, compiled, and where things are put."""
 
-    def __init__(self, folder: Path, seconds: float, edges: int, workers: int) -> None:
+    def __init__(self, folder: Path, seconds: float, edges: int = 1, workers: int = 1) -> None:
         self.source = measure.native("source", folder)
         self.viewers = measure.native("viewers", folder)
         self._folder = folder
@@ -67,13 +67,13 @@ class Bench:
         """One row: a system under a load."""
         with self.system(name, load.streams) as served:
             empty = served.memory()
-            for _ in self._run(served, load.streams, 1000, 1, WARM_APART):
+            for _ in self.run(served, load.streams, 1000, 1, WARM_APART):
                 pass
             idle = served.memory()
             apart = round(BEGIN_WITHIN * 1e6 / load.streams)
             steady: list[tuple[dict[str, Any], dict[str, float]]] = []
             last: dict[str, Any] = {}
-            for last in self._run(served, load.streams, load.rate, round(load.rate * self._seconds), apart):
+            for last in self.run(served, load.streams, load.rate, round(load.rate * self._seconds), apart):
                 if last["open"]:
                     steady.append((last, served.cpu()))
             running = served.memory()
@@ -82,10 +82,11 @@ class Bench:
             "after_kb_per_session": per(running, empty, load.streams),
         }
 
-    def _run(
-        self, served: Served, streams: int, rate: float, count: int, apart: int
+    def run(
+        self, served: Served, streams: int, rate: float, count: int, apart: int, path: str = "/v1/chat/stream"
     ) -> Iterator[dict[str, Any]]:
-        argv = [self.viewers, served.port, streams, 1, rate, count, apart, "s"]
+        """A viewer for each stream; what they say every second, and at their end."""
+        argv = [self.viewers, served.port, streams, 1, rate, count, apart, "s", path]
         with subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             for line in process.stdout:

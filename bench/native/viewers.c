@@ -22,6 +22,7 @@
 
 #define SECOND 1000000000LL
 #define PATIENCE 30 /* seconds without anything at all, after which it ends */
+#define ABANDONED 5 /* seconds without text after which a person has left */
 #define TAIL 96     /* bytes of a cut stamp that are kept for the next read */
 
 struct viewer {
@@ -31,8 +32,8 @@ struct viewer {
 };
 
 static struct viewer *viewers;
-static long long *latencies, *firsts;
-static long long counted, room, got, lost, repeated, begun, complete, refused, wanted, window_from, window_to;
+static long long *latencies, *firsts, *waits; /* waits: from the asking to the first text */
+static long long counted, room, got, lost, repeated, begun, complete, refused, wanted, window_from, window_to, abandoned;
 
 static long long now(void) {
     struct timespec t;
@@ -65,6 +66,8 @@ static void count_one(struct viewer *v, long long number, long long received, lo
     v->next = number + 1;
     if (!v->first) {
         v->first = at;
+        waits[begun] = at - v->asked;
+        abandoned += waits[begun] > ABANDONED * SECOND;
         firsts[begun] = (at - made) + (received > v->asked ? received - v->asked : 0);
         if (++begun == streams) window_from = at;
     }
@@ -132,12 +135,14 @@ static void say(int last) {
     if (last) {
         qsort(latencies, counted, sizeof *latencies, ascending);
         qsort(firsts, begun, sizeof *firsts, ascending);
+        qsort(waits, begun, sizeof *waits, ascending);
         printf(",\"lost\":%lld,\"repeated\":%lld,\"refused\":%lld,\"samples\":%lld,\"window\":%.3f", lost, repeated, refused, counted,
                window_to ? (window_to - window_from) / 1e9 : 0);
         printf(",\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"max\":%.3f", percentile(latencies, counted, .5), percentile(latencies, counted, .9),
                percentile(latencies, counted, .99), percentile(latencies, counted, 1));
         printf(",\"first_p50\":%.3f,\"first_p99\":%.3f,\"first_max\":%.3f", percentile(firsts, begun, .5), percentile(firsts, begun, .99),
                percentile(firsts, begun, 1));
+        printf(",\"wait_p50\":%.3f,\"wait_p99\":%.3f,\"abandoned\":%lld", percentile(waits, begun, .5), percentile(waits, begun, .99), abandoned);
     }
     printf("}\n");
     fflush(stdout);
@@ -157,8 +162,9 @@ int main(int argc, char **argv) {
     room = (long long)streams * wanted;
     viewers = calloc(streams, sizeof *viewers);
     firsts = calloc(streams, sizeof *firsts);
+    waits = calloc(streams, sizeof *waits);
     latencies = calloc(room, sizeof *latencies);
-    if (!viewers || !firsts || !latencies) fail("memory");
+    if (!viewers || !firsts || !waits || !latencies) fail("memory");
     begin = now();
     for (;;) {
         while (opened < streams && now() >= begin + opened * apart) {
