@@ -44,7 +44,8 @@ class Watcher:
         1. What came after it is in memory here, or with the owner: that.
         2. Turns have ended since: a gap, and of each its text and its end.
         3. A turn runs: what came after those ends, else a gap and a snapshot.
-        4. It could not be read (not ``readable``), or nobody has given it out: a gap, and as from now on.
+        4. It could not be read (not ``readable``), nobody has given it out, or what came after it is
+           forgotten: a gap, and as from now on.
 
         Raises:
             Unavailable: it cannot be said what there is; nothing was given, repeat it later.
@@ -88,8 +89,9 @@ class Watcher:
             return [*events]
         items, here = _ended(here, await self._endings(here, {event.turn for event in events or ()}))
         if view is None:
-            at, most = await self._last()
-            return [*items, Lost(here, at)] if here > most else items
+            at, most, ended = await self._last()
+            forgotten = not items and here < at and here != ended  # what came after it, record and all
+            return [*items, Lost(here, at)] if forgotten or here > most else items
         if events is not None:
             return [*items, *events]
         return [*items, Lost(here, view.at), *_running(view)] if view.at != here else items
@@ -100,17 +102,18 @@ class Watcher:
         except NoResponder:
             return None
 
-    async def _last(self) -> tuple[Position, Position]:
-        """Where a session without a living owner stands at least, and how far it may have come."""
+    async def _last(self) -> tuple[Position, Position, Position]:
+        """Where a session without a living owner stands at least, how far it may have come, its last end."""
         owned = await self._store.owner(self._feed.key)
         last = await self._store.last_turn(self._feed.key)
         ending = ending_of(last.record) if last else None
-        at = ending.terminal.position if ending else Position(0, 0)
+        ended = ending.terminal.position if ending else Position(0, 0)
         if owned is None:
-            return at, at
+            return ended, ended, ended
+        at = max(ended, Position(owned.sequence, 0))
         if owned.record.worker is None:  # released: what comes next has a higher epoch
-            return max(at, Position(owned.sequence, 0)), Position(owned.sequence, 0)
-        return max(at, Position(owned.sequence, 0)), Position(owned.sequence, END)
+            return at, Position(owned.sequence, 0), ended
+        return at, Position(owned.sequence, END), ended
 
     async def _endings(self, here: Position, but: set[str]) -> list[Ending]:
         """The turns that ended after a position."""
