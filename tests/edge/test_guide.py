@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.async_api import async_playwright
+from playwright.async_api import Browser
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from warmwire.broker.events import TurnReset
 
+from .browser import PATIENCE
 from .conftest import Start
 from .fake_worker import FakeTurn, FakeWorker
-from .test_page import ARGUMENTS
 from .wire import Answer, Wire
 from tests.client import eventually
-from tests.conftest import SECONDS, require
 
 FRONTEND = (Path(__file__).parent / "guide" / "frontend.js").read_text()
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 async def data(answer: Answer) -> list[Any]:
@@ -142,32 +139,29 @@ async def test_a_turn_that_fails_ends_with_an_error_and_done(wire: Wire, worker:
 @pytest.mark.browser
 @pytest.mark.parametrize("message", ["Hello", "Wie geht's? 100% é"])
 async def test_the_frontend_runs_unchanged_in_a_browser(
-    start: Start, worker: FakeWorker, message: str
+    start: Start, worker: FakeWorker, browser: Browser, message: str
 ) -> None:
-    require(CHROMIUM, "chromium")
     serves = await start()
     variables = {"msg": message, "sessionId": "s1"}
     page_text = "<!doctype html><meta charset=utf-8><script>"
     page_text += "const chatUI = {text: '', appendText(t) {this.text += t}};"
     page_text += "".join(f"const {name} = {json.dumps(value)};" for name, value in variables.items())
     page_text += f"\n{FRONTEND}</script>"
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = await chromium.new_page()
-        page.set_default_timeout(10_000 * SECONDS)
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        url = f"http://127.0.0.1:{serves.wire.port}/guide.html"
-        await page.route(url, lambda route: route.fulfill(body=page_text, content_type="text/html"))
-        await page.goto(url)
-        turn = await begun(worker)
-        for part in ("Like ", "Like Chat", "Like ChatGPT!"):
-            await turn.delta(part.removeprefix("Like ") if part != "Like " else part)
-        await page.wait_for_function("chatUI.text === 'Like ChatChatGPT!'")
-        assert turn.message.content == message
-        await turn.complete()
-        await page.wait_for_function("eventSource.readyState === EventSource.CLOSED")
-        await chromium.close()
+    page = await browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    url = f"http://127.0.0.1:{serves.wire.port}/guide.html"
+    await page.route(url, lambda route: route.fulfill(body=page_text, content_type="text/html"))
+    await page.goto(url)
+    turn = await begun(worker)
+    for part in ("Like ", "Like Chat", "Like ChatGPT!"):
+        await turn.delta(part.removeprefix("Like ") if part != "Like " else part)
+    await page.wait_for_function("chatUI.text === 'Like ChatChatGPT!'")
+    assert turn.message.content == message
+    await turn.complete()
+    await page.wait_for_function("eventSource.readyState === EventSource.CLOSED")
+    await page.close()
     assert complaints == []
     assert worker.waiting == 0
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +16,18 @@ from urllib.parse import urlencode
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from playwright.async_api import async_playwright
+from playwright.async_api import Browser
 from websockets.asyncio.client import connect
 
 from warmwire.edge.app import Server, bind
 
+from .browser import PATIENCE
 from .conftest import Start
 from .fake_worker import FakeTurn, FakeWorker
-from .test_page import ARGUMENTS
 from .wire import Wire
 from tests.client import eventually
-from tests.conftest import SECONDS, require
 
 GUIDE = Path(__file__).parent / "guide"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DELTAS = ["Hi", " there", " ← é\n\n", 'data: "x"', "\\", "[DONE]", "!"]
 THINKING = b'{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"abc="}}'
 
@@ -165,12 +162,9 @@ CONVERSATION = """deltas => new Promise((resolve, reject) => {
 
 
 @pytest.mark.browser
-async def test_a_browser_converses_over_the_websocket(ours: Wire) -> None:
-    require(CHROMIUM, "chromium")
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = await chromium.new_page()
-        page.set_default_timeout(10_000 * SECONDS)
-        await page.goto(f"http://127.0.0.1:{ours.port}/healthz")
-        assert DELTAS * 2 == await page.evaluate(CONVERSATION, len(DELTAS))
-        await chromium.close()
+async def test_a_browser_converses_over_the_websocket(ours: Wire, browser: Browser) -> None:
+    page = await browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    await page.goto(f"http://127.0.0.1:{ours.port}/healthz")
+    assert DELTAS * 2 == await page.evaluate(CONVERSATION, len(DELTAS))
+    await page.close()
