@@ -26,14 +26,14 @@ class Product:
     def __init__(self, nats: str, prefix: str, folder: Path, wire: Wire, edge: Edge) -> None:
         self.wire = wire
         self.workers: list[Worker] = []
-        self._given: dict[str, Any] = {"nats": nats, "prefix": prefix}
+        self.given: dict[str, Any] = {"nats": nats, "prefix": prefix}
         self._folder = folder
         self.edge = edge
 
     async def work(self, **settings: Any) -> Worker:
         """One more worker, with emulators unless told otherwise; the edge knows it when this returns."""
         given = {"data": self._folder / "data", "spares": 0, "drain_timeout": 5.0, **settings}
-        worker = Worker(WorkerSettings(**self._given, **given))
+        worker = Worker(WorkerSettings(**self.given, **given))
         await worker.start()
         self.workers.append(worker)
         await eventually(lambda: self.edge.not_ready() is None, "the edge hears the worker")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import shutil
@@ -238,6 +239,23 @@ class TestWorker:
         assert set() == enclosed_in(tmp_path)
         await product.ask("Hello", "s3", profile="inside")
         assert enclosed_in(tmp_path)
+
+
+@pytest.mark.usefixtures("bwrap")
+async def test_a_worker_that_is_killed_leaves_nothing_in_it(product: Product, tmp_path: Path) -> None:
+    given = {**product.given, "data": str(tmp_path / "data"), "cli": "emulator", "sandbox": "bwrap"}
+    environment = {f"WARMWIRE_{name.upper()}": value for name, value in given.items()}
+    worker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "warmwire.worker"), env={**os.environ, **environment}
+    )
+    try:
+        stream = await product.chat("a long one")
+        await stream.until("content_block_delta")
+        assert enclosed_in(tmp_path)
+    finally:
+        worker.kill()
+        await worker.wait()
+    await eventually(lambda: not tree.working_in(tmp_path), "nothing is left")
 
 
 def state(pid: int) -> str | None:
