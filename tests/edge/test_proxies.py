@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
 import pytest
-from playwright.async_api import async_playwright
+from playwright.async_api import Browser, Page
 from websockets.asyncio.client import ClientConnection, connect
 
+from .browser import PATIENCE
 from .conftest import Serving, Start
 from .fake_worker import FakeTurn, FakeWorker
-from .test_page import ARGUMENTS, CHROMIUM
 from .wire import WITHIN
 from tests.client import eventually
-from tests.conftest import SECONDS, require
+from tests.conftest import SECONDS
 from tests.proxies import Addresses, proxy
 from tests.system.edge_load import Frame, frames
 
@@ -294,21 +294,22 @@ async def test_a_websocket_passes_delta_by_delta(behind: Put, worker: FakeWorker
 # -- a browser
 
 
+OpenTab = Callable[[str], Awaitable[Page]]
+
+
 @pytest.fixture
-async def page() -> AsyncIterator[Callable[..., Any]]:
+async def tab(browser: Browser) -> AsyncIterator[OpenTab]:
     """Opens a page of the proxy's origin in Chromium."""
-    require(CHROMIUM, "chromium")
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    context = await browser.new_context(ignore_https_errors=True)
+    context.set_default_timeout(PATIENCE)
 
-        async def opened(url: str) -> Any:
-            page = await chromium.new_page(ignore_https_errors=True)
-            page.set_default_timeout(10_000 * SECONDS)
-            await page.goto(f"{url}/healthz")  # of the proxy's origin, and without any script of its own
-            return page
+    async def opened(url: str) -> Page:
+        page = await context.new_page()
+        await page.goto(f"{url}/healthz")  # without any script of its own
+        return page
 
-        yield opened
-        await chromium.close()
+    yield opened
+    await context.close()
 
 
 OPEN = """async count => {
@@ -328,10 +329,10 @@ PING = """() => new Promise((resolve, reject) => {
 @pytest.mark.browser
 @pytest.mark.parametrize("kind", KINDS)
 async def test_over_http_2_a_browser_has_more_than_six_streams_and_a_websocket(
-    behind: Put, page: Callable[..., Any], kind: str
+    behind: Put, tab: OpenTab, kind: str
 ) -> None:
     serves = await behind(kind)
-    shown = await page(serves.addresses.https)
+    shown = await tab(serves.addresses.https)
     await shown.evaluate(OPEN, 20)
     await shown.wait_for_function("window.open_ === 20")
     assert serves.edge.viewers == 20
@@ -340,10 +341,10 @@ async def test_over_http_2_a_browser_has_more_than_six_streams_and_a_websocket(
 
 @pytest.mark.browser
 async def test_over_http_1_a_browser_has_six_and_the_next_waits_for_one_to_end(
-    behind: Put, page: Callable[..., Any]
+    behind: Put, tab: OpenTab
 ) -> None:
     serves = await behind("nginx")
-    shown = await page(serves.addresses.http)
+    shown = await tab(serves.addresses.http)
     await shown.evaluate(OPEN, 7)
     await shown.wait_for_function("window.open_ === 6")
     assert serves.edge.viewers == 6
