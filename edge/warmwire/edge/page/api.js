@@ -1,7 +1,9 @@
 // The server's routes that the page uses. A token, where one is needed, is kept for as long as the tab.
 
 const TOKEN = "warmwire.token";
-const PAGES = 5; // of ended turns, 200 each: more than 1,000 are not shown
+const SHOWN = 200; // turns that have ended, the newest; older ones are shown as far as the browser kept them
+const PAGES = 100; // of them that are looked through, the oldest first; there are as many as 24 hours have brought
+const PAGE = 100; // turns
 
 /** The server said no; `message` is what it said. */
 export class Refused extends Error {
@@ -80,9 +82,9 @@ export async function known(session) {
   const ended = [];
   let after = 0;
   for (let page = 0; page < PAGES && after !== null; page += 1) {
-    const answer = await asked(at(session, `/turns?limit=200&after=${after}`));
+    const answer = await asked(at(session, `/turns?limit=${PAGE}&after=${after}`));
     const { turns, next } = await answer.json();
-    ended.push(...turns);
+    ended.splice(0, ended.length, ...[...ended, ...turns].slice(-SHOWN));
     after = next;
   }
   return { waiting, ended };

@@ -39,7 +39,7 @@ export class Store {
   }
 
   keep(id, turns) {
-    this.#write(this.#of(id), turns.slice(-TURNS));
+    if (turns.length > 0) this.#write(this.#of(id), turns.slice(-TURNS));
   }
 
   /** Calls back when another tab has changed the list. */

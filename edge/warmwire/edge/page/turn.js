@@ -75,7 +75,7 @@ export class Turn {
   }
 
   static restored(kept) {
-    const turn = new Turn(kept.id, kept.question, kept.phase);
+    const turn = new Turn(kept.id, kept.question, kept.phase === "stopping" ? "waiting" : kept.phase);
     turn.key = kept.key;
     turn.detail = kept.detail;
     turn.parts = kept.parts;
