@@ -135,7 +135,7 @@ class Soaked:
 @contextmanager
 def worker(nats: str, data: Path, processes: int) -> Iterator[Soaked]:
     environment = {
-        "PATH": os.environ["PATH"],
+        **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
         "WARMWIRE_NATS": nats,
         "WARMWIRE_DATA": str(data),
         "WARMWIRE_MAX_SESSIONS": str(processes),

@@ -26,10 +26,10 @@ from time import monotonic
 
 import nats
 import uvloop
-from bench.soak import nats_server
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from bench.soak import nats_server
 from warmwire.broker import role
 from warmwire.producer import Producer
 from warmwire.worker.app import Worker, cli_command
@@ -134,8 +134,7 @@ def process(nats_url: str, data: Path, *flags: str, **settings: object) -> Itera
     """One of the two."""
     data.mkdir(parents=True, exist_ok=True)
     environment = {
-        "PATH": os.environ["PATH"],
-        **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
+        **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
         "WARMWIRE_NATS": nats_url,
         "WARMWIRE_DATA": str(data),
         "WARMWIRE_SPARES": "0",
