@@ -295,6 +295,7 @@ class BadLine(_Value, frozen=True):
     head: bytes
 
 
+Control = ControlReply | ControlRequest | Withdrawn
 Line = (
     StreamEvent
     | Init
@@ -569,7 +570,9 @@ class _SaidWire(msgspec.Struct):
 
 
 def cost_in(reply: ControlReply) -> str:
-    """The words of the answer to `cost_line`; empty if there are none."""
+    """The words of the answer to `cost_line`; empty if there are none, or that is another answer."""
+    if reply.request_id != COST:
+        return ""
     try:
         return msgspec.json.decode(reply.response, type=_SaidWire).text
     except _UNREADABLE:

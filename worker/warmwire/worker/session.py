@@ -267,13 +267,10 @@ class Session:
             TurnReset(turn=turn.id, attempt=turn.attempt, reason="api_retry", message=turn.messages)
         )
 
-    def _control(
-        self, turn: Turn, line: claude.ControlRequest | claude.Withdrawn | claude.ControlReply, now: float
-    ) -> list[Command]:
+    def _control(self, turn: Turn, line: claude.Control, now: float) -> list[Command]:
         if not isinstance(line, claude.ControlReply):
             return self._say(self._permissions.hear(turn.id, line, now))
-        if line.request_id == claude.COST:
-            turn.meter.cost(claude.cost_in(line))
+        turn.meter.cost(claude.cost_in(line))
         return self._stop_over(turn, now)
 
     def _say(self, said: Said) -> list[Command]:
