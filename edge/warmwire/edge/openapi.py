@@ -302,7 +302,9 @@ VERDICT = {
 }
 INTERRUPT = {
     "type": "object",
-    "properties": {"turn": {"type": "string", "pattern": SESSION_ID["pattern"]}},
+    "properties": {
+        "turn": {"anyOf": [{"type": "string", "pattern": SESSION_ID["pattern"]}, {"type": "null"}]}
+    },
     "additionalProperties": False,
     "examples": [{}, {"turn": _TURN}],
 }
