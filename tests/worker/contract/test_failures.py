@@ -98,7 +98,7 @@ async def test_a_stream_that_breaks_off_begins_again_from_its_start(chat: Chat) 
     heard, result = await ask(cli, "Hi")
     (retry,) = [line for line in heard if isinstance(line, Retry)]
     before, after = heard[: heard.index(retry)], heard[heard.index(retry) :]
-    assert 2 == types(before).count("content_block_delta")
+    assert 0 < types(before).count("content_block_delta") <= 2  # the cut may overtake the last
     assert "message_delta" not in types(before)
     assert "message_start" == types(after)[0]
     assert result.text == text_of(after) != ""
