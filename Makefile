@@ -34,8 +34,11 @@ $(VENV)/.installed-dev: constraints-dev.txt $(VENV)/.installed
 up: $(VENV)/.installed ## everything on this machine, ready to chat (WARMWIRE_PORT=9000 make up for another port)
 	@exec $(BIN)/warmwire up
 
-test: $(VENV)/.installed-dev ## every test
-	$(BIN)/python -m pytest
+# Most tests wait most of the time, so several run at once; JOBS=0 runs them one after the other.
+JOBS ?= 4
+
+test: $(VENV)/.installed-dev ## every test (JOBS=0 for one after the other)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 chaos: $(VENV)/.installed-dev ## processes and networks die under load; takes some minutes (docs/reference/chaos.md)
 	$(BIN)/python -m tests.system.chaos
