@@ -334,8 +334,12 @@ async def kill_edge(plan: Plan) -> Outcome:
     """kill -9 of one of two edges; its viewers go on at the other with `Last-Event-ID`."""
     async with stage(plan) as (cluster, _):
         load = await over_http(plan, cluster)
-        turns = {turn for turn in load.notes.flowing if load.edge_of.get(turn) == load.edges[0]}
-        killed = Hit(load.fault(f"kill -9 {cluster.edges[0].name}"), frozenset(turns))
+
+        def seen_there() -> set[str]:
+            return {turn for turn in load.notes.flowing if load.edge_of.get(turn) == load.edges[0]}
+
+        await until(seen_there, "a turn that flows through the edge that is killed")
+        killed = Hit(load.fault(f"kill -9 {cluster.edges[0].name}"), frozenset(seen_there()))
         cluster.edges[0].kill()
         outcome = await concluded(load, killed)
         broken = sum(isinstance(record, h.Broke) for record in load.history)

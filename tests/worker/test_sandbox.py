@@ -53,10 +53,10 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def plan(data: Path, script: str, **options: Any) -> Launch:
+def plan(data: Path, script: str, *, argv: tuple[str, ...] = (), **options: Any) -> Launch:
     own = data / "mine"
     environment = {"PATH": os.environ["PATH"], "HOME": str(own), "TMPDIR": str(own)}
-    plain = Launch(("sh", "-c", script), environment, own / "work", (own, own / "work"))
+    plain = Launch(argv or ("sh", "-c", script), environment, own / "work", (own, own / "work"))
     program = shutil.which("bwrap")
     assert program is not None
     secrets = options.pop("secrets", ())
@@ -94,6 +94,16 @@ class TestPolicy:
         assert "x" == lines[-1]
         assert str(os.getpid()) not in " ".join(lines)
         assert not {"docker.sock", "containerd", "dbus"} & set(lines)
+
+    async def test_a_cli_that_is_installed_among_them_is_there_and_cannot_be_written(
+        self, start: Start, folders: Path, tmp_path: Path
+    ) -> None:
+        cli, beside = tmp_path / "bin" / "cli", tmp_path / "beside"
+        cli.parent.mkdir()
+        cli.write_text(f"#!/bin/sh\nls {beside} || echo x >> $0 || echo unchanged\n")
+        cli.chmod(0o755)
+        beside.touch()
+        assert ["unchanged"] == await said(start, plan(folders, "", argv=(str(cli),)))
 
     async def test_what_is_hidden_is_empty(self, start: Start, folders: Path, tmp_path: Path) -> None:
         hidden, key = tmp_path / "hidden", tmp_path / "key"

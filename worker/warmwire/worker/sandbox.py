@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ CHECK_WITHIN = 10.0
 """Seconds that a trial may take."""
 RESOLVER = "/run/systemd/resolve"
 """Where /etc/resolv.conf may point to."""
+HIDDEN = (Path("/tmp"), Path("/run"))  # noqa: S108 - in the sandbox
+"""What is empty in a sandbox, but for the CLI itself where it is installed there."""
 NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 
 
@@ -41,6 +43,7 @@ class Sandbox:
         unread = [path for path in (*self.secrets, *hide) if path.is_file()]
         argv = (
             *_outer(self.program, network=network),
+            *(word for path in _named(launch.argv) for word in ("--ro-bind", str(path), str(path))),
             *(word for path in empty for word in ("--tmpfs", str(path))),
             *(word for path in unread for word in ("--ro-bind", "/dev/null", str(path))),
             *("--bind", str(own), str(own)),
@@ -60,9 +63,17 @@ def _outer(program: Path, *, network: bool) -> tuple[str, ...]:
         *("--die-with-parent", "--cap-drop", "ALL"),
         *("--ro-bind", "/", "/"),
         *("--dev", "/dev", "--proc", "/proc"),
-        *("--tmpfs", "/tmp", "--tmpfs", "/run"),  # noqa: S108 - in the sandbox
+        *(word for path in HIDDEN for word in ("--tmpfs", str(path))),
         *("--ro-bind-try", RESOLVER, RESOLVER),
     )
+
+
+def _named(argv: Sequence[str]) -> Iterator[Path]:
+    """The folders of the files that the command names, where they would be hidden."""
+    for path in map(Path, argv):
+        for hidden in HIDDEN:
+            if path.is_relative_to(hidden) and path.exists():
+                yield path if path.parent == hidden else path.parent
 
 
 def found(data: Path, secrets: Sequence[Path | None] = ()) -> Sandbox:
