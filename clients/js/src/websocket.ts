@@ -1,0 +1,188 @@
+// The same over WebSockets, one for each turn or session that is followed; an entry of its own, for those who want it.
+
+import { Refused } from "./errors.js";
+import type { Event } from "./events.js";
+import { turnOf } from "./events.js";
+import { expired } from "./http.js";
+import type { Http, Transport } from "./http.js";
+import type { Ending, Frame } from "./line.js";
+import type { Turn } from "./turn.js";
+
+/** The part of a WebSocket that is used; browsers, Node 22 and the package `ws` have it. */
+export type SocketMaker = new (url: string, protocols: string[]) => WebSocket;
+
+const PING = 15_000; // ms; the server's own pings are not seen by scripts
+const SILENCE = 45_000; // ms without a frame after which a connection is dead
+const WAITING = 10_000; // frames that were received and not read, after which the connection is given up and comes again
+
+interface Told {
+  type?: string;
+  id?: string;
+  session_id?: string;
+  turn?: string;
+  cursor?: string;
+  event?: Event;
+  code?: string;
+  status?: number;
+  retry_after?: number;
+  retry_ms?: number;
+  title?: string;
+  detail?: string;
+}
+
+/** The transport. `make` where the platform has no WebSocket (Node 20): that of the package `ws`. */
+export function websocket(make: SocketMaker = globalThis.WebSocket): Transport {
+  if (!make) throw new TypeError("this platform has no WebSocket: give one");
+  const open = async (http: Http, signal: AbortSignal) => Socket.open(make, http.url, await http.bearer(), signal);
+  return {
+    send: (http, turn, body, key) => {
+      const frame = { type: "user_message", id: "send", idempotency_key: key, ...body };
+      let repeated = false;
+      return async function* (cursor, signal) {
+        const socket = await open(http, signal);
+        const again = repeated;
+        repeated = true;
+        socket.say(cursor === null ? frame : watching(turn.session, cursor));
+        return yield* framesOfTurn(socket, turn, again);
+      };
+    },
+    watch: (http, session) =>
+      async function* (cursor, signal) {
+        const socket = await open(http, signal);
+        socket.say(watching(session, cursor));
+        return yield* framesOf(socket, ({ type, cursor = "" }) => (type === "watching" ? { cursor, event: null } : null));
+      },
+  };
+}
+
+// A message comes first: its session is watched from then on. Should that connection break before the turn is known, the
+// message is sent `again`, which says its turn, and that turn is told from its beginning.
+async function* framesOfTurn(socket: Socket, turn: Turn, again: boolean): AsyncGenerator<Frame, Ending> {
+  const answered = ({ type, turn: id }: Told) => {
+    if (type !== "accepted" || !id) return null;
+    turn.accepted(id);
+    if (again) socket.say(watching(turn.session, `${id}.0.0`));
+    return null;
+  };
+  for (const frames = framesOf(socket, answered); ; ) {
+    const next = await frames.next();
+    if (next.done) return next.value;
+    const { event, cursor } = next.value;
+    if (event?.type === "turn_queued" && turn.id === null) turn.accepted(event.turn);
+    const of = event && turnOf(event, cursor);
+    if (turn.id !== null && (of === turn.id || of === null)) yield next.value;
+  }
+}
+
+function watching(session: string, cursor: string | null): object {
+  return { type: "watch", id: "watch", session_id: session, cursor: cursor ?? undefined };
+}
+
+/** One WebSocket: `say` and read `heard`, which ends with how it was closed. */
+class Socket {
+  #socket: WebSocket;
+  #frames: Told[] = [];
+  #ending: Ending | Error | null = null;
+  #wake = () => {};
+  #heardAt = Date.now();
+
+  private constructor(socket: WebSocket) {
+    this.#socket = socket;
+    socket.addEventListener("message", ({ data }) => this.#heard(JSON.parse(String(data)) as Told));
+    socket.addEventListener("close", ({ code, reason }) => this.#end(endingOf(code, reason)));
+    socket.addEventListener("error", () => this.#end(new Error("the WebSocket has failed")));
+  }
+
+  /** Opens one. Throws when that fails, or when aborted. */
+  static async open(make: SocketMaker, url: string, bearer: string, signal: AbortSignal): Promise<Socket> {
+    signal.throwIfAborted();
+    const protocols = bearer ? ["warmwire", `warmwire.bearer.${bearer}`] : ["warmwire"];
+    const socket = new Socket(new make(url.replace(/^http/, "ws") + "/v1/chat/ws", protocols));
+    const cut = () => socket.close();
+    signal.addEventListener("abort", cut, { once: true });
+    await new Promise<void>((resolve, reject) => {
+      socket.#socket.addEventListener("open", () => resolve());
+      socket.#wake = () => reject(socket.#ending instanceof Error ? socket.#ending : new Error("closed before it was open"));
+    }).catch((error: unknown) => {
+      throw socket.#ending instanceof Error ? socket.#ending : error;
+    });
+    socket.#keep();
+    return socket;
+  }
+
+  say(frame: object): void {
+    this.#socket.send(JSON.stringify(frame));
+  }
+
+  close(): void {
+    this.#end(new Error("closed by its reader"));
+    this.#socket.close();
+  }
+
+  /** What comes, to the end; throws where it broke or was refused. */
+  async *heard(): AsyncGenerator<Told, Ending> {
+    for (;;) {
+      const frame = this.#frames.shift();
+      if (frame !== undefined) yield frame;
+      else if (this.#ending instanceof Error) throw this.#ending;
+      else if (this.#ending !== null) return this.#ending;
+      else await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+  }
+
+  #heard(frame: Told): void {
+    this.#heardAt = Date.now();
+    if (this.#frames.length < WAITING) this.#frames.push(frame);
+    else this.close();
+    this.#wake();
+  }
+
+  #end(how: Ending | Error): void {
+    this.#ending ??= how;
+    this.#wake();
+  }
+
+  #keep(): void {
+    const timer = setInterval(() => {
+      if (this.#ending !== null) clearInterval(timer);
+      else if (Date.now() - this.#heardAt > SILENCE) this.close();
+      else this.say({ type: "ping" });
+    }, PING);
+  }
+}
+
+/** What is told of events. Frames that answer a request go to `answered`, which may make one of them. */
+async function* framesOf(
+  socket: Socket,
+  answered: (frame: Told) => Frame | null,
+): AsyncGenerator<Frame, Ending> {
+  try {
+    const heard = socket.heard();
+    let after: number | null = null;
+    for (;;) {
+      const next = await heard.next();
+      if (next.done) return { ...next.value, after };
+      const frame = next.value;
+      if (frame.event !== undefined) yield { cursor: frame.cursor ?? "", event: frame.event };
+      else if (frame.type === "reconnect") after = frame.retry_ms ?? null;
+      else if (frame.type === "error" && !expired(frame)) throw new Refused(problem(frame), frame.status ?? 0, frame.retry_after);
+      else {
+        const made = answered(frame);
+        if (made !== null) yield made;
+      }
+    }
+  } finally {
+    socket.close();
+  }
+}
+
+function problem({ code, title, detail }: Told): object {
+  return { type: code, title, detail };
+}
+
+/** The hundred of a close code says what to do. */
+function endingOf(code: number, reason: string): Ending | Error {
+  if (code >= 4600 && code < 4700) return code === 4601 ? { done: false, renew: true } : new Refused({ detail: reason }, 401);
+  if ((code >= 4500 && code < 4600) || [1003, 1007, 1009].includes(code)) return new Refused({ detail: reason }, 400);
+  return code === 1000 || code >= 4000 ? { done: false } : new Error(`the WebSocket was closed with ${code}`);
+}
