@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from warmwire.broker import telemetry
 from warmwire.compose.cli import COMMANDS, Role
 from warmwire.compose.options import Setting, settings_of
 from warmwire.edge import asyncapi
@@ -95,7 +96,34 @@ LIMITS = {
 }
 """What is said of a schema beside its type."""
 
-PAGES = {"settings.md": settings_page, "websocket.md": websocket_page}
+METRICS = """\
+# Metrics
+
+<!-- Made from `broker/telemetry.py` by `make format`; edits here are lost. -->
+
+OpenTelemetry instruments, meter `warmwire`, shown in Prometheus's text format: by each edge at `/metrics`, by
+workers and edges on their `--metrics-port`. [What they are for](../observability.md). No label holds a
+session, a turn or a user.
+
+| name | kind | labels | what |
+|---|---|---|---|
+"""
+
+
+def metrics_page() -> str:
+    return METRICS + "".join(_metric(each) for each in telemetry.INSTRUMENTS.values())
+
+
+def _metric(instrument: telemetry.Instrument) -> str:
+    labels = "; ".join(f"`{label}`: {_values(values)}" for label, values in instrument.labels.items())
+    return f"| `{instrument.name}` | {instrument.kind} | {labels} | {instrument.what} |\n"
+
+
+def _values(values: tuple[str, ...] | str) -> str:
+    return values if isinstance(values, str) else ", ".join(f"`{value}`" for value in values)
+
+
+PAGES = {"metrics.md": metrics_page, "settings.md": settings_page, "websocket.md": websocket_page}
 
 
 def main() -> int:

@@ -40,8 +40,13 @@ async def test_the_callers_trace_goes_through_to_the_worker(wire: Wire, worker: 
     )
     await answer.until("[DONE]")
     await answer.body()
-    publication, server = spans_of(TRACE)
+    publication, delivery, server = spans_of(TRACE)
     assert (SpanKind.PRODUCER, SpanKind.SERVER) == (publication.kind, server.kind)
+    assert delivery.name == "deliver turn"
+    assert delivery.parent == server.context
+    assert ["accepted", "first delta", "end"] == [event.name for event in delivery.events]
+    assert server.attributes is not None
+    assert server.attributes["http.response.status_code"] == 200
     assert server.parent is not None
     assert format(server.parent.span_id, "016x") == CALLER
     assert publication.parent == server.context

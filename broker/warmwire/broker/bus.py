@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js import JetStreamContext
 
+from warmwire.broker import telemetry
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable, WarmwireError
 
 log = structlog.get_logger(__name__)
@@ -272,6 +273,7 @@ async def connect(url: str, name: str) -> Bus:
     bus = Bus(client)
 
     async def reconnected() -> None:
+        telemetry.nats_reconnects.add(1)
         log.info("connected to NATS again", role=name)
         bus._after_reconnect()  # noqa: SLF001 - its own module
 
@@ -346,6 +348,7 @@ def _without_password(url: str) -> str:
 
 
 async def _log_error(error: Exception) -> None:
+    telemetry.nats_errors.add(1)
     ours = not isinstance(error, nats.errors.Error | OSError)
     log.warning(
         "NATS client reported", error=str(error) or type(error).__name__, exc_info=error if ours else None

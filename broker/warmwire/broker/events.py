@@ -115,13 +115,14 @@ class Usage(BaseModel):
 
 
 class TurnEnd(Event):
-    """What the three endings share. Durations in ms, measured by the worker."""
+    """What the three endings share. Durations in ms; ``traceparent`` as in ``turn_started``."""
 
     type: str
     attempt: int
     usage: Usage = Usage()
     duration_ms: int
     ttft_ms: int | None = None
+    traceparent: str | None = None
 
 
 class TurnCompleted(TurnEnd):

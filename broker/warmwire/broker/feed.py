@@ -35,7 +35,7 @@ from warmwire.broker.reader import (
 from warmwire.broker.ring import Ring
 from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
-from warmwire.broker.telemetry import alien
+from warmwire.broker.telemetry import alien, gaps, repairs
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +48,8 @@ LINGER = 15.0
 LINGERING = 1000
 """Feeds without a viewer that are kept; past it the one longest without is closed at once."""
 Listener = Callable[[Item], None]
+OnEnd = Callable[[SessionKey, Envelope], None]
+"""Called once for each terminal event of a session that is followed here, however many follow it."""
 
 
 class Feed:
@@ -60,6 +62,7 @@ class Feed:
         "_alien",
         "_bus",
         "_looking_up",
+        "_on_end",
         "_positioned",
         "_reader",
         "_ring",
@@ -71,8 +74,11 @@ class Feed:
         "listeners",
     )
 
-    def __init__(self, bus: Bus, store: Store, subjects: Subjects, key: SessionKey) -> None:
+    def __init__(
+        self, bus: Bus, store: Store, subjects: Subjects, key: SessionKey, on_end: OnEnd | None = None
+    ) -> None:
         self.key = key
+        self._on_end = on_end or _unheard
         self.listeners: list[Listener] = []
         self._bus = bus
         self._store = store
@@ -172,6 +178,8 @@ class Feed:
                 self._look_up(action.turn)
             else:
                 self._show(action)
+                if isinstance(action, Envelope) and action.terminal:  # such a one never simply passes
+                    self._on_end(self.key, action)
         if self._reader.position is not None:
             self._positioned.set()
 
@@ -179,6 +187,7 @@ class Feed:
         if isinstance(item, Envelope):
             self._ring.add(item)
         else:
+            gaps.value += isinstance(item, Lost)
             self._ring.begin(item.at if isinstance(item, Shown) else item.until)
         for listener in tuple(self.listeners):
             try:
@@ -192,6 +201,7 @@ class Feed:
     async def _ask(self, question: Ask) -> None:
         number, after = question.number, question.after
         request = Replay(epoch=after.epoch, seq=after.seq) if after else Replay()
+        repairs.value += after is not None
         try:
             view = await self.ask(request)
         except NoResponder:
@@ -237,6 +247,10 @@ class Feed:
             break
         self._looking_up.discard(turn)
         self._act(self._reader.recorded(turn, ending, monotonic()))
+
+
+def _unheard(_key: SessionKey, _terminal: Envelope) -> None:
+    """Nobody counts."""
 
 
 def _view(view: OwnerView) -> View:
@@ -296,11 +310,19 @@ class _Followed:
 class Feeds:
     """The feeds of this process, one per session that somebody here is following."""
 
-    def __init__(self, bus: Bus, store: Store, subjects: Subjects, linger: float = LINGER) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        subjects: Subjects,
+        linger: float = LINGER,
+        on_end: OnEnd | None = None,
+    ) -> None:
         self._bus = bus
         self._store = store
         self._subjects = subjects
         self._linger = linger
+        self._on_end = on_end
         self._followed: dict[SessionKey, _Followed] = {}
         self._lingering: dict[SessionKey, asyncio.TimerHandle] = {}  # the one longest without a viewer first
         self._ticking = Tasks()
@@ -344,7 +366,7 @@ class Feeds:
         if timer := self._lingering.pop(key, None):
             timer.cancel()
         if key not in self._followed:
-            feed = Feed(self._bus, self._store, self._subjects, key)
+            feed = Feed(self._bus, self._store, self._subjects, key, self._on_end)
             self._followed[key] = _Followed(feed, asyncio.create_task(feed.open(), name="open a feed"))
         return self._followed[key]
 

@@ -18,7 +18,7 @@ from warmwire.broker.liveness import HEARTBEAT_EVERY, Liveness
 from warmwire.broker.messages import Heartbeat, decode
 from warmwire.broker.names import Subjects
 from warmwire.broker.tasks import Tasks
-from warmwire.broker.telemetry import alien
+from warmwire.broker.telemetry import alien, heartbeats_missed
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +71,7 @@ class HeartbeatThread:
                 bus = bus or await connect(self._url, "heartbeat")
                 await self._send_one(bus)
             except WarmwireError as error:
+                heartbeats_missed.value += 1
                 log.warning("no heartbeat this time", error=str(error))
             except Exception:  # a fault of ours is one heartbeat missing; only all of them would be death
                 log.exception("no heartbeat this time")

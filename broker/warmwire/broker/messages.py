@@ -139,6 +139,8 @@ class Started(Message):
     epoch: int
     worker: str
     digest: str
+    traceparent: str | None = None
+    """The attempt as a span: the next one links to it. Absent where nobody traces."""
 
 
 class Finished(Message):

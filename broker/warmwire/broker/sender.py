@@ -15,11 +15,14 @@ import structlog
 from warmwire.broker.bus import Bus
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.tasks import Tasks
+from warmwire.broker.telemetry import delta_delay, deltas_dropped, deltas_sent
 
 log = structlog.get_logger(__name__)
 
 WAITING_LIMIT = 16 * 1024 * 1024
 """Bytes that may wait to be sent. Past it events are dropped: readers see the hole and ask the owner."""
+SAMPLE = 64
+"""Of so many batches the delay of one is measured."""
 
 
 class Sender:
@@ -48,6 +51,8 @@ class Sender:
         self._allowed.set()
         self._tasks = Tasks()
         self._dropping = False
+        self._since = 0.0  # of the delta that opened the window
+        self._batches = 0
         self.dropped = 0
 
     def start(self) -> None:
@@ -64,7 +69,9 @@ class Sender:
         if at_once:
             self._wake.set()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._window, self._wake.set)
+            loop = asyncio.get_running_loop()
+            self._since = loop.time()
+            self._timer = loop.call_later(self._window, self._wake.set)
 
     def hold(self) -> None:
         """Send nothing until ``go_on``."""
@@ -92,6 +99,7 @@ class Sender:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+                self._sample()
             while self._waiting:
                 if not self._may_send():
                     self.hold()
@@ -102,6 +110,7 @@ class Sender:
                 event = self._waiting[0]
                 try:
                     await self._bus.publish(*event)
+                    deltas_sent.value += 1
                     self._dropping = False
                 except BadInput as error:  # this one cannot be sent, the next can
                     self._drop(1, str(error))
@@ -119,6 +128,12 @@ class Sender:
             log.warning("events not sent; readers will ask for them", why=why, dropped_before=self.dropped)
         self._dropping = True
         self.dropped += events
+        deltas_dropped.value += events
+
+    def _sample(self) -> None:
+        self._batches += 1
+        if self._batches % SAMPLE == 1:
+            delta_delay.record(asyncio.get_running_loop().time() - self._since)
 
     async def _pump(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 from nats.js.api import PubAck, RawStreamMsg
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
@@ -34,7 +35,7 @@ from warmwire.broker.messages import (
     decode_turn_record,
 )
 from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.streams import QUEUED_PER_SESSION
+from warmwire.broker.streams import CONSUMER, QUEUED_PER_SESSION
 
 TURN_KEPT = 24 * 3600
 """Seconds that a turn record is kept."""
@@ -69,6 +70,14 @@ class Queued:
 
     sequence: int
     message: UserMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How many messages wait for a worker, and since when the oldest does; None if none does."""
+
+    waiting: int
+    since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +199,22 @@ class Store:
             with suppress(BadInput):
                 key = self._subjects.session_of(found.subject or "")
                 yield key, Queued(found.seq or 0, decode(UserMessage, found.data or b""))
+
+    async def backlog(self) -> Backlog:
+        """The messages that no worker has taken yet. Raises Unavailable."""
+        stream = self._subjects.request_stream
+        with translated():
+            try:
+                info = await self._bus.js.consumer_info(stream, CONSUMER)
+            except NoStreamResponseError as error:
+                raise Unavailable("no leader for the stream at the moment") from error
+            except APIError as error:
+                raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
+        if not info.num_pending:
+            return Backlog(0, None)
+        taken = info.delivered.stream_seq if info.delivered else 0
+        found = await self._get(stream, self._subjects.all_requests, first=True, start=taken + 1)
+        return Backlog(info.num_pending, found.time if found else None)
 
     # -- owners
 

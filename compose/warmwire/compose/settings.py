@@ -40,6 +40,13 @@ class UpSettings(BaseSettings):
         description="What answers: emulator, claude, or a command line in the dialect of claude.",
         json_schema_extra={"metavar": "emulator|claude|COMMAND"},
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65000,
+        description="Port for the first worker's metrics; the next are for the others, then for the edges, "
+        "which show theirs at /metrics, too. Default: none.",
+    )
     insecure_no_auth: bool = Field(
         False, description="Let everybody in who can reach --host, though it is not of loopback."
     )

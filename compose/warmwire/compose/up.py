@@ -27,6 +27,7 @@ POLL = 0.03  # seconds between two looks at something that is about to be ready
 # -P: a file in the user's folder must not be taken for one of our modules
 ROLES = {role: [sys.executable, "-P", "-m", f"warmwire.{role}"] for role in ("worker", "edge")}
 KEY_FILE, PUBLIC_KEY = "WARMWIRE_POOL_KEY_FILE", "WARMWIRE_POOL_PUBLIC_KEY"
+METRICS_PORT = "WARMWIRE_METRICS_PORT"
 FORCED = 1  # exit code after a second signal: something may not have been finished
 
 
@@ -65,6 +66,7 @@ class Supervisor:
         self._over: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._forced = False
         self._key_file = Path(os.environ.get(KEY_FILE) or settings.data / "pool.key").absolute()
+        self._metrics_from = settings.metrics_port or 0
         self._nats: list[Child] = []
         self._workers: list[Child] = []
         self._edges: list[Child] = []
@@ -109,13 +111,22 @@ class Supervisor:
         port = int(url.rsplit(":", 1)[1])
         return url
 
-    def _launch(self, role: str, count: int, environment: Mapping[str, str]) -> list[Child]:
+    def _launch(self, role: str, count: int, environment: dict[str, str]) -> list[Child]:
         command = self._roles[role]
         names = [f"{role}-{number}" for number in range(1, count + 1)]
-        children = [Child(name, lambda: command, environment, self._end_with) for name in names]
+        first = self._metrics_from
+        self._metrics_from += count
+        children = [
+            Child(name, lambda: command, environment | self._metrics(first + at), self._end_with)
+            for at, name in enumerate(names)
+        ]
         for child in children:
             child.launch()
         return children
+
+    def _metrics(self, port: int) -> dict[str, str]:
+        """Two processes cannot show their metrics on one port. Empty: none."""
+        return {METRICS_PORT: "" if self._settings.metrics_port is None else str(port)}
 
     def _environment(self, nats: str) -> dict[str, str]:
         """What the roles read their settings from; variables that are not ours to set pass through."""

@@ -79,6 +79,11 @@ class Access:
             raise Problem(Kind.UNAUTHENTICATED, "a bearer token is needed in the Authorization header")
         return await self._ticketed(ticket)
 
+    async def check_metrics(self, http: HTTPConnection) -> None:
+        """Metrics are about every tenant: they take a scope of their own. Raises Problem, Unavailable."""
+        if self._tokens is not None and (await self.caller(http)).lacks([Scope.METRICS]):
+            raise Problem(Kind.MISSING_SCOPE, f"the token's scope lacks {Scope.METRICS}", "scope")
+
     # -- what they may do
 
     async def admit(self, caller: Caller, key: SessionKey, need: Need) -> None:

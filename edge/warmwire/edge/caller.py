@@ -20,6 +20,7 @@ class Scope(StrEnum):
     READ = "chat:read"
     WRITE = "chat:write"
     ADMIN = "sessions:admin"
+    METRICS = "metrics:read"
 
 
 class Need(Enum):

@@ -17,6 +17,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from warmwire.broker import telemetry
+
 from .errors import Kind, Problem
 from .stream import CUT
 
@@ -195,6 +197,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Without the application, and then close."""
+        telemetry.refusals.add(1, {"kind": str(problem.kind)})
         self._stop_timer()
         if not self.transport.is_closing():
             self.transport.write(_raw(problem))
@@ -206,6 +209,7 @@ class _Refusal:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
+        telemetry.refusals.add(1, {"kind": str(problem.kind)})
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         headers = [(name.encode(), value.encode()) for name, value in _headers(self._problem).items()]

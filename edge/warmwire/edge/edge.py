@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from time import monotonic, time
@@ -17,25 +18,26 @@ from warmwire.broker import heartbeat, streams
 from warmwire.broker.bus import Bus, connect
 from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import BadInput, Unavailable
-from warmwire.broker.feed import Listener
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.store import Store
 from warmwire.producer.manage import Management
 from warmwire.producer.request import Request
 from warmwire.producer.resume import NOWHERE
-from warmwire.producer.submit import Followed, Sessions
+from warmwire.producer.submit import Sessions
 
 from . import sse
 from .admission import Admission
 from .auth import Access
 from .caller import Caller, Viewer
+from .metrics import Metrics
 from .neighbours import Neighbours
-from .outbox import Outbox
+from .outbox import Channel, Outbox
 from .presence import Presence
 from .recent import WITHIN, Recent
 from .settings import EdgeSettings
 from .stream import EventStream
+from .tracing import Deliveries, Delivery
 from .unseen import Unseen
 from .viewing import GuideView, SessionView, TurnView
 
@@ -52,9 +54,11 @@ class Edge:
         subjects = Subjects(settings.prefix)
         self.settings = settings
         self.draining = False
-        self.sessions = Sessions(bus, subjects)
+        self.deliveries = Deliveries()
+        self.sessions = Sessions(bus, subjects, self.deliveries.ended)
         self.management = Management(bus, subjects, self.sessions)
         self.presence = Presence(bus, subjects)
+        self.metrics = Metrics(settings, bus, Store(bus, subjects), liveness)
         self.access = Access(settings, Store(bus, subjects), self.management)
         self._unseen = Unseen(self.sessions, self.presence, settings.disconnect_grace, self.begin)
         self._neighbours = Neighbours(
@@ -83,6 +87,7 @@ class Edge:
             await edge.presence.start()
             await edge.access.start()
             await edge._neighbours.start()
+            await edge.metrics.start(lambda: edge.viewers, lambda: edge.not_ready() is None)
         except BaseException:
             await bus.close()
             raise
@@ -95,6 +100,7 @@ class Edge:
         self.end_streams()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._neighbours.stop()
+        await self.metrics.stop()
         await self.presence.stop()
         await self.access.stop()
         await self.sessions.stop()
@@ -181,10 +187,29 @@ class Edge:
         async with self.admission.message(request):
             await self.sessions.publish(_viewed(request) if viewed else request)
 
-    async def follow_new(self, request: Request, show: Listener) -> Followed:
+    async def publish_in(self, view: SessionView, request: Request) -> None:
+        """Publish a message whose sender watches the session over a WebSocket. Raises as ``publish``."""
+        async with self._delivered(request, view.channel, alone=True) as delivery:
+            with delivery.current():
+                await self.publish(request, viewed=True)
+
+    async def follow_new(self, request: Request, view: TurnView, *, alone: bool = False) -> None:
         """Publish a message and follow its turn. Raises as ``Sessions.submit``, and Problem."""
-        async with self.admission.message(request):
-            return await self.sessions.submit(_viewed(request), show)
+        async with self._delivered(request, view.channel, alone=alone) as delivery:
+            with delivery.current() if alone else nullcontext():
+                async with self.admission.message(request):
+                    view.followed = await self.sessions.submit(_viewed(request), view.show)
+
+    @asynccontextmanager
+    async def _delivered(self, request: Request, channel: Channel, *, alone: bool) -> AsyncIterator[Delivery]:
+        """The way of a turn to its sender, which ends here if it is not accepted within this."""
+        delivery = self.deliveries.begin(request, channel, alone=alone)
+        try:
+            yield delivery
+            delivery.accepted()
+        except BaseException:
+            self.deliveries.forget(request.turn)
+            raise
 
     async def _holding(self, viewer: Viewer, opening: Callable[[], Awaitable[Response]]) -> Response:
         """The response, whose stream counts among the caller's as long as it goes on."""
@@ -223,7 +248,7 @@ class Edge:
         view = self._turn_view(request.key, request.turn, viewer)
         view.open()
         try:
-            view.followed = await self.follow_new(request, view.show)
+            await self.follow_new(request, view)
             entry.accepted = True
         finally:
             entry.settled.set()
@@ -278,6 +303,7 @@ class Edge:
     def _turn_stream(self, view: TurnView, viewer: Viewer, *, rotates: bool = False) -> Response:
         def stopped() -> None:
             view.stop()
+            self.deliveries.forget(view.turn)
             if view.outbox.gone and not view.ended:
                 self.left_early(view.key, view.turn)
 
@@ -327,6 +353,9 @@ class Edge:
         self.presence.enter(key)
         leave = partial(_send_elsewhere, outbox)
         self.entered(outbox, leave)
+        looking_on = ExitStack()
+        if rotates:
+            looking_on.enter_context(self.deliveries.looking_on(key))
         timers = [self.at_expiry(viewer.caller, partial(_end_expired, outbox))]
         if rotates:
             timers.append(asyncio.get_running_loop().call_later(self.age(), leave))
@@ -337,6 +366,7 @@ class Edge:
                     timer.cancel()
             self.left(outbox)
             self.presence.leave(key)
+            looking_on.close()
             stop()
 
         settings = self.settings

@@ -14,12 +14,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from warmwire.broker.envelope import Cursor, Envelope, Position
 from warmwire.broker.names import SessionKey
 from warmwire.broker.reader import Item, Lost, Shown
+from warmwire.broker.telemetry import events_shown, rungs
 
 from .merge import is_text, merged
+
+if TYPE_CHECKING:
+    from .tracing import Delivery
 
 FIRST_BYTES = 64
 """Bytes that a frame costs in memory beside its content, about."""
@@ -38,6 +43,7 @@ class Channel:
         self.begun_from: Cursor | None = None  # where it goes on as long as nothing was sent
         self.again: Callable[[], Awaitable[None]] = _never
         self.at_end: Callable[[], None] | None = None  # for a channel that ends with its turn
+        self.delivery: Delivery | None = None  # of a turn whose first delta has not been sent
         self.rolling = ""  # the turn whose first delta has been sent
 
     @property
@@ -118,10 +124,12 @@ class Outbox:
         if channel.whole_session and not isinstance(item, Lost):
             channel.turn = item.turn
         if frame:
+            events_shown.value += 1
             self._waiting.append((frame, item, channel))
             self._bytes += len(frame) + FIRST_BYTES
             if self._bytes > self._limit and self._open:
                 self._squeeze()
+                rungs["merged"].value += 1
                 if self._bytes > self._limit / 2:  # else it would be squeezed for each event from here on
                     self._fall_behind()
                     return
@@ -184,6 +192,8 @@ class Outbox:
         for _, item, channel in taken:
             if channel is not None:
                 channel.sent = item
+                if channel.delivery is not None and item is not None:
+                    channel.delivery.taken(item)
         return taken, not self.ended
 
     def _wake(self) -> None:
@@ -217,6 +227,7 @@ class Outbox:
 
     def _fall_behind(self) -> None:
         """Rung 2: for every channel whose events wait."""
+        rungs["snapshot"].value += 1
         for _, _, channel in self._waiting:
             if channel is not None and not channel.behind:
                 channel.behind = True

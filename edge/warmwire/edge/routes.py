@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request
@@ -12,7 +13,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
+from warmwire.broker import telemetry
 from warmwire.broker.errors import Unavailable, WarmwireError
+from warmwire.broker.exposition import CONTENT_TYPE
 from warmwire.broker.names import SessionKey
 from warmwire.producer.resume import NOWHERE
 
@@ -83,7 +86,19 @@ def router(edge: Edge) -> APIRouter:
     add("/chat/stream", "GET", guide_chat_by_url, "guide", openapi.RESUMED, openapi.QUERY)
     add("/healthz", "GET", healthz, "operation", openapi.HEALTHY, None)
     add("/readyz", "GET", readyz, "operation", openapi.READY, None)
+    api.add_api_route("/metrics", showing_metrics(edge), include_in_schema=False)
     return api
+
+
+def showing_metrics(edge: Edge) -> Callable[[Request], Awaitable[Response]]:
+    """The route for Prometheus."""
+
+    async def metrics(http: Request) -> Response:
+        """What this edge has counted, and what it sees of the whole product."""
+        await edge.access.check_metrics(http)
+        return Response(await edge.metrics.text(), media_type=CONTENT_TYPE)
+
+    return metrics
 
 
 async def by_url(http: Request, edge: Edge, *, guide: bool) -> Response:
@@ -160,6 +175,7 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """The problem as a response."""
     kind = problem.kind
     get_current_span().set_attribute("error.type", str(kind))
+    telemetry.refusals.add(1, {"kind": str(kind)})
     return JSONResponse(
         problem.document(),
         status_code=kind.status,

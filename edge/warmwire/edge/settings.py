@@ -94,6 +94,13 @@ class EdgeSettings(AuthSettings):
         gt=0,
         description="Seconds that a connection is kept between two requests.",
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port for GET /metrics alone, without authentication. Default: none.",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address on which --metrics-port listens.")
     silent_timeout: float = Field(
         300.0,
         gt=0,

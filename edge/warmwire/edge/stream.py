@@ -10,6 +10,8 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from warmwire.broker.telemetry import rungs
+
 from .outbox import Outbox
 from .sse import KEEP_ALIVE
 
@@ -107,6 +109,7 @@ class EventStream(Response):
         """Says something where nothing was said for a while; returns when to look again."""
         outbox = self._outbox
         if progress.stuck(now, self._patience):
+            rungs["cut"].value += 1
             log.warning("viewer takes nothing, disconnected")
             outbox.leave()
             self._cut()

@@ -149,7 +149,12 @@ class GuideView(TurnView):
         self._text.flows = self._text.flows or cursor.seq > 0
         await super().follow(cursor)
 
+    def _taken(self, item: Item) -> None:
+        if self.channel.delivery is not None:
+            self.channel.delivery.taken(item)
+
     def _put_delta(self, event: bytes, item: Item) -> None:
+        self._taken(item)
         self.outbox.put(guide.frame(event, str(Cursor(self.turn, *position_of(item)))))
 
     def _end(self, item: Envelope) -> None:
@@ -171,7 +176,8 @@ class GuideSocketView(GuideView):
     encoder = Encoder(guide.encode_json)
     failed: str | None = None
 
-    def _put_delta(self, event: bytes, item: Item) -> None:  # noqa: ARG002 - there are no cursors here
+    def _put_delta(self, event: bytes, item: Item) -> None:
+        self._taken(item)
         self.outbox.put(event)
 
     def _end(self, item: Envelope) -> None:

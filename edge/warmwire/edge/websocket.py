@@ -19,6 +19,7 @@ from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.events import TurnQueued
 from warmwire.broker.names import SessionKey
+from warmwire.broker.telemetry import rungs
 
 from . import asyncapi, frames, sse
 from .auth import subprotocol_of
@@ -87,6 +88,7 @@ class Line:
 
     def _look(self, outbox: Outbox, progress: Progress, now: float) -> float:
         if progress.stuck(now, self._patience):
+            rungs["cut"].value += 1
             log.warning("viewer takes nothing, disconnected")
             outbox.leave()
             self._cut()
@@ -211,7 +213,7 @@ class Connection:
         view = await self._watch(chat.key, None, again=False)
         session = view.key.session
         with view.held():  # its first event may be here before we know that it was accepted
-            await self._edge.publish(chat, viewed=True)
+            await self._edge.publish_in(view, chat)
             queued = TurnQueued(turn=chat.turn, session_id=session).encode()
             self._outbox.put(frames.event(session, str(Cursor(chat.turn, 0, 0)), queued))
             self._confirm("accepted", request, session_id=session, turn=chat.turn)
@@ -309,11 +311,12 @@ class GuideConnection:
         edge.presence.enter(request.key)
         edge.entered(outbox, outbox.leave)
         try:
-            view.followed = await edge.follow_new(request, view.show)
+            await edge.follow_new(request, view, alone=True)
             await self._line.write(outbox)
         finally:
             self._outbox = None
             view.stop()
+            edge.deliveries.forget(request.turn)
             edge.left(outbox)
             edge.presence.leave(request.key)
             if outbox.gone and not view.ended:

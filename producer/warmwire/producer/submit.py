@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 from warmwire.broker.bus import Bus
 from warmwire.broker.envelope import Cursor, Position
 from warmwire.broker.errors import BadInput, Conflict, NoResponder, Unavailable
-from warmwire.broker.feed import Feeds, Listener
+from warmwire.broker.feed import Feeds, Listener, OnEnd
 from warmwire.broker.follower import Follower
 from warmwire.broker.messages import (
     Finished,
@@ -71,11 +71,11 @@ class Followed:
 class Sessions:
     """All sessions that this process writes to or watches, over one connection."""
 
-    def __init__(self, bus: Bus, subjects: Subjects) -> None:
+    def __init__(self, bus: Bus, subjects: Subjects, on_end: OnEnd | None = None) -> None:
         self._bus = bus
         self._subjects = subjects
         self._store = Store(bus, subjects)
-        self._feeds = Feeds(bus, self._store, subjects)
+        self._feeds = Feeds(bus, self._store, subjects, on_end=on_end)
 
     def start(self) -> None:
         """Begin to watch the time."""

@@ -33,9 +33,9 @@ from warmwire.broker.messages import ForwardReply, Heartbeat, OwnerRecord, UserM
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.pull import Pulled, Puller
 from warmwire.broker.sender import Sender
-from warmwire.broker.store import Store
+from warmwire.broker.store import Owned, Store
 from warmwire.broker.tasks import Tasks
-from warmwire.worker import fence, pool, sandbox
+from warmwire.worker import fence, metrics, pool, sandbox
 from warmwire.worker.abilities import abilities, doubt, probe
 from warmwire.worker.capacity import Gauge, machine_limits, tell
 from warmwire.worker.credentials import Keys
@@ -138,6 +138,7 @@ class Worker:
         self._tasks.begin(self._keep_time(), "keep time")
         self._tasks.begin(self._keep_held(), "keep held messages")
         self._tasks.begin(self._gauge.run(), "measure memory")
+        self._metrics = await metrics.shown(settings, self._bus, self._tasks)
         log.info("worker ready", worker=self.id, cli=self._command[0], turns=self._limits.turns)
 
     async def _open_supply(self) -> Supply:
@@ -163,10 +164,17 @@ class Worker:
             log.warning(why, version=said)
         return abilities(said)
 
+    @property
+    def metrics_port(self) -> int | None:
+        """Where its metrics are shown, if they are."""
+        return self._metrics.port if self._metrics is not None else None
+
     async def stop(self) -> None:
         """Leave without losing anything; see the module's text for the order."""
         self._draining = self.stopped = True
         await self._puller.stop()
+        if self._metrics is not None:
+            await self._metrics.stop()
         for host in self._hosts.values():
             host.drain()
         await self._supply.stop()
@@ -255,16 +263,19 @@ class Worker:
         dead = holder is not None and self._liveness.dead(holder, monotonic())
         decision = place(owned, self.id, owner_dead=dead)
         if isinstance(decision, Claim):
-            return await self._claim(key, decision.expected, had_owner=owned is not None)
+            return await self._claim(key, decision.expected, owned)
         await self._forward(key, pulled)
         return None
 
-    async def _claim(self, key: SessionKey, expected: int, *, had_owner: bool) -> Host:
+    async def _claim(self, key: SessionKey, expected: int, owned: Owned | None) -> Host:
         nonce = secrets.token_hex(8)
         epoch = await self._store.claim(key, OwnerRecord(worker=self.id, nonce=nonce), expected)
+        if owned is not None and owned.record.worker is not None:
+            telemetry.takeovers.add(1)
+            log.warning("session taken over", session=str(key), of=owned.record.worker)
         host = Host(self._services, key, epoch, nonce)
         try:
-            await host.open(had_owner=had_owner)
+            await host.open(had_owner=owned is not None)
         except (Lost, Unavailable):
             await host.abandon()
             raise
@@ -299,7 +310,9 @@ class Worker:
             try:
                 for message in held:
                     await self._bus.publish(message.ack, IN_PROGRESS)
+                telemetry.lease_renewals.value += len(held)
             except Unavailable as error:
+                telemetry.lease_failures.value += 1
                 log.warning("held messages not confirmed; they may be redelivered", error=str(error))
 
     async def _keep_time(self) -> None:
@@ -376,6 +389,7 @@ class Worker:
         for command in commands:
             match command:
                 case fence.Freeze():
+                    telemetry.fenced.add(1)
                     log.warning("not heard by ourselves: holding still")
                     self._sender.hold()
                     for host in self._hosts.values():
@@ -405,14 +419,6 @@ class Worker:
     def _ended(self, key: SessionKey, ended: Ended) -> None:
         end = ended.end
         telemetry.turns.add(1, {"ending": end.type.removeprefix("turn_")})
-        if end.ttft_ms is not None:
-            telemetry.ttft.record(end.ttft_ms / 1000, {"stage": "worker"})
-        attributes: dict[str, str | int] = {
-            "warmwire.turn": end.turn,
-            "warmwire.ending": end.type,
-            "warmwire.attempt": end.attempt,
-        }
-        telemetry.record_turn(ended.held.traceparent, end.duration_ms, attributes)
         log.info(
             "turn ended",
             session=str(key),

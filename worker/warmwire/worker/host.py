@@ -42,6 +42,7 @@ from warmwire.worker.errors import CliError, CredentialRefused, ErrorCode
 from warmwire.worker.permissions import Answer
 from warmwire.worker.session import Session
 from warmwire.worker.settings import WorkerSettings
+from warmwire.worker.stages import Trail
 from warmwire.worker.supply import Supply
 from warmwire.worker.turn import (
     Ack,
@@ -117,6 +118,7 @@ class Host:
         self._cli = Warm(services.supply, folder, self._lines, self._cli_failed, self._dialect, key)
         self._subscriptions: list[Subscription] = []
         self._tasks = Tasks()
+        self._trail = Trail(key, services.worker, f"{services.subjects.prefix}.req")
         self._last = 0  # sequence of the transcript's last append
 
     # -- life
@@ -220,6 +222,7 @@ class Host:
 
     def _lose(self) -> None:
         if not self.closing:
+            telemetry.lost_sessions.add(1)
             log.warning("session lost to another worker", session=str(self.key))
             self.closing = True
             self._services.leave(self, self.abandon())
@@ -237,6 +240,7 @@ class Host:
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
         await self._tasks.stop()
+        self._trail.drop("left to others")
 
     # -- carrying out commands
 
@@ -254,6 +258,7 @@ class Host:
                 case KillCli():
                     self._cli.kill()
                 case Ended():
+                    self._trail.ended(command.end)
                     self._services.ended(self.key, command)
                 case KeepInterrupt():
                     self._tasks.begin(self._keep_interrupt(command.turn), "keep an interrupt")
@@ -262,7 +267,10 @@ class Host:
 
     async def _answer(self, command: Command) -> None:
         try:
-            self._run(await self._carry_out(command))
+            self._trail.before(command, self._session.turn)
+            commands = await self._carry_out(command)
+            self._trail.after(self._session.turn)
+            self._run(commands)
         except Lost:
             self._lose()
 
@@ -279,6 +287,7 @@ class Host:
                     self._surely(lambda: store.turn(self.key, turn)),
                     self._surely(lambda: store.interrupt_asked(self.key, turn)),
                 )
+                self._trail.begin(session.turn, record)
                 answered = None
                 if isinstance(record, Started):
                     answered = transcript.answered(await self._transcript(), turn)
@@ -365,8 +374,10 @@ class Host:
             token = self._services.keys.open(need.credential, self.key, time())
             await self._cli.provide(need.setup, self._conversation, token)
         except (CliError, CredentialRefused) as error:
+            self._trail.provided(None)
             log.error("no CLI", session=str(self.key), error=str(error))  # noqa: TRY400 - its text says it all
             return self._session.cli_failed(error.code, monotonic())
+        self._trail.provided(self._cli.how)
         return self._session.cli_ready(monotonic())
 
     async def _conversation(self) -> bytes:
@@ -381,6 +392,7 @@ class Host:
                 self._run(self._session.line(line, now))
 
     def _notice(self, line: claude.Line) -> None:
+        self._trail.noticed(line)
         match line:
             case claude.ControlReply(ok=False):
                 self._refused(line)

@@ -251,9 +251,8 @@ class Session:
         return [*voided, *self._publish_unstreamed(turn, line.message_id, line.text, now), *tools]
 
     def _publish_unstreamed(self, turn: Turn, message: str, text: str, now: float) -> list[Command]:
-        commands: list[Command] = []
-        for event in unstreamed(message, text):
-            commands += self._stream_event(turn, event, now)
+        events = unstreamed(message, text)
+        commands = [command for event in events for command in self._stream_event(turn, event, now)]
         turn.streamed.discard(message)  # its next block comes in one piece as well
         return commands
 
@@ -406,7 +405,10 @@ class Session:
             return self._fail(how.code, how.detail, now)
         setup, turn.meter = how
         self.stage = Stage.STARTING
-        started = Started(attempt=turn.attempt, epoch=self.epoch, worker=self._worker, digest=message.digest)
+        trace, digest = turn.held.traceparent, message.digest
+        started = Started(
+            attempt=turn.attempt, epoch=self.epoch, worker=self._worker, digest=digest, traceparent=trace
+        )
         return [PutRecord(message.turn, started, self.binding.record), NeedCli(setup, message.credential)]
 
     def _give(self, now: float) -> list[Command]:
@@ -463,7 +465,7 @@ class Session:
 
     def _end(self, end: TurnEnd) -> list[Command]:
         turn = self._turn()
-        turn.end = end
+        turn.end = end.model_copy(update={"traceparent": turn.held.traceparent})
         self._permissions.over()
         being_started = self.stage is Stage.STARTING and not turn.record_stored
         self.stage = Stage.ENDING

@@ -92,6 +92,13 @@ class WorkerSettings(BrokerSettings):
         description="MB of data that each process of a CLI may have; Claude Code reserves more than it uses "
         "and needs 4096. Default: no limit.",
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port for GET /metrics alone, without authentication. Default: none.",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address on which --metrics-port listens.")
     send_window_ms: float = Field(
         2.0, ge=0, le=100, description="Milliseconds that a delta may wait for others to share its way."
     )

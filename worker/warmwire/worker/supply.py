@@ -111,11 +111,13 @@ class Supply:
 
     # -- how many, and for whom
 
-    def served(self, need: pool.Need, service: pool.Service) -> None:
-        """A turn has got its process like this."""
-        telemetry.provided.add(1, {"how": _how(need, service)})
+    def served(self, need: pool.Need, service: pool.Service) -> str:
+        """A turn gets its process like this; the word for it."""
+        how = _how(need, service)
+        telemetry.provided.add(1, {"how": how})
         if need.new and not isinstance(service, pool.Use):
             self._arrivals.setdefault(need.profile, pool.Arrivals()).add(monotonic())
+        return how
 
     def wanted(self, least: Mapping[str, int], most: int) -> dict[str, int]:
         """How many spares each profile is to have, by the conversations that have begun of late."""

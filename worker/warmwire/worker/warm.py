@@ -50,6 +50,7 @@ class Warm:
         self._generation = 0  # of the process: what an earlier one still says is nobody's business
         self._setup = Setup()  # that it has been told
         self._token: Token | None = None  # the user's, that it has been told
+        self.how = ""
         self._pooled = True  # it was started with the pool's credential
         self._has_spoken = False
         self._frozen = False
@@ -84,7 +85,7 @@ class Warm:
         need = Need(setup.profile, setup.model, new=not past)
         spares = self._supply.spares() if token is None or not _pool_has_credential() else ()
         service = serve(need, own, spares, self._supply.can)
-        self._supply.served(need, service)
+        self.how = self._supply.served(need, service)
         match service:
             case Use(set_model):
                 self._thaw()
