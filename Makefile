@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos contract orphans soak bench-worker bench-ttft bench-streams check format constraints clean
+.PHONY: help up test chaos contract orphans soak bench-worker bench-ttft bench-streams bench check format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,6 +60,13 @@ bench-ttft: $(VENV)/.installed-dev ## time to the first delta, cold, adopted, pi
 
 bench-streams: $(VENV)/.installed-dev ## how late each delta is and what it costs, next to a floor and a baseline; needs cc
 	$(BIN)/python -m bench.streams
+
+# Everything that is measured, one after the other: about half an hour. Each says by its exit code whether its aims hold.
+bench: $(VENV)/.installed-dev ## every benchmark, with tables and JSON in bench/results; needs cc and a quiet machine
+	@mkdir -p bench/results
+	@for what in streams growth modes idle replay fanout slow_viewer worker ttft; do \
+		echo "== $$what"; $(BIN)/python -m bench.$$what --json bench/results/$$what.json || failed="$$failed $$what"; \
+	done; [ -z "$$failed" ] || { echo "bench: not within their aims:$$failed" >&2; exit 1; }
 
 check: $(VENV)/.installed-dev ## linters, types, import rules and generated documentation
 	$(BIN)/ruff check

@@ -23,8 +23,8 @@ from typing import Any
 from bench import measure
 from bench.measure import Served
 
-BEGIN_WITHIN = 2.0
-"""Seconds over which the streams of one load begin."""
+APART = 20_000
+"""Microseconds between the beginnings of two streams: a thousand people do not press Enter in one second."""
 WARM_APART = 8_000
 """Microseconds between two sessions that get their process."""
 
@@ -70,10 +70,10 @@ class Bench:
             for _ in self.run(served, load.streams, 1000, 1, WARM_APART):
                 pass
             idle = served.memory()
-            apart = round(BEGIN_WITHIN * 1e6 / load.streams)
+            count = round(load.rate * (load.streams * APART / 1e6 + self._seconds))
             steady: list[tuple[dict[str, Any], dict[str, float]]] = []
             last: dict[str, Any] = {}
-            for last in self.run(served, load.streams, load.rate, round(load.rate * self._seconds), apart):
+            for last in self.run(served, load.streams, load.rate, count, APART):
                 if last["open"]:
                     steady.append((last, served.cpu()))
             running = served.memory()
@@ -150,7 +150,7 @@ def main() -> int:
         "--load", action="append", type=Load.parse, help="STREAMSxRATE; more than one may be given"
     )
     parser.add_argument("--system", action="append", choices=("product", "floor", "baseline"))
-    parser.add_argument("--seconds", type=float, default=20, help="how long each stream lasts")
+    parser.add_argument("--seconds", type=float, default=20, help="how long all of them run together")
     parser.add_argument("--rounds", type=int, default=1, help="times that all is measured")
     parser.add_argument("--edges", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
