@@ -98,6 +98,21 @@ async def test_a_turn_whose_owner_has_forgotten_it_comes_as_gap_snapshot_and_end
     assert [block["text"] for block in events[1][1]["blocks"]] == ["one two"]
 
 
+async def test_a_connection_that_breaks_between_gap_and_snapshot_loses_nothing(
+    start: Start, worker: FakeWorker
+) -> None:
+    first, second = await start(), await start()  # the second edge has seen nothing of it
+    answer, turn = await a_turn(first.wire, worker, "one ")
+    cursor = (await answer.until("content_block_delta"))[-1][2]
+    await turn.delta("two")
+    await turn.complete()
+    worker.forgetful = True
+    kind, _, at_gap = await (await second.wire.resume("s1", cursor)).event()
+    assert ("gap", cursor) == (kind, at_gap)
+    events = await (await second.wire.resume("s1", at_gap)).until("[DONE]")
+    assert [kind for kind, _, _ in events] == ["gap", "snapshot", "turn_completed", "[DONE]"]
+
+
 async def test_who_has_had_everything_is_told_204(wire: Wire, worker: FakeWorker) -> None:
     answer, turn = await a_turn(wire, worker, "one ")
     await turn.complete()

@@ -98,8 +98,7 @@ export class Line implements AsyncIterable<Placed> {
   *#take({ cursor, event }: Frame): Generator<Placed> {
     this.#failures = 0;
     this.#renewed = false;
-    // A gap is told again until what stands for it is here: a connection may break between the two.
-    if (cursor && event?.type !== "gap") this.cursor = cursor;
+    if (cursor) this.cursor = cursor;
     if (event !== null && this.#place.isNew(event, cursor)) yield { event, cursor, turn: turnOf(event, cursor) };
   }
 

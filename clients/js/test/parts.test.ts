@@ -79,13 +79,6 @@ test("after a gap the server says where it goes on", async () => {
   expect(await heard(dialing([at("t.5.9")], [at("t.5.1", gap), at("t.5.2")]))).toEqual(["t.5.9", "t.5.1", "t.5.2"]);
 });
 
-test("a gap is asked for again when what stands for it did not come", async () => {
-  const asked: (string | null)[] = [];
-  const connections = dialing([at("t.5.9")], [at("t.5.20", gap)], [at("t.5.20", gap), at("t.5.20")], []);
-  await heard((cursor, signal) => (asked.push(cursor), connections(cursor, signal)));
-  expect(asked).toEqual([null, "t.5.9", "t.5.9", "t.5.20", "t.5.20"]);
-});
-
 test("what brings something ends the count of failures", async () => {
   const broken = new Error("broken");
   const connections = [1, 2, 3, 4].flatMap((seq) => [broken, broken, [at(`t.5.${seq}`)]]);

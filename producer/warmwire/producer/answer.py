@@ -47,9 +47,8 @@ def event_of(item: Item, turn: str) -> Event:
     """What a follower of ``turn`` is told."""
     if isinstance(item, Envelope):
         return Event(item.type, item.event, str(item.cursor))
-    if isinstance(item, Lost):
-        until = str(Cursor(turn, *item.until))
-        return Event("gap", gap_of(item, turn), until)
+    if isinstance(item, Lost):  # one who loses the connection before the snapshot is to be told again
+        return Event("gap", gap_of(item, turn), str(Cursor(turn, *item.after)))
     return Event("snapshot", item.event, str(Cursor(item.turn, *item.at)))
 
 

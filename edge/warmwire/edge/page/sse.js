@@ -7,7 +7,8 @@ export class EventParser {
   #rest = "";
   #type = "";
   #data = [];
-  /** The id of the last event: where to continue. */
+  #id = "";
+  /** The id of the last event that was whole: where to continue. */
   lastId = "";
   /** Milliseconds to wait before connecting again, as the server last said; null if it did not. */
   retry = null;
@@ -22,6 +23,7 @@ export class EventParser {
   cut() {
     this.#rest = this.#type = "";
     this.#data = [];
+    this.#id = this.lastId;
   }
 
   #line(line) {
@@ -31,7 +33,7 @@ export class EventParser {
     const value = colon < 0 ? "" : line.slice(colon + (line[colon + 1] === " " ? 2 : 1));
     if (name === "event") this.#type = value;
     else if (name === "data") this.#data.push(value);
-    else if (name === "id" && !value.includes("\0")) this.lastId = value;
+    else if (name === "id" && !value.includes("\0")) this.#id = value;
     else if (name === "retry" && /^\d+$/.test(value)) this.retry = Number(value);
     return null;
   }
@@ -39,6 +41,7 @@ export class EventParser {
   #dispatch() {
     const event = { type: this.#type || "message", data: this.#data.join("\n") };
     const empty = this.#data.length === 0;
+    this.lastId = this.#id;
     this.#type = "";
     this.#data = [];
     return empty ? null : event;
