@@ -1,4 +1,4 @@
-"""A producer and the fake worker that answers it, over a real nats-server."""
+"""A producer and the fake worker that answers it, over a real nats-server; and an edge between them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from warmwire.producer import Producer
+from warmwire.producer.edge_client import EdgeClient
 
-from tests.edge.conftest import prefix, worker
+from tests.edge.conftest import Start, prefix, start, worker
 from tests.edge.fake_worker import FakeWorker
 
-__all__ = ["prefix", "producer", "worker"]
+__all__ = ["edge", "prefix", "producer", "start", "worker"]
 
 
 @pytest.fixture
@@ -19,3 +20,11 @@ async def producer(nats_server: str, worker: FakeWorker) -> AsyncIterator[Produc
     """A connected producer."""
     async with Producer.connect(nats_server, worker.subjects.prefix) as producer:
         yield producer
+
+
+@pytest.fixture
+async def edge(start: Start) -> AsyncIterator[EdgeClient]:
+    """A client of an edge."""
+    serves = await start()
+    async with EdgeClient(f"http://127.0.0.1:{serves.wire.port}") as edge:
+        yield edge

@@ -241,7 +241,7 @@ async def test_what_is_not_read_in_time_ends_with_a_cursor_that_loses_nothing(
         for number in range(100):
             await theirs.delta(f"{number} ")
         await theirs.complete()
-        await eventually(lambda: turn._lagging, "the buffer is full")
+        await eventually(lambda: turn._inbox.done, "the buffer is full")
         texts: list[str] = []
         while (cursor := await read(turn, texts)) is not None:
             turn = await producer.resume("s1", cursor)
@@ -289,7 +289,7 @@ async def test_closing_ends_iterations(nats_server: str, worker: FakeWorker) -> 
     producer = await Producer.connect(nats_server, worker.subjects.prefix)
     turn = await producer.send("Hi")
     reading = asyncio.create_task(turn.text())
-    await eventually(lambda: not turn._waiting, "the iteration waits")
+    await eventually(lambda: not turn._inbox._waiting, "the iteration waits")
     await producer.close()
     assert await reading == ""
 

@@ -12,6 +12,7 @@ from warmwire.broker.envelope import Cursor, Envelope
 from warmwire.broker.events import TERMINAL, Gap
 from warmwire.broker.reader import Item, Lost
 
+from .errors import TextVoid
 from .resume import UNREAD
 
 
@@ -36,6 +37,11 @@ class Event:
             return None
         delta = self.data.get("delta", {})
         return str(delta["text"]) if delta.get("type") == "text_delta" else None
+
+    @property
+    def turn(self) -> str | None:
+        """The turn that it is of, where it has a cursor."""
+        return self.cursor.partition(".")[0] if self.cursor else None
 
     @property
     def terminal(self) -> bool:
@@ -90,3 +96,37 @@ class Answer:
         blocks = snapshot.get("blocks", [])
         self._blocks = {(b["message"], b["index"]): b["text"] for b in blocks if b["kind"] == "text"}
         self._message = max((b["message"] for b in blocks), default=self._message)
+
+
+class Growing:
+    """The text of one turn for who can take nothing back: what is new of it, and never a word again.
+
+    A turn that is begun again says nothing until it has said again what was given out.
+    """
+
+    def __init__(self) -> None:
+        self._answer = Answer()
+        self._given: list[str] = []
+        self._behind = False
+
+    def add(self, event: Event) -> str:
+        """What the event adds to what was given out.
+
+        Raises:
+            TextVoid: what was given out is not how the answer begins any more.
+        """
+        self._answer.add(event)
+        self._behind = self._behind or event.type in ("snapshot", "turn_reset")
+        new = self._caught_up(event) if self._behind else event.text or ""
+        if new:
+            self._given.append(new)
+        return new
+
+    def _caught_up(self, event: Event) -> str:
+        given, now = "".join(self._given), self._answer.text
+        if now.startswith(given):
+            self._behind = False
+            return now[len(given) :]
+        if event.type == "turn_completed" or not given.startswith(now):
+            raise TextVoid(given)
+        return ""

@@ -15,10 +15,12 @@ from warmwire.broker.envelope import Cursor
 from warmwire.broker.messages import PermissionMode
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey, Subjects
 
+from .iteration import Events, OnCancel
 from .request import Given, Request, options_of, prepare
 from .settings import ProducerSettings
 from .submit import Sessions
 from .turn import Turn
+from .watching import Watch
 
 
 class Producer:
@@ -28,7 +30,7 @@ class Producer:
         self._bus = bus
         self._settings = settings
         self._sessions = Sessions(bus, Subjects(settings.prefix))
-        self._turns: WeakSet[Turn] = WeakSet()
+        self._open: WeakSet[Events] = WeakSet()
         self._sessions.start()
 
     @classmethod
@@ -59,10 +61,12 @@ class Producer:
         double_texting: Literal["enqueue", "interrupt", "reject"] = "enqueue",
         idempotency_key: str | None = None,
         token: str | None = None,
+        on_cancel: OnCancel = "detach",
     ) -> Turn:
         """Publish a user message; returns once it is accepted. Without a session a new one begins.
 
         ``token`` is the user's own, for this turn in place of the pool's credential; it travels sealed.
+        ``on_cancel`` is what becomes of the turn when the task is cancelled that reads it.
 
         Raises:
             BadInput: naming the field; nothing was published.
@@ -90,8 +94,8 @@ class Producer:
         )
         if token is not None:
             request = self._with_token(request, token)
-        turn = await Turn.submit(self._sessions, request, self._settings.turn_buffer_bytes)
-        self._turns.add(turn)
+        turn = await Turn.submit(self._sessions, request, self._settings.turn_buffer_bytes, on_cancel)
+        self._open.add(turn)
         return turn
 
     def _with_token(self, request: Request, token: str) -> Request:
@@ -109,13 +113,36 @@ class Producer:
         """
         key, at = SessionKey(tenant, session_id), Cursor.parse(cursor)
         turn = await Turn.resumed(self._sessions, key, at, self._settings.turn_buffer_bytes)
-        self._turns.add(turn)
+        self._open.add(turn)
         return turn
+
+    async def watch(
+        self, session_id: str, cursor: str | None = None, *, tenant: str = DEFAULT_TENANT
+    ) -> Watch:
+        """Watch every turn of a session, from a cursor or from now on; nobody needs to have used it yet.
+
+        Raises:
+            BadInput: not a cursor.
+            Unavailable: the session's owner does not answer.
+        """
+        key, at = SessionKey(tenant, session_id), Cursor.parse(cursor) if cursor is not None else None
+        watch = await Watch.begun(self._sessions, key, at, self._settings.turn_buffer_bytes)
+        self._open.add(watch)
+        return watch
+
+    async def interrupt(
+        self, session_id: str, turn: str | None = None, *, tenant: str = DEFAULT_TENANT
+    ) -> str | None:
+        """Stop a turn, or the one at hand; returns the one that stops, None if there is nothing to stop.
+
+        Raises Unavailable.
+        """
+        return await self._sessions.interrupt(SessionKey(tenant, session_id), turn)
 
     async def close(self) -> None:
         """Follow nothing any more (iterations end) and disconnect."""
-        for turn in tuple(self._turns):
-            turn.close()
+        for each in tuple(self._open):
+            each.close()
         await self._sessions.stop()
         await self._bus.close()
 

@@ -8,6 +8,9 @@ WarmwireError (broker)
 ├── NotAsked(request)                   the session's owner has not asked that
 │   └── QuestionClosed                  it has, but it is open no longer
 ├── Lagging(cursor)                     the events were not read in time; resume from the cursor (retryable)
+├── Refused(status, code, field)        an edge has refused the request; nothing was published
+├── NotAnEdge                           what answers at the URL is no edge
+├── TextVoid(text)                      text that was given out is void, and cannot be taken back
 └── TurnFailed(code, text)              the turn ended without a (complete) answer
 """
 
@@ -76,3 +79,33 @@ class TurnFailed(WarmwireError):
         self.code = code
         self.text = text
         self.retryable = retryable
+
+
+class Refused(WarmwireError):
+    """An edge has refused a request. ``code`` is the problem's, as docs/reference/http.md lists them.
+
+    ``retry_after`` is in seconds, 0 where another try makes no sense.
+    """
+
+    def __init__(self, status: int, code: str, detail: str, field: str | None, retry_after: float) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.status = status
+        self.code = code
+        self.field = field
+        self.retry_after = retry_after
+        self.retryable = retry_after > 0
+
+
+class NotAnEdge(WarmwireError):
+    """What answers at the URL does not speak as an edge does."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"what answers there is no edge: {problem}")
+
+
+class TextVoid(WarmwireError):
+    """The answer begins again otherwise, and who was given ``text`` of it can only be given more."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("text that was given out is void: the turn was begun again")
+        self.text = text

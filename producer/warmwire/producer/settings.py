@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from warmwire.broker.settings import BrokerSettings
 
@@ -25,3 +26,30 @@ class ProducerSettings(BrokerSettings):
         ge=1024,
         description="Bytes of unread events kept per turn; past it the iteration ends and can be resumed.",
     )
+
+
+class EdgeClientSettings(BaseSettings):
+    """Where an edge is, for those who cannot reach NATS. Seconds throughout."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WARMWIRE_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    url: str = Field("http://127.0.0.1:8080", description="Where an edge listens.")
+    access_token: SecretStr | None = Field(None, description="For an edge with authentication.")
+    connect_within: float = Field(10.0, gt=0, description="In which a connection must be made.")
+    silence: float = Field(
+        60.0, gt=0, description="Without a byte, after which a connection counts as broken."
+    )
+    patience: float = Field(
+        30.0, gt=0, description="For which a broken connection is made again, without anything new."
+    )
+    first_pause: float = Field(0.2, gt=0, description="Before the second try, at most; then it doubles.")
+    longest_pause: float = Field(10.0, gt=0, description="Between two tries, at most.")
+
+    @field_validator("url")
+    @classmethod
+    def _must_be_http(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")

@@ -12,7 +12,7 @@ from warmwire.broker.bus import Bus
 from warmwire.broker.envelope import Cursor, Position
 from warmwire.broker.errors import BadInput, Conflict, NoResponder, Unavailable
 from warmwire.broker.feed import Feeds, Listener, OnEnd
-from warmwire.broker.follower import Follower
+from warmwire.broker.follower import WAITING_LIMIT, Follower
 from warmwire.broker.messages import (
     Finished,
     Interrupt,
@@ -24,7 +24,7 @@ from warmwire.broker.messages import (
     decode,
 )
 from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.reader import Lost
+from warmwire.broker.reader import Item, Lost
 from warmwire.broker.store import Accepted, Queued, Store
 from warmwire.broker.telemetry import inject, tracer
 
@@ -68,6 +68,29 @@ class Followed:
             self._feeds.release(self.key)
 
 
+class _Held:
+    """A sink that keeps what comes until it is known whether that is the beginning."""
+
+    def __init__(self, sink: Listener) -> None:
+        self._sink = sink
+        self._items: list[Item] | None = []
+
+    def __call__(self, item: Item) -> None:
+        if self._items is None:
+            self._sink(item)
+        elif len(self._items) <= WAITING_LIMIT:
+            self._items.append(item)
+
+    def release(self) -> bool:
+        """It is: give it on. False if there was more than is kept."""
+        items, self._items = self._items or [], None
+        if len(items) > WAITING_LIMIT:
+            return False
+        for item in items:
+            self._sink(item)
+        return True
+
+
 class Sessions:
     """All sessions that this process writes to or watches, over one connection."""
 
@@ -91,22 +114,25 @@ class Sessions:
         A repetition (same idempotency key) publishes nothing new and follows the turn from its beginning.
         Raises as ``publish``.
         """
-        if request.keyed:
-            await self.publish(request)
-            # A first submission may have happened elsewhere: whatever it has brought so far comes first.
-            return await self.follow(request.key, Cursor(request.turn, 0, 0), sink)
-        follower = Follower(await self._feeds.acquire(request.key), self._store, request.turn, sink)
+        held = _Held(sink)
+        follower = Follower(await self._feeds.acquire(request.key), self._store, request.turn, held)
         followed = Followed(self._feeds, request.key, follower)
         try:
             follower.begin()
-            await self.publish(request)
+            first = await self.publish(request)
+            if (first or not request.keyed) and held.release():
+                return followed
         except BaseException:
             followed.stop()
             raise
-        return followed
+        # A first submission may have happened elsewhere: whatever it has brought so far comes first.
+        followed.stop()
+        return await self.follow(request.key, Cursor(request.turn, 0, 0), sink)
 
-    async def publish(self, request: Request) -> None:
+    async def publish(self, request: Request) -> bool:
         """Publish a user message; of a repetition (same idempotency key) nothing.
+
+        Returns whether it is known to be the first submission.
 
         Raises:
             SessionBusy: asked to reject and the session is busy.
@@ -119,12 +145,13 @@ class Sessions:
         record = await self._store.turn(key, turn) if request.keyed else None
         if record is not None:
             _check_same(request, record.digest)
-            return
+            return False
         accepted = await self._accept(request)
         if request.keyed and accepted.duplicate and await self._is_gone(request):
             await self._store.submit(key, request.message, inject(), repeated=True)
         if request.message.options.double_texting == "interrupt":
             await self._interrupt_before(key, accepted.sequence)
+        return not accepted.duplicate
 
     async def _is_gone(self, request: Request) -> bool:
         """Whether the server remembers a message that is nowhere: its session was deleted."""
