@@ -15,6 +15,7 @@ from warmwire.broker.messages import (
     BoundRecord,
     Close,
     Content,
+    Drain,
     Finished,
     Forward,
     ForwardReply,
@@ -27,10 +28,13 @@ from warmwire.broker.messages import (
     Permission,
     PermissionReply,
     Question,
+    Recently,
     Replay,
     SessionRecord,
+    SlowTurn,
     Started,
     TicketRecord,
+    Tiers,
     TurnOptions,
     UserMessage,
     decode,
@@ -68,6 +72,10 @@ EACH = [
     Forward(data="{}", headers={"traceparent": "00"}, ack="$JS.ACK.x", sequence=1, deliveries=2),
     ForwardReply(mine=True),
     Heartbeat(worker="w", version="1", free=1, running=2, sessions=3),
+    Drain(),
+    SlowTurn(turn="t", session="default.s", ttft_ms=600),
+    Recently(ended=2, failed=1, ttft_ms=(1, 2, 3)),
+    Tiers(warm=1, frozen=2, spare=3),
 ]
 
 

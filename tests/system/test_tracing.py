@@ -1,4 +1,4 @@
-"""One turn is one trace, through every role and over its worker's death; and holds nothing of what is said."""
+"""One turn is one trace, through every role and over a worker's death, and holds nothing that was said."""
 
 from __future__ import annotations
 

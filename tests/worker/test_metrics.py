@@ -18,8 +18,8 @@ from tests.system.product import end_of, producing
 async def test_a_turn_shows_in_every_stage(nats_server: str, tmp_path: Path) -> None:
     async with producing(nats_server, tmp_path) as product, AsyncExitStack() as closing:
         worker = await product.work(metrics_port=0)
-        assert worker.metrics_port is not None
-        shown = Wire("127.0.0.1", worker.metrics_port)
+        assert worker.metrics is not None
+        shown = Wire("127.0.0.1", worker.metrics.port)
         closing.push_async_callback(shown.close)
         before = await samples(shown)
         assert end_of(await product.ask("Hello"))["type"] == "turn_completed"
@@ -40,8 +40,8 @@ async def test_a_turn_shows_in_every_stage(nats_server: str, tmp_path: Path) -> 
 async def test_only_metrics_are_there(nats_server: str, tmp_path: Path) -> None:
     async with producing(nats_server, tmp_path) as product, AsyncExitStack() as closing:
         worker = await product.work(metrics_port=0)
-        assert worker.metrics_port is not None
-        shown = Wire("127.0.0.1", worker.metrics_port)
+        assert worker.metrics is not None
+        shown = Wire("127.0.0.1", worker.metrics.port)
         closing.push_async_callback(shown.close)
         assert (await shown.request("GET", "/v1/chat/stream")).status == 404
         assert (await shown.request("POST", "/metrics")).status == 404

@@ -299,6 +299,37 @@ class ForwardReply(Message):
     mine: bool
 
 
+class SlowTurn(Message):
+    """A turn whose first delta took long; ``session`` with its tenant."""
+
+    turn: str
+    session: str
+    ttft_ms: int
+
+
+class Recently(Message):
+    """Turns since the worker's start; ms to the first delta of the last ones: median, 95th, longest."""
+
+    ended: int = 0
+    failed: int = 0
+    ttft_ms: tuple[int, ...] = ()
+    slowest: tuple[SlowTurn, ...] = ()
+
+
+class Tiers(Message):
+    """A worker's CLI processes."""
+
+    warm: int = 0
+    frozen: int = 0
+    spare: int = 0
+
+
+class Drain(Message):
+    """Asks a worker to leave in order, as SIGTERM does; it answers with its last heartbeat."""
+
+    op: Literal["drain"] = "drain"
+
+
 class Heartbeat(Message):
     """A worker lives. ``free`` is how many more turns it could run now.
 
@@ -312,6 +343,9 @@ class Heartbeat(Message):
     running: int
     sessions: int
     draining: bool = False
+    recently: Recently | None = None
+    tiers: Tiers | None = None
+    """For operators: nothing is decided by these two."""
 
 
 M = TypeVar("M", bound=Message)

@@ -45,6 +45,8 @@ WORKER = """Run one worker: it takes messages from NATS and has CLI processes an
 
 \b
   warmwire worker --nats nats://nats.example:4222 --cli claude
+  warmwire worker list
+  warmwire worker drain w-0123456789abcdef
 """
 
 EDGE = """Run one edge: HTTP in front of NATS, with server-sent events and the chat page.
@@ -64,6 +66,7 @@ class Role:
     help: str
     settings: str  # "module:class"
     run: str  # "module:function"; it takes the settings and returns the exit code
+    commands: tuple[tuple[str, str], ...] = ()  # below it: name, "module:click command"
 
     def settings_class(self) -> type[BaseSettings]:
         cls: type[BaseSettings] = _load(self.settings)
@@ -74,11 +77,21 @@ class Role:
         options: list[click.Parameter] = [setting.option() for setting in settings_of(cls)]
 
         def callback(**given: object) -> int:
+            if click.get_current_context().invoked_subcommand is not None:
+                return 0
             settings = load(cls, given)
             code: int = _load(self.run)(settings)
             return code
 
-        return click.Command(name, params=options, callback=callback, help=self.help, short_help=self.summary)
+        kind: Any = click.Group if self.commands else click.Command
+        how = {"invoke_without_command": True} if self.commands else {}
+        made: click.Command = kind(
+            name, params=options, callback=callback, help=self.help, short_help=self.summary, **how
+        )
+        for below, place in self.commands:
+            assert isinstance(made, click.Group)  # noqa: S101 - by the line above
+            made.add_command(_load(place), below)
+        return made
 
 
 @dataclass(frozen=True)
@@ -103,8 +116,15 @@ COMMANDS: dict[str, Role | Other] = {
     "chat": Other("Talk to it in this terminal.", "warmwire.compose.chat:chat"),
     "keygen": Other("Make a key pair for users' own tokens.", "warmwire.compose.pool_key:keygen"),
     "worker": Role(
-        "Run one worker.", WORKER, "warmwire.worker.settings:WorkerSettings", "warmwire.worker.app:main"
+        "Run one worker; list or drain those that run.",
+        WORKER,
+        "warmwire.worker.settings:WorkerSettings",
+        "warmwire.worker.app:main",
+        (("list", "warmwire.compose.workers:list_workers"), ("drain", "warmwire.compose.workers:drain")),
     ),
+    "top": Other("Show the workers live.", "warmwire.compose.top:top"),
+    "doctor": Other("Say what is wrong, and what to do.", "warmwire.compose.doctor:doctor"),
+    "session": Other("Look at a session, or stop what it does.", "warmwire.compose.session:session"),
     "edge": Role("Run one edge.", EDGE, "warmwire.edge.settings:EdgeSettings", "warmwire.edge.app:main"),
 }
 

@@ -29,7 +29,7 @@ from warmwire.broker.bus import Bus, connect
 from warmwire.broker.errors import BadInput, Conflict, Contended, NoResponder, Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.messages import Forward as ForwardMessage
-from warmwire.broker.messages import ForwardReply, Heartbeat, OwnerRecord, UserMessage, decode
+from warmwire.broker.messages import ForwardReply, Heartbeat, OwnerRecord, Tiers, UserMessage, decode
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.pull import Pulled, Puller
 from warmwire.broker.sender import Sender
@@ -44,9 +44,11 @@ from warmwire.worker.fence import Fence
 from warmwire.worker.folder import claimed_folder
 from warmwire.worker.host import IN_PROGRESS, NAK, TERMINATE, Host, Lost, Services
 from warmwire.worker.launch import find_claude
+from warmwire.worker.operators import obey
 from warmwire.worker.ownership import Claim, place
 from warmwire.worker.processes import Processes
 from warmwire.worker.profiles import load
+from warmwire.worker.recent import Recent
 from warmwire.worker.settings import WorkerSettings
 from warmwire.worker.supply import Supply
 from warmwire.worker.turn import Ended, Held
@@ -90,6 +92,9 @@ class Worker:
         self._tasks = Tasks()
         self._fence = Fence(monotonic())
         self._draining = False
+        self._recent = Recent()
+        self._tiers: Tiers | None = None
+        self.leave = asyncio.Event()  # an operator wants it to
         self._version = version("warmwire")
         self.stopped = False
 
@@ -135,10 +140,11 @@ class Worker:
         self._fence = Fence(monotonic())
         self._puller = Puller(self._bus, subjects, self._room, self._pulled)
         await self._puller.start()
+        await obey(self._bus, subjects.worker_control(self.id), self.leave, self._beat)
         self._tasks.begin(self._keep_time(), "keep time")
         self._tasks.begin(self._keep_held(), "keep held messages")
         self._tasks.begin(self._gauge.run(), "measure memory")
-        self._metrics = await metrics.shown(settings, self._bus, self._tasks)
+        self.metrics = await metrics.shown(settings, self._bus, self._tasks)
         log.info("worker ready", worker=self.id, cli=self._command[0], turns=self._limits.turns)
 
     async def _open_supply(self) -> Supply:
@@ -164,17 +170,12 @@ class Worker:
             log.warning(why, version=said)
         return abilities(said)
 
-    @property
-    def metrics_port(self) -> int | None:
-        """Where its metrics are shown, if they are."""
-        return self._metrics.port if self._metrics is not None else None
-
     async def stop(self) -> None:
         """Leave without losing anything; see the module's text for the order."""
         self._draining = self.stopped = True
         await self._puller.stop()
-        if self._metrics is not None:
-            await self._metrics.stop()
+        if self.metrics is not None:
+            await self.metrics.stop()
         for host in self._hosts.values():
             host.drain()
         await self._supply.stop()
@@ -330,7 +331,7 @@ class Worker:
     def _keep_pool(self, now: float) -> None:
         parked: list[Host] = []
         view = self._pool(now)
-        tell(view)
+        self._tiers = tell(view)
         for work in pool.upkeep(view, pool.fitted(self._limits, self._gauge.process_mb)):
             match work:
                 case pool.Park(key):
@@ -418,6 +419,7 @@ class Worker:
 
     def _ended(self, key: SessionKey, ended: Ended) -> None:
         end = ended.end
+        self._recent.ended(key, end, monotonic())
         telemetry.turns.add(1, {"ending": end.type.removeprefix("turn_")})
         log.info(
             "turn ended",
@@ -440,6 +442,8 @@ class Worker:
             running=running,
             sessions=len(hosts),
             draining=self._draining,
+            recently=self._recent.told,
+            tiers=self._tiers,
         )
 
 
@@ -470,7 +474,7 @@ def cli_command(cli: str, dialect: str = "claude") -> tuple[str, ...]:
 
 async def _run(settings: WorkerSettings) -> int:
     worker = Worker(settings, alone=True)
-    stop = asyncio.Event()
+    stop = worker.leave
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from warmwire.broker import telemetry
+from warmwire.broker.messages import Tiers
 from warmwire.worker import machine, pool, tree
 from warmwire.worker.settings import WorkerSettings
 
@@ -75,8 +76,8 @@ def machine_limits(settings: WorkerSettings) -> pool.Limits:
     return replace(found, freeze_after=settings.freeze_after, park_after=settings.park_after)
 
 
-def tell(view: pool.View[pool.K]) -> None:
-    """The pool as metrics."""
+def tell(view: pool.View[pool.K]) -> Tiers:
+    """The pool as metrics; what a heartbeat says of it."""
     tiers = Counter(session.tier for session in view.sessions)
     counts = {
         "warm": tiers[pool.Tier.WARM],
@@ -87,3 +88,4 @@ def tell(view: pool.View[pool.K]) -> None:
     for tier, many in counts.items():
         telemetry.processes.set(many, {"tier": tier})
     telemetry.spares_wanted.set(sum(view.wanted.values()))
+    return Tiers(warm=counts["warm"], frozen=counts["frozen"], spare=counts["spare"])

@@ -1,0 +1,119 @@
+"""The operator's commands, on a `warmwire up` that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.compose.running import Running, running
+from tests.conftest import SECONDS, wait_for
+
+Up = tuple[Running, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    folder = tmp_path_factory.mktemp("top") / "up"
+    with running(folder, environment={"WARMWIRE_EMULATOR_RATE": "10"}) as up:
+        up.wait_until_ready()
+        yield up, {"WARMWIRE_DATA": str(folder / "data")}
+
+
+def say(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "warmwire.compose", *arguments]
+    environment = os.environ | up[1]
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, env=environment, timeout=60 * SECONDS
+    )
+
+
+def told(up: Up, *arguments: str) -> Any:
+    said = say(up, *arguments)
+    assert said.returncode == 0, said.stderr
+    return json.loads(said.stdout)
+
+
+def post(up: Up, session: str, path: str = "messages") -> httpx.Response:
+    url = f"{up[0].url}/v1/sessions/{session}/{path}"
+    return httpx.post(url, json={"message": "Hello"}, timeout=30 * SECONDS)
+
+
+def test_top_shows_the_workers_with_their_turns(up: Up) -> None:
+    body = {"session_id": "t1", "message": "Hello"}
+    httpx.post(f"{up[0].url}/v1/chat/stream", json=body, timeout=60 * SECONDS).raise_for_status()
+    picture = told(up, "top", "--once", "--json")
+    (worker,) = picture["workers"]
+    assert {"running": 0, "sessions": 1, "ended": 1, "failed": 0} == {
+        name: worker[name] for name in ("running", "sessions", "ended", "failed")
+    }
+    assert {"p50", "p95", "max"} == worker["ttft_ms"].keys()
+    assert picture["slowest"][0]["session"] == "default.t1"
+    assert picture["queue"]["waiting"] == 0
+    drawn = say(up, "top", "--once").stdout
+    assert worker["worker"] in drawn
+    assert "slowest turns" in drawn
+
+
+def test_a_session_is_shown_without_what_was_said_and_its_turn_is_stopped(up: Up) -> None:
+    turn = post(up, "t2").json()["turn"]
+    wait_for(lambda: told(up, "session", "show", "t2")["owner"], "an owner", 30)
+    assert f"stopping turn {turn}\n" == say(up, "session", "interrupt", "t2").stdout
+    wait_for(lambda: told(up, "session", "show", "t2")["ended"], "its end", 30)
+    shown = say(up, "session", "show", "t2").stdout
+    assert "turn_interrupted" == json.loads(shown)["ended"][0]["type"]
+    assert "Hello" not in shown
+    assert say(up, "session", "interrupt", "t2").returncode == 1
+
+
+def test_who_is_not_there_is_named(up: Up) -> None:
+    session, worker = say(up, "session", "show", "nobodys"), say(up, "worker", "drain", "w-0")
+    assert (1, "warmwire: nobody has used the session default.nobodys\n") == (
+        session.returncode,
+        session.stderr,
+    )
+    assert worker.returncode == 1
+    assert "no worker 'w-0' lives" in worker.stderr
+
+
+def test_the_doctor_finds_nothing_wrong(up: Up) -> None:
+    said = say(up, "doctor")
+    assert said.returncode == 0, said.stdout
+    for what in (
+        "NATS",
+        "round trip",
+        "max_payload",
+        "streams",
+        "workers",
+        "CLI",
+        "credential",
+        "open files",
+    ):
+        assert re.search(rf"^[✓!] {what}: ", said.stdout, re.MULTILINE), said.stdout
+
+
+def test_the_doctor_says_what_to_do_where_nothing_answers(up: Up) -> None:
+    said = say(up, "doctor", "--nats", "nats://user:secret@127.0.0.1:9", "--cli", "no-such-program")
+    assert said.returncode == 1
+    assert "✗ NATS: no NATS server answers" in said.stdout
+    assert "start `warmwire up`" in said.stdout
+    assert "✗ CLI: cli: there is no program 'no-such-program'" in said.stdout
+    assert "secret" not in said.stdout
+
+
+def test_a_drained_worker_leaves_and_another_takes_its_place(up: Up) -> None:
+    (before,) = told(up, "top", "--once", "--json")["workers"]
+    assert f"{before['worker']} drains\n" == say(up, "worker", "drain", before["worker"]).stdout
+
+    def replaced() -> bool:
+        lines = say(up, "worker", "list").stdout.splitlines()
+        return bool(lines) and before["worker"] not in {json.loads(line)["worker"] for line in lines}
+
+    wait_for(replaced, "another worker", 30)
