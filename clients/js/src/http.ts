@@ -51,12 +51,8 @@ export const sse: Transport = {
     const post = (signal: AbortSignal) => http.post("/v1/chat/stream", body, { "Idempotency-Key": key }, signal);
     return async function* (cursor, signal) {
       if (cursor !== null) return yield* stream(http, turn.session, cursor, signal);
-      for (const frames = framesOf(await post(signal)); ; ) {
-        const next = await frames.next();
-        if (next.done) return next.value;
-        if (turn.id === null) turn.accepted(next.value.cursor.split(".", 1)[0] ?? ""); // the first frame has it
-        yield next.value;
-      }
+      // The first frame has the turn's id.
+      return yield* framesOf(await post(signal), (at) => turn.id === null && turn.accepted(at.split(".", 1)[0] ?? ""));
     };
   },
   watch: (http, session) =>
@@ -80,8 +76,8 @@ export function at(session: string, rest = ""): string {
   return `/v1/sessions/${encodeURIComponent(session)}${rest}`;
 }
 
-/** The frames of a response. It is done where the server says so, or has nothing (204). */
-async function* framesOf(response: Response): AsyncGenerator<Frame, Ending> {
+/** The frames of a response. It is done where the server says so, or has nothing (204). `moved` hears each cursor before its frame. */
+async function* framesOf(response: Response, moved?: (cursor: string) => void): AsyncGenerator<Frame, Ending> {
   if (response.body === null || response.status === 204) return { done: true };
   const parser = new SseParser();
   for await (const text of textOf(response.body)) {
@@ -89,6 +85,7 @@ async function* framesOf(response: Response): AsyncGenerator<Frame, Ending> {
       if (data === "[DONE]") return { done: true };
       const event = data === null ? null : (JSON.parse(data) as Event);
       if (event !== null && expired(event)) return { done: false, renew: true };
+      moved?.(id);
       yield { cursor: id, event };
     }
   }

@@ -92,6 +92,7 @@ export class Line implements AsyncIterable<Placed> {
     } finally {
       signal.removeEventListener("abort", cut);
       connection.abort();
+      await frames.return({ done: true }); // its timers and readers end now
     }
   }
 

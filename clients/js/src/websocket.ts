@@ -24,6 +24,8 @@ interface Told {
   event?: Event;
   code?: string;
   status?: number;
+  field?: string;
+  limit?: number;
   retry_after?: number;
   retry_ms?: number;
   title?: string;
@@ -57,21 +59,18 @@ export function websocket(make: SocketMaker = globalThis.WebSocket): Transport {
 
 // A message comes first: its session is watched from then on. Should that connection break before the turn is known, the
 // message is sent `again`, which says its turn, and that turn is told from its beginning.
-async function* framesOfTurn(socket: Socket, turn: Turn, again: boolean): AsyncGenerator<Frame, Ending> {
+function framesOfTurn(socket: Socket, turn: Turn, again: boolean): AsyncGenerator<Frame, Ending> {
   const answered = ({ type, turn: id }: Told) => {
     if (type !== "accepted" || !id) return null;
     turn.accepted(id);
     if (again) socket.say(watching(turn.session, `${id}.0.0`));
     return null;
   };
-  for (const frames = framesOf(socket, answered); ; ) {
-    const next = await frames.next();
-    if (next.done) return next.value;
-    const { event, cursor } = next.value;
-    if (event?.type === "turn_queued" && turn.id === null) turn.accepted(event.turn);
-    const of = event && turnOf(event, cursor);
-    if (turn.id !== null && (of === turn.id || of === null)) yield next.value;
-  }
+  return framesOf(socket, answered, (event, cursor) => {
+    if (event.type === "turn_queued" && turn.id === null) turn.accepted(event.turn);
+    const of = turnOf(event, cursor);
+    return turn.id !== null && (of === turn.id || of === null);
+  });
 }
 
 function watching(session: string, cursor: string | null): object {
@@ -119,14 +118,14 @@ class Socket {
     this.#socket.close();
   }
 
-  /** What comes, to the end; throws where it broke or was refused. */
-  async *heard(): AsyncGenerator<Told, Ending> {
+  /** The next that comes, or how it has ended; throws where it broke or was refused. */
+  async heard(): Promise<{ message: Told } | { ending: Ending }> {
     for (;;) {
-      const frame = this.#frames.shift();
-      if (frame !== undefined) yield frame;
-      else if (this.#ending instanceof Error) throw this.#ending;
-      else if (this.#ending !== null) return this.#ending;
-      else await new Promise<void>((resolve) => (this.#wake = resolve));
+      const message = this.#frames.shift();
+      if (message !== undefined) return { message };
+      if (this.#ending instanceof Error) throw this.#ending;
+      if (this.#ending !== null) return { ending: this.#ending };
+      await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
 
@@ -155,29 +154,26 @@ class Socket {
 async function* framesOf(
   socket: Socket,
   answered: (frame: Told) => Frame | null,
+  wanted: (event: Event, cursor: string) => boolean = () => true,
 ): AsyncGenerator<Frame, Ending> {
   try {
-    const heard = socket.heard();
     let after: number | null = null;
     for (;;) {
-      const next = await heard.next();
-      if (next.done) return { ...next.value, after };
-      const frame = next.value;
-      if (frame.event !== undefined) yield { cursor: frame.cursor ?? "", event: frame.event };
-      else if (frame.type === "reconnect") after = frame.retry_ms ?? null;
-      else if (frame.type === "error" && !expired(frame)) throw new Refused(problem(frame), frame.status ?? 0, frame.retry_after);
-      else {
-        const made = answered(frame);
-        if (made !== null) yield made;
-      }
+      const frame = await socket.heard();
+      if (!("message" in frame)) return { ...frame.ending, after };
+      const { event, cursor = "", type } = frame.message;
+      if (event === undefined && type === "reconnect") after = frame.message.retry_ms ?? null;
+      else if (event === undefined && type === "error" && !expired(frame.message)) throw refusal(frame.message);
+      const made = event === undefined ? answered(frame.message) : wanted(event, cursor) ? { cursor, event } : null;
+      if (made !== null) yield made;
     }
   } finally {
     socket.close();
   }
 }
 
-function problem({ code, title, detail }: Told): object {
-  return { type: code, title, detail };
+function refusal({ code, title, detail, field, limit, status, retry_after }: Told): Refused {
+  return new Refused({ type: code, title, detail, field, limit }, status ?? 0, retry_after);
 }
 
 /** The hundred of a close code says what to do. */

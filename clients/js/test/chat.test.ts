@@ -1,4 +1,6 @@
 import { expect, inject, test } from "vitest";
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
 import { WebSocket } from "ws";
 import { newId, Refused, TurnFailed, Warmwire } from "../src/index.js";
 import type { Event } from "../src/index.js";
@@ -98,6 +100,7 @@ test.each(both)("a refusal names the field and the limit (%s)", async (_, client
   expect(refused).toBeInstanceOf(Refused);
   expect((refused as Refused).code).toBe("message_too_large");
   expect((refused as Refused).retryable).toBe(false);
+  expect((refused as Refused).limit).toBe(1_048_576);
 });
 
 test("the same key is the same turn", async () => {
@@ -113,6 +116,13 @@ test.each(both)("many watch one session (%s)", async (_, client) => {
   const texts = await Promise.all([1, 2, 3].map(() => watched(client, session, turn)));
   const { turns } = await client.turns(session);
   expect(texts).toEqual(Array(3).fill(turns[0]!.text));
+});
+
+test("a process ends with its last answer", async () => {
+  const dist = new URL("../dist/index.js", import.meta.url).href;
+  const code = `import { Warmwire } from "${dist}"; await new Warmwire({ url: "${url}" }).chat("Hello").text();`;
+  // Well under the 45 seconds after which a silent connection is given up: that timer must not be left.
+  await expect(promisify(execFile)(process.execPath, ["--input-type=module", "-e", code], { timeout: 30_000 })).resolves.toBeTruthy();
 });
 
 test("a turn is read once", async () => {

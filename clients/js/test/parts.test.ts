@@ -89,3 +89,17 @@ test("what brings something ends the count of failures", async () => {
 test("a server that ends every stream at once is not asked for ever", async () => {
   await expect(heard(dialing([], [], [], []))).rejects.toThrow("no connection after 4 tries");
 });
+
+test("who leaves ends the connection", async () => {
+  let ended = false;
+  const dial: Dial = async function* (): AsyncGenerator<Frame, Ending> {
+    try {
+      for (let seq = 1; ; seq += 1) yield at(`t.5.${seq}`);
+    } finally {
+      ended = true;
+    }
+  };
+  const line = new Line({ dial, cursor: null, signal: new AbortController().signal, renewable: false });
+  for await (const { cursor } of line) if (cursor === "t.5.3") break;
+  expect(ended).toBe(true);
+});
