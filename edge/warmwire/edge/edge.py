@@ -231,6 +231,10 @@ class Edge:
         """Publish a message and stream its turn. Raises as ``Sessions.submit``, and Problem."""
         return await self._holding(viewer, lambda: self._submit(request, viewer))
 
+    async def submit_as(self, request: Request, viewer: Viewer, view: TurnView) -> Response:
+        """As ``submit``, in another shape."""
+        return await self._holding(viewer, lambda: self._submit(request, viewer, view))
+
     async def submit_once(self, request: Request, viewer: Viewer) -> Response:
         """As ``submit``, but a turn that the same message has begun lately, or that runs, is joined."""
         return await self._holding(viewer, lambda: self._submit_once(request, viewer))
@@ -243,9 +247,9 @@ class Edge:
         """Stream a session from a cursor, or from now on; it may be one that nobody has used yet."""
         return await self._holding(viewer, lambda: self._watch(key, last_event_id, viewer))
 
-    async def _submit(self, request: Request, viewer: Viewer) -> Response:
+    async def _submit(self, request: Request, viewer: Viewer, view: TurnView | None = None) -> Response:
         entry = self._recent.begin(request, monotonic())
-        view = self._turn_view(request.key, request.turn, viewer)
+        view = view or self._turn_view(request.key, request.turn, viewer)
         view.open()
         try:
             await self.follow_new(request, view)

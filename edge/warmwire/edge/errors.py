@@ -64,6 +64,7 @@ class Kind(StrEnum):
     TOO_MANY_TURNS = "too_many_turns", 429, "The tenant has too many turns waiting or running", 2
     HEADERS_TOO_LARGE = "headers_too_large", 431, "The request's headers are too large"
     INTERNAL = "internal", 500, "The edge failed; this is a bug"
+    TURN_FAILED = "turn_failed", 502, "The turn ended without a complete answer", 2
     EDGE_FULL = "edge_full", 503, "This edge has too many connections", 2
     KEYS_UNAVAILABLE = "keys_unavailable", 503, "Tokens cannot be checked at the moment", 5
     NOT_READY = "not_ready", 503, "Not ready", 1

@@ -33,7 +33,7 @@ EXPOSED = "x-session-id, retry-after, www-authenticate"
 PREFLIGHT = {
     "access-control-allow-methods": "GET, POST, DELETE",
     "access-control-allow-headers": "authorization, content-type, idempotency-key, last-event-id, "
-    "traceparent, tracestate, x-warmwire-token",
+    "traceparent, tracestate, x-session-id, x-warmwire-token",
     "access-control-max-age": "600",
     "vary": "origin",
 }

@@ -238,6 +238,32 @@ EITHER = {
     "requestBody": {"required": False, "content": {"application/json": {"schema": FIELDS}}},
 }
 
+# -- completions
+
+_COMPLETION = {
+    "id": f"chatcmpl-{_TURN}",
+    "object": "chat.completion",
+    "created": 1795404380,
+    "model": "sonnet",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15},
+}
+COMPLETED: Documented = {
+    200: {
+        **_EVENTS,
+        "description": "The answer; with `stream: true` in chunks, server-sent events, then `data: [DONE]`.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}, "example": _COMPLETION},
+            "text/event-stream": {
+                "schema": _FRAME,
+                "example": 'data: {"object":"chat.completion.chunk","choices":[{"index":0,'
+                '"delta":{"content":"Hello"}}]}\n\n',
+            },
+        },
+    },
+    **problems(*_READING, *_STREAMING, Kind.TURN_FAILED),
+}
+
 # -- tickets
 
 ISSUED = {
