@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from warmwire.broker import telemetry
+from warmwire.broker import events, messages, telemetry
 from warmwire.compose.cli import COMMANDS, Role
 from warmwire.compose.options import Setting, settings_of
 from warmwire.edge import asyncapi
@@ -123,7 +123,73 @@ def _values(values: tuple[str, ...] | str) -> str:
     return values if isinstance(values, str) else ", ".join(f"`{value}`" for value in values)
 
 
-PAGES = {"metrics.md": metrics_page, "settings.md": settings_page, "websocket.md": websocket_page}
+WIRE_MARK = "<!-- From here on made from the models by `make format`; edits below are lost. -->\n"
+WIRE: dict[str, tuple[tuple[str, type[BaseModel]], ...]] = {
+    "User messages: `ww.req.<tenant>.<session>`": (("", messages.UserMessage),),
+    "Requests to an owner: `ww.ctl.<tenant>.<session>`": (
+        ("asks", messages.Replay),
+        ("is answered with", messages.OwnerView),
+        ("asks", messages.Interrupt),
+        ("is answered with", messages.InterruptReply),
+        ("asks", messages.Permission),
+        ("is answered with", messages.PermissionReply),
+        ("asks; answered with `{}`", messages.Close),
+    ),
+    "Records: `WW_STATE`": (
+        ("`ww.own.<tenant>.<session>`", messages.OwnerRecord),
+        ("`ww.turn.<tenant>.<session>.<turn>`", messages.Started),
+        ("`ww.turn.<tenant>.<session>.<turn>`", messages.Finished),
+        ("`ww.bnd.<tenant>.<session>`", messages.BoundRecord),
+        ("`ww.ses.<tenant>.<session>`", messages.SessionRecord),
+        ("`ww.tkt.<digest>`", messages.TicketRecord),
+    ),
+    "Between workers": (
+        ("`ww.fwd.<tenant>.<session>`", messages.Forward),
+        ("is answered with", messages.ForwardReply),
+        ("`ww.hb.<worker>`", messages.Heartbeat),
+    ),
+    "Events of ours: `event` in `ww.evt.<tenant>.<session>`": tuple(
+        ("", made)
+        for made in (
+            *(
+                events.TurnQueued,
+                events.TurnStarted,
+                events.TurnReset,
+                events.ToolStarted,
+                events.ToolFinished,
+            ),
+            *(events.PermissionRequested, events.PermissionResolved, events.TurnProgress),
+            *(events.TurnCompleted, events.TurnInterrupted, events.TurnFailed, events.Snapshot, events.Gap),
+        )
+    ),
+}
+"""What travels, by where; each with a word about its place."""
+
+
+def wire_page() -> str:
+    """What people have written, to the mark, and the schemas."""
+    written = (REFERENCE / "wire.md").read_text().partition(WIRE_MARK)[0]
+    sections = (
+        f"\n### {title}\n" + "".join(_schema(place, model) for place, model in models)
+        for title, models in WIRE.items()
+    )
+    return written + WIRE_MARK + "".join(sections)
+
+
+def _schema(place: str, model: type[BaseModel]) -> str:
+    schema = model.model_json_schema()
+    what = " ".join(str(schema.pop("description", "")).split()).replace("``", "`")
+    text = json.dumps(schema, ensure_ascii=False)
+    lines = [f"#### `{model.__name__}`", f"{place[:1].upper()}{place[1:]}.", what, f"```json\n{text}\n```"]
+    return "\n" + "\n\n".join(line for line in lines if line != ".") + "\n"
+
+
+PAGES = {
+    "metrics.md": metrics_page,
+    "settings.md": settings_page,
+    "websocket.md": websocket_page,
+    "wire.md": wire_page,
+}
 
 
 def main() -> int:
