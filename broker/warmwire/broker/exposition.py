@@ -66,6 +66,7 @@ def begin(service: str) -> None:
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
     metrics.set_meter_provider(MeterProvider(readers, Resource.create({"service.name": service})))
     telemetry.resident.source = _resident
+    telemetry.from_zero()
 
 
 def text() -> bytes:

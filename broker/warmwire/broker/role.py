@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
+from opentelemetry import trace
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
+from structlog.typing import EventDict, Processor
 
 from warmwire.broker import telemetry
 from warmwire.broker.errors import BadInput, Misconfigured, WarmwireError
@@ -53,7 +55,10 @@ def run_from_environment(role: str, settings: type[S], main: Callable[[S], int])
 
 
 def log_to_stderr(level: int) -> None:
-    """Logs of ours from ``level`` on, of libraries from WARNING on. stdout is for results."""
+    """Logs of ours from ``level`` on, of libraries from WARNING on. stdout is for results.
+
+    For people where stderr is a terminal, else a JSON object a line.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     structlog.configure(
         processors=[
@@ -61,13 +66,32 @@ def log_to_stderr(level: int) -> None:
             structlog.processors.add_log_level,
             structlog.processors.StackInfoRenderer(),
             structlog.dev.set_exc_info,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
-            # Where rich is installed the default one shows local variables, and with them credentials.
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+            _with_trace,
+            *(_FOR_PEOPLE if sys.stderr.isatty() else _FOR_PROGRAMS),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
+
+
+def _with_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """The trace that the line belongs to, if there is one."""
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = format(context.trace_id, "032x")
+    return event
+
+
+_FOR_PEOPLE: tuple[Processor, ...] = (
+    structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+    # Where rich is installed the default one shows local variables, and with them credentials.
+    structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+)
+_FOR_PROGRAMS: tuple[Processor, ...] = (
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+    structlog.processors.JSONRenderer(default=str),
+)
 
 
 def _complain(role: str, what: object, code: int) -> int:

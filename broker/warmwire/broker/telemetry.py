@@ -36,6 +36,8 @@ class Instrument:
 INSTRUMENTS: dict[str, Instrument] = {}
 """All that there are, by name. A label comes with its values, or with where those are listed."""
 
+_counters: list[tuple[metrics.Counter, dict[str, str]]] = []
+
 Labels = Mapping[str, tuple[str, ...] | str]
 Reading = Iterable[tuple[float, Mapping[str, str]]]
 
@@ -57,7 +59,20 @@ def _histogram(
 
 
 def _counter(name: str, what: str, labels: Labels | None = None) -> metrics.Counter:
-    return _meter.create_counter(_listed(name, "counter", what, labels), description=what)
+    counter = _meter.create_counter(_listed(name, "counter", what, labels), description=what)
+    known = [({label: value}) for label, values in (labels or {}).items() for value in _each(values)]
+    _counters.extend((counter, series) for series in (known if labels else [{}]))
+    return counter
+
+
+def _each(values: tuple[str, ...] | str) -> tuple[str, ...]:
+    return () if isinstance(values, str) else values
+
+
+def from_zero() -> None:
+    """Show every counter whose series are known: what begins with 1 has not increased, to Prometheus."""
+    for counter, labels in _counters:
+        counter.add(0, labels)
 
 
 class Tally:

@@ -428,6 +428,7 @@ class Worker:
             ending=end.type,
             ms=end.duration_ms,
             ttft_ms=end.ttft_ms,
+            trace_id=end.traceparent and end.traceparent.split("-")[1],
         )
         self._puller.more_room()
 
