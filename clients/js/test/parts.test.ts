@@ -1,7 +1,7 @@
 // What decides without a connection.
 
 import { expect, test } from "vitest";
-import { Answer } from "../src/index.js";
+import { Answer, Refused } from "../src/index.js";
 import type { Event } from "../src/index.js";
 import { Line } from "../src/line.js";
 import type { Dial, Ending, Frame } from "../src/line.js";
@@ -29,6 +29,17 @@ test("a cut between an id and the end of its event loses nothing", () => {
   expect(new SseParser().feed("data: 1\nid: t.1.1\n")).toEqual([]);
 });
 
+test("so it is with the parser of the chat page", async () => {
+  const page = new URL("../../../edge/warmwire/edge/page/sse.js", import.meta.url).href;
+  const { EventParser } = await import(/* @vite-ignore */ page);
+  const parser = new EventParser();
+  expect(parser.feed("id: t.0.0\n\ndata: 1\nid: t.1.1\n")).toEqual([]);
+  expect(parser.lastId).toBe("t.0.0");
+  parser.cut();
+  expect(parser.feed("data: 2\n\ndata: 3\nid: t.1.3\n\n")).toHaveLength(2);
+  expect(parser.lastId).toBe("t.1.3");
+});
+
 const delta = (text: string, index = 0): Event => ({ type: "content_block_delta", index, delta: { type: "text_delta", text } });
 const start: Event = { type: "message_start", message: {} };
 
@@ -49,19 +60,20 @@ test("a snapshot replaces what was shown, and the answer goes on after it", () =
   expect(textAfter(start, delta("one"), { type: "snapshot", turn: "t", blocks }, delta(" three"))).toBe("one two three");
 });
 
-function dialing(...connections: (Frame[] | Error)[]): Dial {
+function dialing(...connections: (Frame[] | Error | Ending)[]): Dial {
   return async function* (): AsyncGenerator<Frame, Ending> {
     const frames = connections.shift();
     if (frames === undefined) return { done: true };
     if (frames instanceof Error) throw frames;
+    if (!Array.isArray(frames)) return frames;
     yield* frames;
     return { done: false };
   };
 }
 
-async function heard(dial: Dial): Promise<string[]> {
+async function heard(dial: Dial, renewable = false): Promise<string[]> {
   const retry = { first: 1, longest: 1, tries: 3 };
-  const line = new Line({ dial, cursor: null, signal: new AbortController().signal, retry, renewable: false });
+  const line = new Line({ dial, cursor: null, signal: new AbortController().signal, retry, renewable });
   const cursors: string[] = [];
   for await (const { cursor } of line) cursors.push(cursor);
   return cursors;
@@ -102,4 +114,25 @@ test("who leaves ends the connection", async () => {
   const line = new Line({ dial, cursor: null, signal: new AbortController().signal, renewable: false });
   for await (const { cursor } of line) if (cursor === "t.5.3") break;
   expect(ended).toBe(true);
+});
+
+const refusedToken = new Refused({ type: "urn:warmwire:problem:token_expired" }, 401);
+const fullQueue = new Refused({ type: "urn:warmwire:problem:queue_full" }, 429, 0.001);
+const noQueue = new Refused({ type: "urn:warmwire:problem:unavailable" }, 503, 0.001);
+
+test("an expired token is asked for anew, once, if there is who to ask", async () => {
+  const renew: Ending = { done: false, renew: true };
+  expect(await heard(dialing([at("t.5.1")], renew, [at("t.5.2")], refusedToken, [at("t.5.3")]), true)).toHaveLength(3);
+  await expect(heard(dialing(refusedToken, refusedToken), true)).rejects.toBe(refusedToken);
+  await expect(heard(dialing([at("t.5.1")], refusedToken))).rejects.toBe(refusedToken);
+});
+
+test("a full queue is an answer before anything was accepted, and an obstacle afterwards", async () => {
+  await expect(heard(dialing(fullQueue))).rejects.toBe(fullQueue);
+  expect(await heard(dialing(noQueue, [at("t.5.1")], fullQueue, noQueue, [at("t.5.2")]))).toHaveLength(2);
+});
+
+test("a refusal that no try can mend ends it", async () => {
+  const foreign = new Refused({ type: "urn:warmwire:problem:foreign_session" }, 403);
+  await expect(heard(dialing([at("t.5.1")], foreign))).rejects.toBe(foreign);
 });
