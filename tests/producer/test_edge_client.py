@@ -238,6 +238,28 @@ async def test_what_is_refused_is_the_same_error(client: Client, worker: FakeWor
     await turn.complete()
 
 
+@BOTH
+@pytest.mark.parametrize("closes", ["turn", "client"])
+async def test_closing_ends_iterations_that_wait(client: Client, worker: FakeWorker, closes: str) -> None:
+    turn = await client.send("Hi", session_id="s1")
+    theirs = await begun(worker, "so far")
+    events: list[Any] = []
+
+    async def follow() -> None:
+        async for event in turn:
+            events.append(event)  # noqa: PERF401 - they are looked at meanwhile
+
+    following = asyncio.create_task(follow())
+    await eventually(lambda: events and events[-1].text == "so far", "it waits for more")
+    if closes == "turn":
+        turn.close()
+    else:
+        await client.close()
+    await following
+    assert not events[-1].terminal
+    await theirs.complete()
+
+
 async def test_a_repeated_key_is_the_same_turn(edge: EdgeClient, worker: FakeWorker) -> None:
     first = await edge.send("Hi", session_id="s1", idempotency_key="k")
     await (await begun(worker, "once")).complete()

@@ -31,6 +31,7 @@ class Producer:
         self._settings = settings
         self._sessions = Sessions(bus, Subjects(settings.prefix))
         self._open: WeakSet[Events] = WeakSet()
+        self._closed = False
         self._sessions.start()
 
     @classmethod
@@ -140,7 +141,10 @@ class Producer:
         return await self._sessions.interrupt(SessionKey(tenant, session_id), turn)
 
     async def close(self) -> None:
-        """Follow nothing any more (iterations end) and disconnect."""
+        """Follow nothing any more (iterations end) and disconnect. May be repeated."""
+        if self._closed:
+            return
+        self._closed = True
         for each in tuple(self._open):
             each.close()
         await self._sessions.stop()

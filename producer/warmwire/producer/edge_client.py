@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote
+from weakref import WeakSet
 
 import httpx2
 import structlog
@@ -68,6 +69,7 @@ class EdgeClient:
         )
         self._http = httpx2.AsyncClient(base_url=given.url, timeout=timeout, limits=limits, verify=trust)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lines: WeakSet[Line] = WeakSet()
 
     async def send(  # noqa: PLR0913 - the options of a turn are named arguments, for whoever reads the call
         self,
@@ -182,7 +184,9 @@ class EdgeClient:
         await self._post(session_id, f"permissions/{quote(request, safe='')}", said)
 
     async def close(self) -> None:
-        """Follow nothing any more, and disconnect."""
+        """Follow nothing any more (iterations end), and disconnect."""
+        for line in tuple(self._lines):
+            line.end()
         await asyncio.gather(*self._tasks)
         await self._http.aclose()
 
@@ -229,6 +233,7 @@ class EdgeClient:
     # -- closing
 
     async def _or_close(self, line: Line, work: Coroutine[Any, Any, Any]) -> Any:
+        self._lines.add(line)
         try:
             return await work
         except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 
 import httpx2
@@ -63,6 +63,7 @@ class Line:
         self._parser = Parser()
         self._failures = 0
         self._retry: int | None = None
+        self._waiting: asyncio.Timeout | None = None
         self._failing_since = 0.0
         self._connected_at = 0.0
 
@@ -90,13 +91,29 @@ class Line:
         return self._ready.popleft() if self._ready else None
 
     async def close(self) -> None:
-        """Leave the connection."""
-        self._over = True
-        await self._leave()
+        """Leave the connection. Whoever waits for an event is told that there is none."""
+        self.end()
+        if self._waiting is None:
+            await self._leave()
 
-    async def _step(self, step: Callable[[], object]) -> None:
+    def end(self) -> None:
+        """The same beside the rest, for a line that somebody may be waiting at."""
+        if not self._over and self._waiting is not None:
+            self._waiting.reschedule(0)
+        self._over = True
+
+    async def _step(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
-            await step()  # type: ignore[misc]
+            async with asyncio.timeout(None) as self._waiting:
+                await self._tried(step)
+        except TimeoutError:  # of ``end``: there is no other
+            await self._leave()
+        finally:
+            self._waiting = None
+
+    async def _tried(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
         except httpx2.TransportError as error:
             await self._leave()
             await self._pause(error)
