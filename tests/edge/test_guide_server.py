@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from playwright.async_api import Browser
 from websockets.asyncio.client import connect
 
+from warmwire.broker.tasks import Tasks
 from warmwire.edge.app import Server, bind
 
 from .browser import PATIENCE
@@ -102,10 +103,10 @@ async def ours(start: Start, worker: FakeWorker) -> AsyncIterator[Wire]:
                 await turn.delta(text)
             await turn.complete()
 
-    answering = asyncio.create_task(answer())
+    answering = Tasks()  # which cancels again: a cancellation may get lost in a request
+    answering.begin(answer(), "answer")
     yield wire
-    answering.cancel()
-    await asyncio.gather(answering, return_exceptions=True)
+    await answering.stop()
 
 
 async def messages(wire: Wire, path: str) -> list[str]:
