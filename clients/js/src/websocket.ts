@@ -84,6 +84,7 @@ class Socket {
   #ending: Ending | Error | null = null;
   #wake = () => {};
   #heardAt = Date.now();
+  #timer: ReturnType<typeof setInterval> | undefined;
 
   private constructor(socket: WebSocket) {
     this.#socket = socket;
@@ -138,13 +139,14 @@ class Socket {
 
   #end(how: Ending | Error): void {
     this.#ending ??= how;
+    clearInterval(this.#timer);
     this.#wake();
   }
 
   #keep(): void {
-    const timer = setInterval(() => {
-      if (this.#ending !== null) clearInterval(timer);
-      else if (Date.now() - this.#heardAt > SILENCE) this.close();
+    if (this.#ending !== null) return;
+    this.#timer = setInterval(() => {
+      if (Date.now() - this.#heardAt > SILENCE) this.close();
       else this.say({ type: "ping" });
     }, PING);
   }
@@ -178,7 +180,7 @@ function refusal({ code, title, detail, field, limit, status, retry_after }: Tol
 
 /** The hundred of a close code says what to do. */
 function endingOf(code: number, reason: string): Ending | Error {
-  if (code >= 4600 && code < 4700) return code === 4601 ? { done: false, renew: true } : new Refused({ detail: reason }, 401);
+  if (code >= 4600 && code < 4700) return code === 4601 ? { done: false, renew: true } : new Refused({ type: reason.split(":", 1)[0], detail: reason }, 401);
   if ((code >= 4500 && code < 4600) || [1003, 1007, 1009].includes(code)) return new Refused({ detail: reason }, 400);
   return code === 1000 || code >= 4000 ? { done: false } : new Error(`the WebSocket was closed with ${code}`);
 }
