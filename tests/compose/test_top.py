@@ -16,13 +16,14 @@ import pytest
 from tests.compose.running import Running, running
 from tests.conftest import SECONDS, wait_for
 
+HANGING = {"WARMWIRE_EMULATOR_FAULT": "hang:1", "WARMWIRE_EMULATOR_FAULT_ON": "wait"}
 Up = tuple[Running, dict[str, str]]
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("top") / "up"
-    with running(folder, environment={"WARMWIRE_EMULATOR_RATE": "10"}) as up:
+    with running(folder, environment=HANGING) as up:
         up.wait_until_ready()
         yield up, {"WARMWIRE_DATA": str(folder / "data")}
 
@@ -43,7 +44,7 @@ def told(up: Up, *arguments: str) -> Any:
 
 def post(up: Up, session: str, path: str = "messages") -> httpx.Response:
     url = f"{up[0].url}/v1/sessions/{session}/{path}"
-    return httpx.post(url, json={"message": "Hello"}, timeout=30 * SECONDS)
+    return httpx.post(url, json={"message": "Hello, wait"}, timeout=30 * SECONDS)
 
 
 def test_top_shows_the_workers_with_their_turns(up: Up) -> None:
