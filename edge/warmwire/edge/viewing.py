@@ -51,6 +51,8 @@ class Viewing:
 
     async def _again(self) -> None:
         cursor, before = self.channel.cursor, self.followed
+        if before is not None:
+            before.mute()  # what it heard while we ask would come before what was missed
         try:
             await self.follow(cursor or NOWHERE)
         except Unavailable as error:

@@ -60,6 +60,10 @@ class Followed:
         """Whether the sink has been given the terminal event, or had it already."""
         return self._follower.ended
 
+    def mute(self) -> None:
+        """Give the sink nothing more; the session's feed stays for who follows next. ``stop`` it, too."""
+        self._follower.stop()
+
     def stop(self) -> None:
         """Give the sink nothing more and let the session's feed go."""
         if not self._stopped:

@@ -178,6 +178,10 @@ class Watched:
         """Resumes just after what the sink has been given."""
         return self._watcher.cursor
 
+    def mute(self) -> None:
+        """Give the sink nothing more; the session's feed stays for who watches next. ``stop`` it, too."""
+        self._watcher.stop()
+
     def stop(self) -> None:
         """Give the sink nothing more and let the session's feed go."""
         if not self._stopped:
