@@ -82,3 +82,33 @@ async def test_who_reads_nothing_for_too_long_is_disconnected_and_resumes(
     await turn.complete()
     back = await serves.wire.watch("s1", cursor)
     assert len(texts(await back.until("turn_completed"))[turn.id]) == 1_000_000
+
+
+async def test_a_viewer_that_reads_a_byte_at_a_time_costs_little_and_has_the_right_text_in_the_end(
+    start: Start, worker: FakeWorker
+) -> None:
+    limit = 16 * 1024
+    serves = await start(viewer_bytes=limit)
+    turn = await running(serves.wire, worker)
+    slow = await slow_viewer(serves, "/v1/sessions/s1/events")
+    others = [await serves.wire.watch("s1") for _ in range(5)]
+    for other in others:
+        await other.until("snapshot")
+    had, most = b"", 0
+    for _ in range(100):
+        await flood(turn, others[0], 10_000)
+        had += await slow._reader.readexactly(1)
+        most = max(most, *[each._bytes for each in serves.edge._leaving])
+    await turn.complete()
+    assert most <= limit + 2000
+    assert 100 == len(had)
+    slow._reader = again(had, slow._reader)
+    shown = [texts(await each.until("turn_completed"))[turn.id] for each in (slow, *others[1:])]
+    assert {shown[0]} == set(shown)
+    assert 1_000_000 == len(shown[0])
+
+
+def again(had: bytes, rest: asyncio.StreamReader) -> asyncio.StreamReader:
+    """A reader that begins with what was read already."""
+    rest._buffer[:0] = had  # type: ignore[attr-defined]
+    return rest

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 from warmwire.broker.envelope import Cursor, Envelope
 from warmwire.broker.names import SessionKey
 from warmwire.edge import sse
 from warmwire.edge.merge import merged
 from warmwire.edge.outbox import Channel, Encoder, Outbox
+from warmwire.edge.viewing import Viewing
 
 KEY = SessionKey("default", "s1")
 
@@ -215,3 +217,114 @@ async def test_what_is_gathered_goes_when_its_time_has_come() -> None:
             await frames(outbox)
     (frame,) = await frames(outbox)
     assert b'"bc"' in frame
+
+
+# -- at once
+
+
+class Line:
+    """What was written at once, by a connection that may be told to refuse."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.full = False
+
+    def write(self, frame: bytes) -> bool:
+        """As a connection does."""
+        if not self.full:
+            self.written.append(frame)
+        return not self.full
+
+
+def numbers(written: list[bytes]) -> list[str]:
+    """The texts of these frames."""
+    datas = [line[6:] for frame in written for line in frame.split(b"\n") if line.startswith(b"data: {")]
+    return [json.loads(data)["delta"]["text"] for data in datas]
+
+
+async def test_an_event_is_written_at_once_where_none_waits() -> None:
+    outbox, line, told = Outbox(10_000), Line(), channel()
+    outbox.allow_at_once(line.write)
+    outbox.show(told, delta(1, "1"))
+    assert [] == line.written  # what was there before the connection began to write goes first
+    assert ["1"] == numbers(await frames(outbox))
+    outbox.show(told, delta(2, "2"))
+    assert ["2"] == numbers(line.written)
+    assert outbox.idle
+    assert Cursor("t", 7, 2) == told.cursor
+
+
+async def test_order_stays_whether_at_once_or_not() -> None:
+    outbox, line, told = Outbox(10_000), Line(), channel()
+    outbox.allow_at_once(line.write)
+    outbox.put(b"first")
+    await frames(outbox)
+    line.full = True
+    outbox.show(told, delta(1, "1"))
+    line.full = False
+    outbox.show(told, delta(2, "2"))  # one waits
+    assert (["1", "2"], []) == (numbers(await frames(outbox)), line.written)
+    outbox.show(told, delta(3, "3"))
+    assert ["3"] == numbers(line.written)
+
+
+async def test_nothing_is_at_once_for_who_is_slow_or_wants_deltas_gathered() -> None:
+    for outbox in (Outbox(10_000), Outbox(10_000, rollup=60)):
+        line = Line()
+        outbox.allow_at_once(line.write)
+        outbox.put(b"first")
+        await frames(outbox)
+        outbox.slow = not outbox._rollup
+        told = channel()
+        for seq in (1, 2, 3):
+            outbox.show(told, delta(seq, str(seq)))
+        assert told.sent is None
+        assert [] == line.written
+        assert not outbox.idle
+
+
+# -- catching up
+
+
+class Followed:
+    """What a viewing follows; a test tells it what its feed would."""
+
+    ended = False
+
+    def __init__(self, view: Viewing) -> None:
+        self._sink: Callable[[Envelope], None] | None = view.show
+
+    def tell(self, item: Envelope) -> None:
+        """An event from the feed."""
+        if self._sink is not None:
+            self._sink(item)
+
+    def mute(self) -> None:
+        """As the real one."""
+        self._sink = None
+
+    stop = mute
+
+
+class Following(Viewing):
+    """Asks somebody who takes a while, in which the feed brings the next event."""
+
+    async def follow(self, cursor: Cursor) -> None:
+        """As the real one: first what was missed, then what came meanwhile."""
+        before, self.followed = self.followed, Followed(self)  # type: ignore[assignment]
+        before.tell(delta(9, "9"))  # type: ignore[union-attr]
+        await asyncio.sleep(0)
+        for seq in range(cursor.seq + 1, 10):
+            self.show(delta(seq, str(seq)))
+
+
+async def test_what_comes_while_a_viewer_is_brought_up_to_date_comes_after_what_it_missed() -> None:
+    outbox = Outbox(400)
+    view = Following(outbox, channel())
+    view.followed = first = Followed(view)  # type: ignore[assignment]
+    first.tell(delta(1, "1"))
+    assert ["1"] == numbers(await frames(outbox))
+    for seq in (2, 3, 4, 5, 6, 7, 8):
+        first.tell(delta(seq, "x" * 300))
+    assert view.channel.behind
+    assert "23456789" == "".join(numbers(await frames(outbox)))

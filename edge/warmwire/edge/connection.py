@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from warmwire.broker import telemetry
 
 from .errors import Kind, Problem
-from .stream import CUT
+from .stream import CUT, Direct
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +68,7 @@ class Protocol(HttpToolsProtocol):
         """Begin to watch the time; close at once what is far too much."""
         super().connection_made(transport)
         self._app, self._bounds = self.app, self.config.bounds
+        self._direct = Direct(transport, self.flow)
         self._part, self._reading, self._head = Part.HEAD, False, 0
         self._refused: Problem | None = None
         self._due = self._set_for = 0.0
@@ -105,7 +106,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins. Each gets the extension."""
         super().on_message_begin()
-        self.scope["extensions"] = {CUT: {"close": self.transport.abort}}
+        self.scope["extensions"] = {CUT: {"close": self.transport.abort, "direct": self._direct}}
         self._reading, self._head = True, 0
         self._begin(Part.HEAD, self._bounds.head_within)
 

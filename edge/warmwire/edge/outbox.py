@@ -46,6 +46,12 @@ class Channel:
         self.delivery: Delivery | None = None  # of a turn whose first delta has not been sent
         self.rolling = ""  # the turn whose first delta has been sent
 
+    def went_out(self, item: Item) -> None:
+        """The item is on its way to the viewer."""
+        self.sent = item
+        if self.delivery is not None:
+            self.delivery.taken(item)
+
     @property
     def cursor(self) -> Cursor | None:
         """Where to go on: just after what was sent last."""
@@ -88,6 +94,7 @@ class Outbox:
     """See the module. ``limit`` is in bytes, ``rollup`` (how long a delta may wait for others) in seconds."""
 
     __slots__ = (
+        "_at_once",
         "_behind",
         "_bytes",
         "_due",
@@ -106,6 +113,7 @@ class Outbox:
         self.ended = False
         self.gone = False
         self.slow = False
+        self._at_once: Callable[[bytes], bool] | None = None
         self._limit = limit
         self._rollup = rollup
         self._waiting: list[Entry] = []
@@ -125,6 +133,9 @@ class Outbox:
             channel.turn = item.turn
         if frame:
             events_shown.value += 1
+        if frame and self._at_once and self._at_once(frame):
+            channel.went_out(item)
+        elif frame:
             self._waiting.append((frame, item, channel))
             self._bytes += len(frame) + FIRST_BYTES
             if self._bytes > self._limit and self._open:
@@ -137,6 +148,18 @@ class Outbox:
                 self._wake()
         if channel.at_end is not None and isinstance(item, Envelope) and item.terminal:
             channel.at_end()
+
+    def allow_at_once(self, write: Callable[[bytes], bool]) -> None:
+        """An event for which none waits may be written by this, at once; it says whether it has.
+
+        Then a connection that keeps up costs no wake-up of its coroutine.
+        """
+
+        def at_once(frame: bytes) -> bool:
+            free = self._open and not (self._waiting or self.slow or self._rollup)
+            return free and write(frame)
+
+        self._at_once = at_once
 
     def put(self, frame: bytes) -> None:
         """A frame that is no event. Before the first is taken the bound is what an owner keeps."""
@@ -190,10 +213,8 @@ class Outbox:
         taken, self._waiting = self._waiting, []
         self._bytes, self._open, self._due = 0, True, False
         for _, item, channel in taken:
-            if channel is not None:
-                channel.sent = item
-                if channel.delivery is not None and item is not None:
-                    channel.delivery.taken(item)
+            if channel is not None and item is not None:
+                channel.went_out(item)
         return taken, not self.ended
 
     def _wake(self) -> None:

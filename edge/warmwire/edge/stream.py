@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from warmwire.broker.telemetry import rungs
 
@@ -23,7 +24,7 @@ HEADERS = {
     "x-accel-buffering": "no",  # nginx: pass on at once
 }
 CUT = "warmwire.cut"
-"""An ASGI extension: its ``close`` closes the connection at once, unsent bytes and all."""
+"""An ASGI extension: ``close`` cuts the connection at once, unsent bytes and all; ``direct`` is a Direct."""
 SLOW = 0.05
 """Seconds that a write may take before the viewer counts as one that does not keep up."""
 
@@ -52,6 +53,21 @@ class Progress:
         return self.writing_since is not None and now - self.writing_since > patience
 
 
+class Direct:
+    """Writes parts of a response whose head has been sent, as uvicorn would, to the connection itself."""
+
+    __slots__ = ("_transport", "flow")
+
+    def __init__(self, transport: asyncio.WriteTransport, flow: FlowControl) -> None:
+        self._transport = transport
+        self.flow = flow
+
+    def write(self, body: bytes) -> None:
+        """One chunk; an empty one would be the last."""
+        if body and not self._transport.is_closing():
+            self._transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+
+
 class EventStream(Response):
     """Writes an outbox as it fills. ``stop`` is called when it is over, whatever ended it."""
 
@@ -70,13 +86,15 @@ class EventStream(Response):
         self._patience = patience
         self._stops = [stop]
         self._cut: Callable[[], None] = _nothing
+        self._direct: Direct | None = None
 
     def at_end(self, stop: Callable[[], None]) -> None:
         """Call this, too, when it is over."""
         self._stops.append(stop)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._cut = scope.get("extensions", {}).get(CUT, {}).get("close", _nothing)
+        connection = scope.get("extensions", {}).get(CUT, {})
+        self._cut, self._direct = connection.get("close", _nothing), connection.get("direct")
         watcher = asyncio.create_task(_until_disconnect(receive))
         watcher.add_done_callback(lambda _: self._outbox.leave())
         progress = Progress(self._outbox, asyncio.get_running_loop().time())
@@ -93,8 +111,10 @@ class EventStream(Response):
                 stop()
 
     async def _write(self, send: Send, progress: Progress) -> None:
-        outbox, now = self._outbox, asyncio.get_running_loop().time
+        outbox, now, direct = self._outbox, asyncio.get_running_loop().time, self._direct
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if direct is not None:
+            outbox.allow_at_once(self._at_once(direct, progress))
         more = True
         while more:
             taken, more = await outbox.take()
@@ -102,8 +122,25 @@ class EventStream(Response):
                 return
             body = taken[0][0] if len(taken) == 1 else b"".join([frame for frame, _, _ in taken])
             progress.begin(now())
-            await send({"type": "http.response.body", "body": body, "more_body": more})
+            if more and direct is not None:  # past the middleware, whose part in this is several coroutines
+                direct.write(body)
+                if direct.flow.write_paused:
+                    await direct.flow.drain()
+            else:
+                await send({"type": "http.response.body", "body": body, "more_body": more})
             progress.end(now())
+
+    def _at_once(self, direct: Direct, progress: Progress) -> Callable[[bytes], bool]:
+        now = asyncio.get_running_loop().time
+
+        def write(frame: bytes) -> bool:
+            if progress.writing_since is not None or direct.flow.write_paused:
+                return False
+            direct.write(frame)
+            progress.last_said = now()
+            return True
+
+        return write
 
     def _look(self, progress: Progress, now: float) -> float:
         """Says something where nothing was said for a while; returns when to look again."""
