@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos contract orphans soak bench-worker bench-ttft bench-streams bench check format constraints clean
+.PHONY: help up test chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench check format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,6 +60,12 @@ bench-ttft: $(VENV)/.installed-dev ## time to the first delta, cold, adopted, pi
 
 bench-streams: $(VENV)/.installed-dev ## how late each delta is and what it costs, next to a floor and a baseline; needs cc
 	$(BIN)/python -m bench.streams
+
+bench-fanout: $(VENV)/.installed-dev ## what a delivered event costs the edge: 1 session with 1000 viewers, 1000 with one each
+	$(BIN)/python -m bench.fanout
+
+bench-slow-viewer: $(VENV)/.installed-dev ## a viewer at 1 byte a second beside 50 others: memory, their delays, its text
+	$(BIN)/python -m bench.slow_viewer
 
 # Everything that is measured, one after the other: about half an hour. Each says by its exit code whether its aims hold.
 bench: $(VENV)/.installed-dev ## every benchmark, with tables and JSON in bench/results; needs cc and a quiet machine
