@@ -37,7 +37,7 @@ jetstream {{ store_dir: "{folder}/store" }}
 cluster {{ name: chaos, host: 127.0.0.1, port: {route}, routes: [{routes}] }}
 """
 
-WORKER_ID = re.compile(r"worker ready.*?(w-[0-9a-f]{16})")
+WORKER_ID = re.compile(r"w-[0-9a-f]{16}")
 
 
 class NotInTime(TimeoutError):
@@ -131,8 +131,9 @@ class Worker(Process):
         return bool(self.id)
 
     def _is_ready(self) -> bool:
-        found = WORKER_ID.search(re.sub(r"\x1b\[[0-9;]*m", "", self.said))
-        self.id = found.group(1) if found else ""
+        ready = next((line for line in self.said.splitlines() if "worker ready" in line), "")
+        found = WORKER_ID.search(ready)
+        self.id = found.group() if found else ""
         return bool(found)
 
 
