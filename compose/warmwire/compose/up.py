@@ -24,6 +24,7 @@ from .probe import check_exposure, check_nats, check_settings, missing, without_
 from .settings import UpSettings
 
 POLL = 0.03  # seconds between two looks at something that is about to be ready
+CANCEL_AGAIN = 1.0  # seconds after which what was cancelled and goes on is cancelled again
 # -P: a file in the user's folder must not be taken for one of our modules
 ROLES = {role: [sys.executable, "-P", "-m", f"warmwire.{role}"] for role in ("worker", "edge")}
 KEY_FILE, PUBLIC_KEY = "WARMWIRE_POOL_KEY_FILE", "WARMWIRE_POOL_PUBLIC_KEY"
@@ -160,11 +161,13 @@ class Supervisor:
         task = asyncio.create_task(work)
         either: set[asyncio.Future[Any]] = {task, self._over}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-        elif not self._over.done():
+        if task.done() and not self._over.done():
             task.result()
+        while (
+            not task.done()
+        ):  # a cancellation is lost when it comes together with a timeout of what is awaited
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_AGAIN)
 
     async def _stop(self) -> None:
         """Each step waits for the one before it."""
