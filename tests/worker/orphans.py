@@ -104,9 +104,15 @@ def running_worker(nats: str, prefix: str, data: Path, **settings: str) -> Itera
 
 
 async def scene(client: Client, worker: subprocess.Popen[bytes], data: Path) -> Scene:
-    """Wait until a turn runs and the child is there."""
+    """Wait until a turn runs and the child is there, and what it was forked from bears that name alone."""
+
+    def is_set() -> bool:
+        names = [cmdline(pid) for pid in tree.descendants([worker.pid])]
+        clis = {name for name in names if "--input-format=stream-json" in name}
+        return len(clis) == 1 and any(map(is_child, tree.descendants([worker.pid])))
+
     await client.send("s1", "Hello")
-    await eventually(lambda: any(map(is_child, tree.descendants([worker.pid]))), "the turn runs")
+    await eventually(is_set, "the turn runs")
     found = [tree.seen(pid) for pid in tree.descendants([worker.pid])]
     by_name = {cmdline(process.pid): process for process in found if process is not None}
     (folder,) = (data / "workers").iterdir()
