@@ -34,11 +34,13 @@ $(VENV)/.installed-dev: constraints-dev.txt $(VENV)/.installed
 up: $(VENV)/.installed ## everything on this machine, ready to chat (WARMWIRE_PORT=9000 make up for another port)
 	@exec $(BIN)/warmwire up
 
-# Most tests wait most of the time, so several run at once; JOBS=0 runs them one after the other.
+# Most tests wait most of the time, so several run at once; JOBS=0 runs them one after the other. One that fails in this
+# crowd is tried once more by itself, and must pass then.
 JOBS ?= 4
+AGAIN = { [ $$? -eq 1 ] && echo "once more, one after the other:" >&2 && $(BIN)/python -m pytest --last-failed --maxfail 10; }
 
 test: $(VENV)/.installed-dev ## every test (JOBS=0 for one after the other)
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal || $(AGAIN)
 
 chaos: $(VENV)/.installed-dev ## processes and networks die under load; takes some minutes (docs/reference/chaos.md)
 	$(BIN)/python -m tests.system.chaos
