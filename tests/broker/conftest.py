@@ -15,10 +15,12 @@ import pytest
 
 from warmwire.broker import streams
 from warmwire.broker.bus import Bus, connect
+from warmwire.broker.feed import Feeds
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.store import Store
 from warmwire.compose.nats_server import CHOOSE_A_PORT, NatsServer, program
 
+from .owner import Owner
 from tests.conftest import wait_for
 
 
@@ -60,6 +62,23 @@ async def broker(bare: Broker) -> Broker:
     """A broker with its streams."""
     await bare.make_streams()
     return bare
+
+
+@pytest.fixture
+async def feeds(broker: Broker) -> AsyncIterator[Feeds]:
+    feeds = Feeds(broker.bus, broker.store, broker.subjects)
+    feeds.start()
+    yield feeds
+    await feeds.stop()
+
+
+@pytest.fixture
+async def owner(broker: Broker) -> Owner:
+    """It has claimed the session and answers."""
+    owner = Owner(broker)
+    await owner.claim()
+    await owner.listen()
+    return owner
 
 
 class Server:

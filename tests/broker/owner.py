@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from warmwire.broker.bus import Arrived, Subscription
 from warmwire.broker.envelope import Envelope
 from warmwire.broker.messages import Finished, OwnerRecord, OwnerView, Replay, Started, decode_control
 
-from .conftest import Broker
 from .made import ended, finished, travelling
+
+if TYPE_CHECKING:  # which imports this module
+    from .conftest import Broker
 
 
 class Owner:

@@ -1,4 +1,7 @@
-"""The reader's rules, one by one; its docstring numbers them."""
+"""The reader's rules, one by one; its docstring numbers them.
+
+Long, as every rule has its cases and all share a desk.
+"""
 
 from __future__ import annotations
 

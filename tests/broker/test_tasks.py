@@ -26,7 +26,11 @@ async def test_a_task_that_fails_is_told() -> None:
 
 async def test_all_end_when_told_to() -> None:
     tasks = Tasks()
-    running = [tasks.begin(asyncio.sleep(3600), f"{number}") for number in range(3)]
+
+    async def lasting() -> None:
+        await asyncio.Event().wait()
+
+    running = [tasks.begin(lasting(), f"{number}") for number in range(3)]
     await tasks.stop()
     assert all(task.cancelled() for task in running)
     await tasks.stop()
@@ -40,7 +44,7 @@ async def test_one_that_does_not_hear_the_first_time_is_told_again() -> None:
     async def deaf() -> None:
         while len(heard) < 2:
             try:
-                await asyncio.sleep(3600)
+                await asyncio.Event().wait()
             except asyncio.CancelledError:
                 heard.append("cancel")
 

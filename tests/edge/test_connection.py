@@ -40,6 +40,10 @@ def parsed(answer: bytes) -> tuple[int, dict[str, str], dict[str, Any]]:
     return int(lines[0].split(" ")[1]), headers, json.loads(body)
 
 
+PACE = 0.02
+"""Seconds between two bytes of who sends slowly: the behaviour under test, nothing is waited for."""
+
+
 async def drip(answer: Answer, data: bytes) -> None:
     """One byte at a time, as long as anybody listens."""
     for byte in data:
@@ -48,7 +52,7 @@ async def drip(answer: Answer, data: bytes) -> None:
             await answer._writer.drain()
         except ConnectionError:
             return
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(PACE)
 
 
 @pytest.fixture

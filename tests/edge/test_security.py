@@ -1,4 +1,7 @@
-"""What somebody may try, one test for each attempt: the table is in docs/security.md."""
+"""What somebody may try, one test for each attempt: the table is in docs/security.md.
+
+Long, so that the whole table stands in one place and its rows can be checked against it.
+"""
 
 from __future__ import annotations
 

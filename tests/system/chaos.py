@@ -3,6 +3,7 @@
     python -m tests.system.chaos [--scenario NAME ...] [--seed N] [--sessions N] [--keep FOLDER]
 
 docs/reference/chaos.md says what each scenario does and promises.
+Long, as each of the scenarios is a function of its own, and they are read side by side.
 """
 
 import argparse

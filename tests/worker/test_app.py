@@ -1,4 +1,7 @@
-"""A worker against a real NATS server with emulators: how it answers, ends, leaves and owns."""
+"""A worker against a real NATS server with emulators: how it answers, ends, leaves and owns.
+
+Long, as a class stands for each of these and all share what starts a worker.
+"""
 
 from __future__ import annotations
 

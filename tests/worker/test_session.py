@@ -1,3 +1,9 @@
+"""The state machine of a session, moment by moment, without I/O.
+
+Long: it mirrors one module, a class for each moment of a turn, and all of them share the desk
+that carries out what the session commands.
+"""
+
 from __future__ import annotations
 
 import json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,7 @@ from .outbox import Channel, Encoder, Outbox, position_of
 log = structlog.get_logger(__name__)
 
 
-class Viewing:
+class Viewing(ABC):
     """One channel into an outbox, and the followed thing behind it. ``show`` is its sink."""
 
     def __init__(self, outbox: Outbox, channel: Channel) -> None:
@@ -45,9 +46,9 @@ class Viewing:
         if self.followed is not None:
             self.followed.stop()
 
+    @abstractmethod
     async def follow(self, cursor: Cursor) -> None:
         """Go on from a cursor. Raises Unavailable."""
-        raise NotImplementedError
 
     async def _again(self) -> None:
         cursor, before = self.channel.cursor, self.followed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Literal, Self
@@ -23,7 +24,7 @@ OnCancel = Literal["detach", "interrupt"]
 """What becomes of a turn whose reader's task is cancelled: it goes on, or it is stopped."""
 
 
-class Events:
+class Events(ABC):
     """Events, one by one. An iteration that has ended stays ended."""
 
     def __init__(self, cursor: str | None) -> None:
@@ -45,13 +46,13 @@ class Events:
         self._cursor = event.cursor or self._cursor
         return event
 
+    @abstractmethod
     async def _next(self) -> Event | None:
         """The next event; None at the end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Follow no longer."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,9 +115,9 @@ class TurnEvents(Events):
                 raise TurnFailed(data["code"], data["message"], answer.text, retryable=data["retryable"])
         return answer.text
 
+    @abstractmethod
     async def interrupt(self) -> None:
         """Stop the turn, also before it has begun; its end is still to come. Raises Unavailable."""
-        raise NotImplementedError
 
     async def _cancelled(self) -> None:
         if not self._to_stop:

@@ -129,4 +129,4 @@ async def test_a_tool_that_needs_leave_waits_for_the_answer(chat: Chat, allow: b
     name = asked.request_id
     cli.process.write(allow_line(name, wished) if allow else deny_line(name, "no"))
     _, result = await cli.until(Result)
-    assert ("completed", allow) == (result.ending, (chat.folder / "s1/work/made-it").exists())
+    assert ("completed", allow) == (result.ending, (chat.folder / "s1" / "work" / "made-it").exists())
