@@ -21,7 +21,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_its_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 == run(arguments)
-    listed = re.findall(r"^  (\w+) +\S", capsys.readouterr().out.split("Commands:")[1], re.MULTILINE)
+    listed = re.findall(r"^  ([\w-]+) +\S", capsys.readouterr().out.split("Commands:")[1], re.MULTILINE)
     assert list(COMMANDS) == listed
 
 

@@ -23,6 +23,7 @@ from nats.js import JetStreamContext
 
 from warmwire.broker import telemetry
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable, WarmwireError
+from warmwire.broker.login import NOBODY, Login
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,8 @@ class Arrived(NamedTuple):
 Handler = Callable[[Arrived], None]
 
 _NO_HEADERS: dict[str, str] = {}
+_NOT_ALLOWED = "permissions violation"
+_DENIED = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 
 
 class Subscription:
@@ -85,7 +88,8 @@ class _Client(Client):
     def __init__(self) -> None:
         super().__init__()
         self.handlers: dict[object, Handler] = {}  # by the callback that stands for it in nats-py
-        self._awaited: set[asyncio.Timeout] = set()
+        self._awaited: dict[asyncio.Timeout, str] = {}  # and the subject that was asked
+        self._denied: set[asyncio.Timeout] = set()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """As it was; but a handler of ours is called at once: queue and task cost as much as all the rest."""
@@ -117,16 +121,23 @@ class _Client(Client):
         old_style: bool = False,
         headers: dict[str, str] | None = None,
     ) -> Msg:
-        """As it was; but when the connection breaks it fails, for the answer is lost with it.
+        """As it was; but when the connection breaks it fails, for the answer is lost with it; and when we may
+        not ask that at all.
 
-        Raises TimeoutError in both cases.
+        Raises TimeoutError, and in the last case nats.errors.Error.
         """
-        async with asyncio.timeout(None) as awaited:
-            self._awaited.add(awaited)
-            try:
+        awaited = asyncio.timeout(None)
+        try:
+            async with awaited:
+                self._awaited[awaited] = subject
                 return await super().request(subject, payload, timeout, old_style, headers)
-            finally:
-                self._awaited.discard(awaited)
+        except TimeoutError:
+            if awaited in self._denied:
+                raise nats.errors.Error(f"this user may not publish to {subject}") from None
+            raise
+        finally:
+            self._awaited.pop(awaited, None)
+            self._denied.discard(awaited)
 
     async def close(self) -> None:
         """As it was; but where nothing can be sent any more it does not try to, and fail half-way."""
@@ -143,8 +154,61 @@ class _Client(Client):
     def fail_requests(self) -> None:
         """The connection has broken."""
         for awaited in self._awaited:
-            if not awaited.expired():
-                awaited.reschedule(asyncio.get_running_loop().time())
+            _over(awaited)
+
+    def fail_denied(self, error: Exception) -> None:
+        """The server has refused what we sent to a subject: nobody will answer."""
+        denied = _DENIED.search(str(error))
+        for awaited, subject in self._awaited.items():
+            if denied and denied[1].lower() == subject.lower():
+                self._denied.add(awaited)
+                _over(awaited)
+
+    async def _process_err(self, err_msg: str) -> None:
+        """As it was; but only the end of this process closes the connection for good.
+
+        nats-py closes it for whatever the server complains of: a rotated password, a slow consumer.
+        """
+        if self.is_connected and _NOT_ALLOWED not in err_msg.lower():
+            await self._error_cb(nats.errors.Error(f"nats: {err_msg.strip()}"))
+            await self._process_op_err(nats.errors.Error(err_msg))
+            return
+        await super()._process_err(err_msg)
+
+    async def _process_connect_init(self) -> None:
+        """As it was; but after a handshake that failed it does not wait for an end that is never told."""
+        try:
+            await super()._process_connect_init()
+        except (OSError, TimeoutError):
+            if (writer := self._writer()) is not None:
+                writer.transport.abort()
+            self._transport = None
+            raise
+
+    def _writer(self) -> asyncio.StreamWriter | None:
+        writer = getattr(self._transport, "_io_writer", None)
+        return writer if isinstance(writer, asyncio.StreamWriter) else None
+
+    def _connect_command(self) -> bytes:
+        """As it was; but who asked for TLS shows no password to a server that does without."""
+        server = self._current_server
+        wanted = "tls" in self.options or (server is not None and server.uri.scheme == "tls")
+        if wanted and not self._server_info.get("tls_required"):
+            raise nats.errors.Error("nats: the server has no TLS")
+        if self._server_info.get("tls_required") and (writer := self._writer()) is not None:
+            # nats-py does not tell the protocol, and asyncio warns at the end of each connection.
+            writer.transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined]  # noqa: SLF001
+        try:
+            return super()._connect_command()
+        except Exception as error:  # any other than these two would end nats-py's attempts to reconnect
+            if isinstance(error, nats.errors.Error | OSError):
+                raise
+            raise nats.errors.Error(f"nats: cannot log in: {str(error) or type(error).__name__}") from error
+
+
+def _over(awaited: asyncio.Timeout) -> None:
+    if not awaited.expired():
+        awaited.reschedule(asyncio.get_running_loop().time())
 
 
 class Bus:
@@ -261,14 +325,15 @@ class Bus:
                 log.exception("a callback after the reconnection failed")
 
 
-async def connect(url: str, name: str) -> Bus:
+async def connect(url: str, name: str, login: Login = NOBODY) -> Bus:
     """Connect to NATS; ``url`` may hold several addresses, separated by commas.
 
     Raises:
-        Unavailable: none of them answers within ``CONNECT_WITHIN`` seconds.
-        BadInput: not a NATS URL.
+        Unavailable: none of them answers within ``CONNECT_WITHIN`` seconds, or lets us in.
+        BadInput: not a NATS URL, or a file of ``login`` cannot be used.
     """
     servers = _servers(url)
+    known = login.options()
     client = _Client()
     bus = Bus(client)
 
@@ -282,13 +347,17 @@ async def connect(url: str, name: str) -> Bus:
             log.warning("connection to NATS lost", role=name)
         client.fail_requests()
 
+    async def reported(error: Exception) -> None:
+        client.fail_denied(error)
+        await _log_error(error)
+
     try:
         async with asyncio.timeout(CONNECT_WITHIN):
-            await _probe(servers)
+            await _probe(servers, known)
             await client.connect(
                 servers,
                 name=name,
-                error_cb=_log_error,
+                error_cb=reported,
                 disconnected_cb=disconnected,
                 reconnected_cb=reconnected,
                 max_reconnect_attempts=-1,
@@ -297,6 +366,7 @@ async def connect(url: str, name: str) -> Bus:
                 ping_interval=PING_EVERY,
                 max_outstanding_pings=PINGS_MISSED,
                 pending_size=PENDING_SIZE,
+                **known,
             )
     except (nats.errors.Error, OSError, TimeoutError) as error:
         cause = str(error) or "no answer in time"
@@ -304,7 +374,7 @@ async def connect(url: str, name: str) -> Bus:
     return bus
 
 
-async def _probe(servers: list[str]) -> None:
+async def _probe(servers: list[str], known: dict[str, Any]) -> None:
     """One try with a clear outcome: with endless reconnection the first failure would be silent."""
     causes: list[Exception] = []
 
@@ -320,6 +390,7 @@ async def _probe(servers: list[str]) -> None:
             reconnect_time_wait=0,
             error_cb=failed,
             connect_timeout=ONE_SERVER_WITHIN,
+            **known,
         )
     except nats.errors.NoServersError:
         raise causes[-1] if causes else nats.errors.NoServersError from None

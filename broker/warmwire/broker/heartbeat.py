@@ -15,6 +15,7 @@ import structlog
 from warmwire.broker.bus import Arrived, Bus, connect
 from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.liveness import HEARTBEAT_EVERY, Liveness
+from warmwire.broker.login import NOBODY, Login
 from warmwire.broker.messages import Heartbeat, decode
 from warmwire.broker.names import Subjects
 from warmwire.broker.tasks import Tasks
@@ -35,8 +36,10 @@ class HeartbeatThread:
         subjects: Subjects,
         beat: Callable[[], Heartbeat],
         clock: Callable[[], float] = monotonic,
+        login: Login = NOBODY,
     ) -> None:
         self._url = url
+        self._login = login
         self._subjects = subjects
         self._beat = beat
         self._clock = clock
@@ -68,7 +71,7 @@ class HeartbeatThread:
         bus = None
         while not self._stop.is_set():
             try:
-                bus = bus or await connect(self._url, "heartbeat")
+                bus = bus or await connect(self._url, "heartbeat", self._login)
                 await self._send_one(bus)
             except WarmwireError as error:
                 heartbeats_missed.value += 1

@@ -117,8 +117,8 @@ def wanted_consumer(subjects: Subjects) -> api.ConsumerConfig:
     )
 
 
-async def ensure(bus: Bus, subjects: Subjects, replicas: int, now_ms: int) -> None:
-    """Make what is missing and check what is there.
+async def ensure(bus: Bus, subjects: Subjects, replicas: int, now_ms: int, *, consumer: bool = True) -> None:
+    """Make what is missing and check what is there; ``consumer``: the workers' one, too.
 
     Raises:
         Misconfigured: the server cannot give it, or a stream of that name is different.
@@ -127,8 +127,9 @@ async def ensure(bus: Bus, subjects: Subjects, replicas: int, now_ms: int) -> No
     for config in wanted_streams(subjects, replicas, now_ms):
         with translated():
             await _ensure_stream(bus.js, config)
-    with translated():
-        await _ensure_consumer(bus.js, subjects)
+    if consumer:
+        with translated():
+            await _ensure_consumer(bus.js, subjects)
 
 
 async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None:

@@ -114,6 +114,10 @@ COMMANDS: dict[str, Role | Other] = {
         "warmwire.compose.cli:run_up",
     ),
     "chat": Other("Talk to it in this terminal.", "warmwire.compose.chat:chat"),
+    "nats-config": Other(
+        "Write the configuration of a NATS server with a user per role.",
+        "warmwire.compose.nats_config:nats_config",
+    ),
     "keygen": Other("Make a key pair for users' own tokens.", "warmwire.compose.pool_key:keygen"),
     "worker": Role(
         "Run one worker; list or drain those that run.",

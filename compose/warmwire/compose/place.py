@@ -73,7 +73,7 @@ async def connected(given: str | None, prefix: str | None = None) -> AsyncIterat
     url = nats_url(given)
     settings = load(BrokerSettings, {"nats": url, "prefix": prefix})
     subjects = Subjects(settings.prefix)
-    bus = await connect(url, "operator")
+    bus = await connect(url, "operator", settings.login("operator"))
     try:
         yield Place(url, bus, subjects, await heartbeat.listen(bus, subjects))
     finally:

@@ -48,7 +48,7 @@ async def check_nats(url: str) -> None:
     """Whether that NATS server answers within seconds and gives the streams that every role needs."""
     broker = load(BrokerSettings, {"nats": url})
     try:
-        bus = await connect(url, "warmwire up")
+        bus = await connect(url, "warmwire up", broker.login("operator"))
         try:
             await ensure(bus, Subjects(broker.prefix), broker.replicas, now_ms=time.time_ns() // 1_000_000)
         finally:

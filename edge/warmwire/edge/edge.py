@@ -80,9 +80,11 @@ class Edge:
             WarmwireError: NATS or its streams are not as needed.
         """
         subjects = Subjects(settings.prefix)
-        bus = await connect(settings.nats, "edge")
+        bus = await connect(settings.nats, "edge", settings.login("edge"))
         try:
-            await streams.ensure(bus, subjects, settings.replicas, round(time() * 1000))
+            # The consumer is the workers': who never pulls need not be allowed to change it.
+            now_ms = round(time() * 1000)
+            await streams.ensure(bus, subjects, settings.replicas, now_ms, consumer=False)
             edge = cls(settings, bus, await heartbeat.listen(bus, subjects))
             await edge.presence.start()
             await edge.access.start()

@@ -183,4 +183,4 @@ class Connecting:
     async def _connect(self) -> Producer:
         settings = ProducerSettings(**self._given)
         Subjects(settings.prefix)  # refused before there is a connection to close again
-        return self._cls(await nats.connect(settings.nats, "producer"), settings)
+        return self._cls(await nats.connect(settings.nats, "producer", settings.login("producer")), settings)

@@ -112,7 +112,7 @@ class Worker:
             group=settings.control_group,
             memory_mb=settings.cli_memory_mb,
         )
-        self._bus: Bus = await connect(settings.nats, self.id)
+        self._bus: Bus = await connect(settings.nats, self.id, settings.login("worker"))
         await streams.ensure(self._bus, subjects, settings.replicas, time_ns() // 1_000_000)
         self._store = Store(self._bus, subjects)
         self._liveness: Liveness = await heartbeat.listen(self._bus, subjects, self._heard)
@@ -135,7 +135,9 @@ class Worker:
             self._leave,
             self._keys,
         )
-        self._beats = heartbeat.HeartbeatThread(settings.nats, subjects, self._beat)
+        self._beats = heartbeat.HeartbeatThread(
+            settings.nats, subjects, self._beat, login=settings.login("worker")
+        )
         self._beats.start()
         self._fence = Fence(monotonic())
         self._puller = Puller(self._bus, subjects, self._room, self._pulled)
