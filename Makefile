@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench check format constraints clean
+.PHONY: help up examples test chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench check format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,16 @@ $(VENV)/.installed-dev: constraints-dev.txt $(VENV)/.installed
 
 up: $(VENV)/.installed ## everything on this machine, ready to chat (WARMWIRE_PORT=9000 make up for another port)
 	@exec $(BIN)/warmwire up
+
+# `make example-code-review` for one of them.
+EXAMPLES := microservice code-review code-extraction collaborative react
+
+examples: $(EXAMPLES:%=example-%) ## every example, one after the other (examples/README.md); React needs Chromium
+
+example-%: $(VENV)/.installed
+	$(BIN)/python -m examples.$(subst -,_,$*)
+
+example-react: $(VENV)/.installed-dev # Node, and what drives a browser
 
 # Most tests wait most of the time, so several run at once; JOBS=0 runs them one after the other. One that fails in this
 # crowd is tried once more by itself, and must pass then.

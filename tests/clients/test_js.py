@@ -15,7 +15,7 @@ from playwright.async_api import BrowserContext, expect
 
 from tests.compose.running import running
 from tests.conftest import SECONDS, require, wait_for
-from tests.edge.browser import browser, chromium, context  # noqa: F401 - fixtures
+from tests.edge.browser import CHROMIUM, browser, chromium, context  # noqa: F401 - fixtures
 from tests.system.cluster import free_ports, listens
 
 ROOT = Path(__file__).parents[2]
@@ -118,3 +118,15 @@ async def test_the_react_example_streams_stops_and_survives_a_reload(
             await page.get_by_role("button", name="Stop").click()
             await expect(page.get_by_role("status")).to_have_text("ready")
             assert await answer.count() == 1
+
+
+@pytest.mark.browser
+def test_the_react_example_runs_with_one_command() -> None:
+    require(CHROMIUM, "chromium")
+    environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("WARMWIRE_")}
+    argv = [sys.executable, "-m", "examples.react", "--patience", str(120 * SECONDS)]
+    ended = subprocess.run(
+        argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500 * SECONDS, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert 'You wrote: "Hello from a browser"' in ended.stdout

@@ -15,6 +15,7 @@ import pytest
 
 from tests.compose.running import Running, parent_of, running, wait_for_the_end_of
 from tests.conftest import wait_for
+from tests.system.cluster import free_ports
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
@@ -217,6 +218,23 @@ def test_a_running_nats_is_used_instead_of_the_embedded_one(start: Start, nats_s
     up.wait_until_ready()
     assert nats_server == nats_url(up)
     assert not [command for command in up.below().values() if "nats-server" in command]
+
+
+def test_the_embedded_nats_listens_where_it_is_asked_to(start: Start) -> None:
+    (port,) = free_ports(1)
+    up = start(WARMWIRE_NATS_PORT=str(port))
+    up.wait_until_ready()
+    assert f"nats://127.0.0.1:{port}" == nats_url(up)
+
+
+def test_a_nats_port_in_use_is_one_line(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        up = start(WARMWIRE_NATS_PORT=str(port))
+        assert (1, "") == (up.end(), up.stdout)
+        last = up.stderr.splitlines()[-1]
+        assert last.startswith("warmwire: nats-server ended at its start: ")
+        assert f"127.0.0.1:{port}" in last
 
 
 def test_a_setting_of_a_role_that_cannot_work_is_one_line(start: Start) -> None:

@@ -33,6 +33,9 @@ class UpSettings(BaseSettings):
         description="URL of a running NATS with JetStream instead of the embedded one; several with commas.",
         json_schema_extra={"metavar": "URL"},
     )
+    nats_port: int = Field(
+        0, ge=0, le=65535, description="Port of the embedded NATS, for services of yours; 0 takes a free one."
+    )
     workers: int = Field(1, ge=1, le=64, description="Worker processes.")
     edges: int = Field(1, ge=1, le=64, description="Edge processes; they share the port.")
     cli: str = Field(

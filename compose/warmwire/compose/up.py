@@ -98,7 +98,7 @@ class Supervisor:
 
     async def _start_nats(self) -> str:
         server = NatsServer(self._settings.data / "nats")
-        port = CHOOSE_A_PORT
+        port = self._settings.nats_port or CHOOSE_A_PORT
         # After its first start it keeps its port: the other processes know its URL.
         child = Child(
             "nats-server", lambda: server.prepare(port), without_credentials(os.environ), self._end_with

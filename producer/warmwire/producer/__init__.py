@@ -1,5 +1,7 @@
 """Publish chat requests from a service, stream their answers: ``from warmwire.producer import Producer``."""
 
+from warmwire.broker.errors import BadInput, QueueFull, StoreFull, Unavailable, WarmwireError
+
 from .answer import Answer, Event, Growing
 from .client import Producer
 from .errors import (
@@ -20,6 +22,7 @@ from .watching import Watch
 
 __all__ = [
     "Answer",
+    "BadInput",
     "EdgeClientSettings",
     "Event",
     "Growing",
@@ -31,10 +34,14 @@ __all__ = [
     "Producer",
     "ProducerSettings",
     "QuestionClosed",
+    "QueueFull",
     "Refused",
     "SessionBusy",
+    "StoreFull",
     "TextVoid",
     "Turn",
     "TurnFailed",
+    "Unavailable",
+    "WarmwireError",
     "Watch",
 ]

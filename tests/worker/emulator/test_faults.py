@@ -193,6 +193,9 @@ def test_a_fault_may_wait_for_a_word(cli: Start) -> None:
         ("FAULT", "tool:1"),
         ("FAULT", "error:418"),
         ("FAULT", "long-line:" + "9" * 5000),
+        ("SCRIPT", "/no/such/file"),
+        ("SCRIPT", "/dev/null"),
+        ("SCRIPT", "/dev/zero"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(cli: Start, name: str, value: str) -> None:
@@ -207,7 +210,8 @@ NAMES = sorted(set(re.findall(r'"([A-Z][A-Z_]*[A-Z])"', Path(settings.__file__).
 
 
 def test_the_settings_are_known_to_the_next_test() -> None:
-    assert ["DELTAS", "FAULT", "FAULT_ON", "RATE", "STAMP", "STARTUP_MS", "TOKENS", "TTFT_MS"] == NAMES
+    known = ["DELTAS", "FAULT", "FAULT_ON", "RATE", "SCRIPT", "STAMP", "STARTUP_MS", "TOKENS", "TTFT_MS"]
+    assert known == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

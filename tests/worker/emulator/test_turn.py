@@ -234,3 +234,18 @@ def test_stdin_is_not_read_before_the_startup_delay_is_over(cli: Start) -> None:
     began = time.monotonic()
     cli(STARTUP_MS=400).control("initialize")
     assert time.monotonic() - began >= 0.4
+
+
+def test_a_script_is_the_answer_to_all_but_recall(cli: Start, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("é is CRITICAL:\n```py\nx = 1  # two  spaces\n```\n")
+    running = cli(SCRIPT=script)
+    assert script.read_text() == running.answer("Hello")
+    assert script.read_text() == running.answer("Anything else")
+    assert "Hello\nAnything else" == running.answer("recall")
+
+
+def test_a_script_comes_in_as_many_deltas_as_asked_for(cli: Start, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("one two three four")
+    assert ["one two ", "three four"] == texts(cli(SCRIPT=script, DELTAS=2).turn())

@@ -28,6 +28,7 @@ UNAUTHORIZED = 401
 PLAIN_FAULTS = ("exit-at-start", "bad-line", "child", "tool", "ask")
 NUMBERED_FAULTS = ("crash", "hang", "deaf", "error", "retry", "long-line")
 MAX_COUNT = 10**8  # deltas, or bytes of a long line
+MAX_SCRIPT = 1 << 20  # bytes
 
 
 class Settings:
@@ -41,6 +42,7 @@ class Settings:
         self.fault, self.count = self._fault()
         self._word = env.get(PREFIX + "FAULT_ON", "")
         self.tokens = env.get(PREFIX + "TOKENS", "").split()
+        self.script = self._script()  # what every message is answered with; empty: nothing of the kind
 
     def refuses(self, token: str) -> bool:
         """Whether the API that is played does not take this credential."""
@@ -73,6 +75,20 @@ class Settings:
         if name == "error" and count not in API_ERRORS:
             self._refuse("FAULT", f"error: and one of {', '.join(map(str, API_ERRORS))}")
         return name, count
+
+    def _script(self) -> str:
+        path = self._env.get(PREFIX + "SCRIPT", "")
+        if not path:
+            return ""
+        try:
+            with open(path, "rb") as script:  # noqa: PTH123 - pathlib would cost megabytes
+                raw = script.read(MAX_SCRIPT + 1)
+            text = raw.decode()
+        except (OSError, ValueError):
+            raw, text = b"", ""
+        if not 0 < len(raw) <= MAX_SCRIPT:
+            self._refuse("SCRIPT", f"a file of UTF-8 that has 1 to {MAX_SCRIPT} bytes")
+        return text
 
     def _refuse(self, name: str, wanted: str) -> NoReturn:
         text = self._env[PREFIX + name]

@@ -37,10 +37,12 @@ MISBEHAVIOUR: dict[str, Step] = {
 MORE = ("Here", "are", "some", "more", "words,", "because", "a", "longer", "answer", "was", "asked", "for.")
 
 
-def answer(text: str, earlier: list[str], deltas: int) -> list[str]:
-    """The answer to `text`, in the pieces that its deltas carry."""
+def answer(text: str, earlier: list[str], deltas: int, script: str = "") -> list[str]:
+    """The answer to `text`, in the pieces that its deltas carry; with a `script` it is that."""
     if text.strip() == "recall":
         return divide(("\n".join(earlier) or "(no earlier messages)").split(" "), deltas)
+    if script:
+        return divide(script.split(" "), deltas)
     quote = " ".join(text.split())
     quote = quote if len(quote) <= QUOTE else quote[: QUOTE - 1] + "…"
     greeting = f'Hello! You wrote: "{quote}". I am the warmwire emulator, a stand-in for a real model.'
@@ -81,7 +83,7 @@ class Turn:
     def __init__(self, session: Session, message: Message, settings: Settings) -> None:
         self.session, self.message, self.settings = session, message, settings
         self.fault = settings.fault_for(message.text)
-        self.pieces = answer(message.text, session.earlier, settings.deltas)
+        self.pieces = answer(message.text, session.earlier, settings.deltas, settings.script)
         if self.fault == "long-line":
             self.pieces[0] = "x" * settings.count
         self.begun = time.monotonic()
