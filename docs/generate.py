@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from warmwire.broker import events, messages, telemetry
+from warmwire.broker.names import Subjects
+from warmwire.compose import nats_roles
 from warmwire.compose.cli import COMMANDS, Role
 from warmwire.compose.options import Setting, settings_of
 from warmwire.edge import asyncapi
@@ -22,6 +24,16 @@ SETTINGS = """\
 Each setting is a flag of its command and a `WARMWIRE_*` variable; the flag wins, an empty variable counts as
 absent. What `warmwire up` does not know itself reaches its workers and edges through the environment, so
 `WARMWIRE_MAX_TURNS=50 warmwire up` works. The standard `OTEL_*` variables are read by every role.
+"""
+
+
+PERMISSIONS = """\
+# What each role may do at NATS
+
+<!-- Made from `compose/nats_roles.py` by `make format`; edits here are lost. -->
+
+The rights of the users that `warmwire nats-config` makes, for the prefix `ww`; of a tenant with an account of its own the
+first `*` of a session's subjects is its name. [What they may not do](../nats.md#what-each-role-may-do-and-what-it-may-not).
 """
 
 
@@ -184,8 +196,27 @@ def _schema(place: str, model: type[BaseModel]) -> str:
     return "\n" + "\n\n".join(line for line in lines if line != ".") + "\n"
 
 
+def permissions_page() -> str:
+    """A table for each role."""
+    scope = nats_roles.Scope(Subjects("ww"))
+    return PERMISSIONS + "".join(
+        _rights(name, role.__doc__ or "", role(scope)) for name, role in nats_roles.ROLES.items()
+    )
+
+
+def _rights(name: str, what: str, rights: nats_roles.Rights) -> str:
+    answers = "yes: to who has asked, once" if rights.answers else "no"
+    rows = [
+        *(f"| publishes | `{subject}` |" for subject in rights.publish),
+        *(f"| listens to | `{subject}` |" for subject in rights.subscribe),
+        f"| answers requests | {answers} |",
+    ]
+    return "\n".join([f"\n## {name}\n", what, "", "| | |", "|---|---|", *rows, ""])
+
+
 PAGES = {
     "metrics.md": metrics_page,
+    "permissions.md": permissions_page,
     "settings.md": settings_page,
     "websocket.md": websocket_page,
     "wire.md": wire_page,

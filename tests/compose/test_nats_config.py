@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import asyncio
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import bcrypt
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from cryptography import x509
 
-from warmwire.broker.bus import connect
-from warmwire.broker.errors import Unavailable
+from warmwire.broker import streams
+from warmwire.broker.bus import Bus, connect
+from warmwire.broker.errors import Misconfigured, Unavailable
 from warmwire.broker.login import Login
+from warmwire.broker.names import Subjects
 from warmwire.compose.nats_config import nats_config
-from warmwire.compose.nats_server import program
 
-from tests.conftest import wait_for
+from .secured import Served, running, served, users, write
+from tests.conftest import SECONDS
+from tests.system.cluster import free_ports
 
 NAMES = {"edge", "worker", "producer", "operator", "system"}
-
-
-def write(folder: Path, *options: str) -> Result:
-    """Run the command; raises what it raises."""
-    arguments = ["--out", str(folder), *options]
-    return CliRunner().invoke(nats_config, arguments, catch_exceptions=False, standalone_mode=False)
 
 
 def refused(folder: Path, *options: str) -> str:
@@ -38,55 +31,6 @@ def refused(folder: Path, *options: str) -> str:
     assert result.exception is not None
     assert not (folder / "nats.conf").exists()
     return str(result.exception)
-
-
-def users(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "users.json").read_text())
-    return found
-
-
-@dataclass(frozen=True)
-class Served:
-    """A server with that configuration."""
-
-    folder: Path
-    url: str
-    process: subprocess.Popen[bytes]
-
-    def login(self, name: str, **other: Any) -> Login:
-        """As a role is given it."""
-        secret = self.folder / "users" / name
-        ca = self.folder / "tls" / "ca.pem"
-        given: dict[str, Any] = {
-            "tls_ca": ca if ca.exists() else None,
-            "inbox_prefix": f"_INBOX_{name.partition('-')[0]}",
-        }
-        if secret.with_suffix(".nk").exists():
-            given["nkey_seed_file"] = secret.with_suffix(".nk")
-        else:
-            given |= {"user": name, "password_file": secret.with_suffix(".password")}
-        return Login(**given | other)
-
-
-@contextmanager
-def served(folder: Path, *options: str) -> Iterator[Served]:
-    """A real server with what the command writes, on a port of its own."""
-    write(folder, "--port", "-1", "--host", "127.0.0.1", *options)
-    ports = folder / "ports"
-    ports.mkdir(exist_ok=True)
-    process = subprocess.Popen(
-        [program(), "--config", folder / "nats.conf", "--ports_file_dir", ports, "--log", folder / "log"],
-        stdin=subprocess.DEVNULL,
-    )
-    file = ports / f"nats-server_{process.pid}.ports"
-    try:
-        wait_for(lambda: file.exists() or process.poll() is not None, "nats-server listens")
-        assert process.poll() is None, (folder / "log").read_text()
-        wait_for(lambda: file.read_text().endswith("}\n") or file.read_text().endswith("}"), "its port")
-        yield Served(folder, str(json.loads(file.read_text())["nats"][0]), process)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_every_role_has_a_user_whose_password_only_users_json_and_its_file_hold(tmp_path: Path) -> None:
@@ -178,17 +122,17 @@ async def test_each_user_is_let_in_and_nobody_else(tmp_path: Path, auth: str) ->
             await bus.close()
         wrong = tmp_path / "wrong"
         wrong.write_text("guessed\n")
-        with pytest.raises(Unavailable, match=r"[Aa]uthorization"):
-            await connect(
-                server.url, "x", server.login("edge", nkey_seed_file=None, user="edge", password_file=wrong)
-            )
-        with pytest.raises(Unavailable, match=r"[Aa]uthorization"):
-            await connect(server.url, "x", Login(tls_ca=server.folder / "tls" / "ca.pem"))
+        for login in (
+            Login("edge", wrong, tls_ca=server.folder / "tls" / "ca.pem"),
+            Login(tls_ca=server.folder / "tls" / "ca.pem"),
+        ):
+            with pytest.raises(Unavailable, match=r"[Aa]uthorization"):
+                await connect(server.url, "x", login)
 
 
 async def test_who_does_not_know_the_authority_does_not_talk_to_the_server(tmp_path: Path) -> None:
     with served(tmp_path / "nats") as server, pytest.raises(Unavailable, match="certificate"):
-        await connect(server.url, "x", server.login("edge", tls_ca=None))
+        await connect(server.url, "x", server.login("edge", nats_tls_ca=None))
 
 
 async def test_who_knows_an_authority_shows_no_password_to_a_server_without_tls(tmp_path: Path) -> None:
@@ -196,7 +140,7 @@ async def test_who_knows_an_authority_shows_no_password_to_a_server_without_tls(
     with served(tmp_path / "without", "--no-tls") as server:
         ca = tmp_path / "with" / "tls" / "ca.pem"
         with pytest.raises(Unavailable, match="the server has no TLS"):
-            await connect(server.url, "x", server.login("edge", tls_ca=ca))
+            await connect(server.url, "x", server.login("edge", nats_tls_ca=ca))
 
 
 def test_a_cluster_has_one_configuration_for_all_its_servers(tmp_path: Path) -> None:
@@ -207,3 +151,36 @@ def test_a_cluster_has_one_configuration_for_all_its_servers(tmp_path: Path) -> 
         assert line in text
     assert 3 == text.count("nats-route://route:")
     assert all(f"@nats-{number}:6222" in text for number in (1, 2, 3))
+
+
+async def test_servers_of_a_cluster_find_each_other_and_keep_three_copies(tmp_path: Path) -> None:
+    """On one machine each needs ports of its own; in all else they have the same file."""
+    write(tmp_path, "--nodes", "a,b,c", "--host", "127.0.0.1")
+    text, ports = (tmp_path / "nats.conf").read_text(), free_ports(6)
+    for node, port in zip("abc", ports[3:], strict=True):
+        text = text.replace(f"@{node}:6222", f"@127.0.0.1:{port}")
+    with ExitStack() as stack:
+        for node, port, route in zip("abc", ports[:3], ports[3:], strict=True):
+            folder = tmp_path / node
+            folder.mkdir()
+            own = text.replace("port: 4222", f"port: {port}").replace("port: 6222", f"port: {route}")
+            (folder / "nats.conf").write_text(own.replace(f"{tmp_path}/jetstream", f"{folder}/jetstream"))
+            stack.enter_context(running(folder, NATS_NAME=node))
+        servers = Served(tmp_path, ",".join(f"nats://127.0.0.1:{port}" for port in ports[:3]))
+        bus = await connect(servers.url, "worker", servers.login("worker"))
+        await eventually_ensured(bus)
+        info = await bus.js.stream_info("WW_STATE")
+        await bus.close()
+    assert info.cluster is not None
+    assert 2 == len(info.cluster.replicas or [])
+
+
+async def eventually_ensured(bus: Bus) -> None:
+    """Once the servers have elected who leads."""
+    async with asyncio.timeout(60 * SECONDS):
+        while True:
+            try:
+                return await streams.ensure(bus, Subjects("ww"), 3, 1000)
+            except (Misconfigured, Unavailable):  # it says of a server without a leader that it has no room
+                pass
+            await asyncio.sleep(0.1)  # between two tries, which have a deadline

@@ -78,7 +78,7 @@ def worker(scope: Scope) -> Rights:
     return Rights(
         publish=(
             *scope.of_sessions("own", "bnd", "log", "evt", "fwd"),
-            *scope.of_turns("turn"),
+            *scope.of_turns("turn", "int"),
             *scope.plain("hb.*"),
             *_api(scope, "STREAM.INFO", "STREAM.CREATE", "STREAM.MSG.GET"),
             _of_consumer("CONSUMER.INFO", scope),
