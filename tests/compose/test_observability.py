@@ -1,4 +1,7 @@
-"""Alerts by promtool; alerts and dashboard on a real Prometheus that scrapes a run in which a worker dies."""
+"""Alerts by promtool; alerts and dashboard on a real Prometheus that scrapes a run with injected faults.
+
+There the rules are ``alerts.yml`` with every duration divided by ``QUICKER``: nobody waits for minutes.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,30 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
 from warmwire.broker.telemetry import INSTRUMENTS
+from warmwire.worker.app import cli_command
 
 from tests.compose.running import Running, running
 from tests.conftest import SECONDS, require, wait_for
 
 HERE = Path(__file__).parents[2] / "compose" / "observability"
+QUICKER = 60
+SLOW_MS = 1500
 
 
 @pytest.mark.parametrize(
@@ -68,6 +76,21 @@ class Prometheus:
         return any(each["labels"]["alertname"] == alert and each["state"] == "firing" for each in alerts)
 
 
+def quicker(rules: str) -> str:
+    """The rules with every window and every ``for`` divided by ``QUICKER``."""
+
+    def divided(found: re.Match[str]) -> str:
+        seconds = int(found["count"]) * {"m": 60, "s": 1}[found["unit"]]
+        return f"{found['before']}{seconds * 1000 // QUICKER}ms"
+
+    return re.sub(r"(?P<before>\[|for: )(?P<count>\d+)(?P<unit>[ms])\b", divided, rules)
+
+
+def test_only_durations_are_quicker() -> None:
+    rule = "expr: rate(x_bucket[5m]) > 0.5\nfor: 30s\nsummary: for 2m"
+    assert "expr: rate(x_bucket[5000ms]) > 0.5\nfor: 500ms\nsummary: for 2m" == quicker(rule)
+
+
 @contextmanager
 def scraping(folder: Path, edge: str, worker: str) -> Iterator[Prometheus]:
     require(shutil.which("prometheus"), "prometheus (Debian package prometheus)")
@@ -75,8 +98,10 @@ def scraping(folder: Path, edge: str, worker: str) -> Iterator[Prometheus]:
         {"job_name": name, "static_configs": [{"targets": [target]}]}
         for name, target in (("edge", edge), ("worker", worker))
     ]
+    rules = folder / "alerts.yml"
+    rules.write_text(quicker((HERE / "alerts.yml").read_text()))
     often = {"scrape_interval": "300ms", "scrape_timeout": "300ms", "evaluation_interval": "300ms"}
-    config = {"global": often, "rule_files": [str(HERE / "alerts.yml")], "scrape_configs": jobs}
+    config = {"global": often, "rule_files": [str(rules)], "scrape_configs": jobs}
     file, port = folder / "prometheus.yml", free_port()
     file.write_text(json.dumps(config))
     command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={folder / 'tsdb'}"]
@@ -91,13 +116,41 @@ def scraping(folder: Path, edge: str, worker: str) -> Iterator[Prometheus]:
         process.wait(30 * SECONDS)
 
 
+class Product(NamedTuple):
+    """A `warmwire up`, its worker's port for metrics, and how slow its next CLI will be."""
+
+    up: Running
+    metrics: str
+    ttft_ms: Path
+
+
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, int]]:
-    port = free_port()
-    environment = {"WARMWIRE_METRICS_PORT": str(port), "WARMWIRE_EMULATOR_RATE": "20"}
-    with running(tmp_path_factory.mktemp("prometheus") / "up", environment=environment) as up:
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
+    ttft_ms, cli = folder / "ttft_ms", folder / "cli"
+    ttft_ms.write_text("20")
+    emulator = shlex.join(cli_command("emulator"))
+    cli.write_text(f'#!/bin/sh\nWARMWIRE_EMULATOR_TTFT_MS=$(cat {ttft_ms}) exec {emulator} "$@"\n')
+    cli.chmod(0o755)
+    environment = {
+        "WARMWIRE_METRICS_PORT": str(port),
+        "WARMWIRE_EMULATOR_RATE": "20",
+        "WARMWIRE_CLI": str(cli),
+        "WARMWIRE_SPARES": "0",  # a spare would be as quick or slow as it was when it was started
+    }
+    with running(folder / "up", environment=environment) as up:
         up.wait_until_ready()
-        yield up, port
+        yield Product(up, f"127.0.0.1:{port}", ttft_ms)
+
+
+@pytest.fixture(scope="module")
+def prometheus(product: Product, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    edge, folder = product.up.url.removeprefix("http://"), tmp_path_factory.mktemp("tsdb")
+    with scraping(folder, edge, product.metrics) as prometheus:
+        wait_for(lambda: answers(prometheus), "Prometheus answers", 30)
+        chat(product.up, "s1")  # so that its series are there before the next ones count
+        wait_for(lambda: len(prometheus.query("up == 1")) == 2, "both are scraped", 30)
+        yield prometheus
 
 
 def chat(up: Running, session: str, *, dying: bool = False) -> None:
@@ -109,23 +162,87 @@ def chat(up: Running, session: str, *, dying: bool = False) -> None:
                 dying = False
 
 
+@contextmanager
+def chatting(up: Running, name: str, at_once: int) -> Iterator[None]:
+    """Turn after turn in so many sessions, until the end of the block."""
+    enough = threading.Event()
+
+    def talk(session: str) -> None:
+        while not enough.is_set():
+            chat(up, session)
+
+    threads = [threading.Thread(target=talk, args=(f"{name}{number}",)) for number in range(at_once)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+
+
+def wait_until(prometheus: Prometheus, alert: str, *, fires: bool, within: float = 60) -> None:
+    wait_for(lambda: prometheus.firing(alert) is fires, f"{alert} {'fires' if fires else 'resolves'}", within)
+
+
 @pytest.mark.slow
-def test_a_real_prometheus_has_data_for_every_query_and_fires_when_a_worker_dies(
-    up: tuple[Running, int], tmp_path: Path
-) -> None:
-    product, port = up
+def test_every_query_of_the_dashboard_has_data(product: Product, prometheus: Prometheus) -> None:
     queries = runpy.run_path(str(HERE / "dashboard.py"))["queries"]()
-    with scraping(tmp_path, product.url.removeprefix("http://"), f"127.0.0.1:{port}") as prometheus:
-        wait_for(lambda: answers(prometheus), "Prometheus answers", 30)
-        chat(product, "s1")  # so that its series are there before the next ones count
-        wait_for(lambda: len(prometheus.query("up == 1")) == 2, "both are scraped", 30)
-        for number in range(3):
-            chat(product, f"q{number}")
-        assert not prometheus.firing("WarmwireTakeovers")
-        wait_for(lambda: not lacking(prometheus, queries), "data for every query", 30)
-        chat(product, "s2", dying=True)
-        wait_for(lambda: prometheus.firing("WarmwireTakeovers"), "the alert", 30)
-        assert not prometheus.firing("WarmwireGaps")
+    for number in range(3):
+        chat(product.up, f"q{number}")
+    wait_for(lambda: not lacking(prometheus, queries), "data for every query", 30)
+    assert lacking(prometheus, ["no_such_metric"])
+
+
+@pytest.mark.slow
+def test_a_slow_cli_fires_the_alert_and_a_quick_one_resolves_it(
+    product: Product, prometheus: Prometheus
+) -> None:
+    assert not prometheus.firing("WarmwireFirstDeltaSlow")
+    product.ttft_ms.write_text(str(SLOW_MS))
+    with chatting(product.up, "slow", 6):
+        wait_until(prometheus, "WarmwireFirstDeltaSlow", fires=True)
+        assert slowest_stage(prometheus) == "cli"
+    product.ttft_ms.write_text("20")
+    with chatting(product.up, "quick", 2):
+        wait_until(prometheus, "WarmwireFirstDeltaSlow", fires=False)
+
+
+def slowest_stage(prometheus: Prometheus) -> str:
+    """Of those that a turn passes one after the other."""
+    one_by_one = '{stage=~"accept|queue|process|cli"}'
+    spent = f"topk(1, sum by (stage) (increase(warmwire_ttft_seconds_sum{one_by_one}[10s])))"
+    (found,) = prometheus.query(spent)
+    stage: str = found["metric"]["stage"]
+    return stage
+
+
+@pytest.mark.slow
+def test_a_killed_worker_fires_the_takeover_alert_for_a_while(
+    product: Product, prometheus: Prometheus
+) -> None:
+    assert not prometheus.firing("WarmwireTakeovers")
+    chat(product.up, "killed", dying=True)
+    wait_until(prometheus, "WarmwireTakeovers", fires=True)
+    assert not prometheus.firing("WarmwireGaps")
+    wait_until(prometheus, "WarmwireTakeovers", fires=False)
+
+
+@pytest.mark.slow
+def test_without_its_only_worker_there_is_no_capacity_until_it_is_back(
+    product: Product, prometheus: Prometheus
+) -> None:
+    alerts = ("WarmwireNotReady", "WarmwireNoFreeSlots")
+    product.up.signal(signal.SIGSTOP)  # nobody starts another worker
+    try:
+        os.kill(product.up.child("warmwire.worker"), signal.SIGKILL)
+        for alert in alerts:
+            wait_until(prometheus, alert, fires=True)
+    finally:
+        product.up.signal(signal.SIGCONT)
+    for alert in alerts:
+        wait_until(prometheus, alert, fires=False)
 
 
 def answers(prometheus: Prometheus) -> bool:
