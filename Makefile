@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up examples test chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench check format constraints clean
+.PHONY: help up examples test chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench captures check format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -79,10 +79,13 @@ bench-fanout: $(VENV)/.installed-dev ## what a delivered event costs the edge: 1
 bench-slow-viewer: $(VENV)/.installed-dev ## a viewer at 1 byte a second beside 50 others: memory, their delays, its text
 	$(BIN)/python -m bench.slow_viewer
 
+bench-cost: $(VENV)/.installed-dev ## CPU per delta with tracing and metrics on, to that with both off; needs cc
+	$(BIN)/python -m bench.cost
+
 # Everything that is measured, one after the other: about half an hour. Each says by its exit code whether its aims hold.
 bench: $(VENV)/.installed-dev ## every benchmark, with tables and JSON in bench/results; needs cc and a quiet machine
 	@mkdir -p bench/results
-	@for what in streams growth modes idle replay fanout slow_viewer worker ttft; do \
+	@for what in streams growth modes idle replay fanout slow_viewer cost worker ttft; do \
 		echo "== $$what"; $(BIN)/python -m bench.$$what --json bench/results/$$what.json || failed="$$failed $$what"; \
 	done; [ -z "$$failed" ] || { echo "bench: not within their aims:$$failed" >&2; exit 1; }
 
@@ -94,6 +97,9 @@ check: $(VENV)/.installed-dev ## linters, types, import rules and generated docu
 	$(BIN)/python docs/generate.py --check
 
 # --- upkeep --------------------------------------------------------------------------------------------------------
+
+captures: $(VENV)/.installed-dev ## docs/images/top.svg and trace.svg anew, from a run with real spans
+	$(BIN)/python docs/captures.py
 
 format: $(VENV)/.installed-dev ## the house format, and the reference pages from the code
 	$(BIN)/ruff check --fix

@@ -124,10 +124,12 @@ class Served:
 
 
 @contextmanager
-def product(folder: Path, cli: str, **settings: object) -> Iterator[Served]:
-    """The whole product, `warmwire up` with this CLI."""
+def product(
+    folder: Path, cli: str, environment: Mapping[str, str] | None = None, **settings: object
+) -> Iterator[Served]:
+    """The whole product, `warmwire up` with this CLI; ``environment`` holds what are no settings of ours."""
     folder.mkdir()
-    environment = {f"WARMWIRE_{name.upper()}": str(value) for name, value in settings.items()}
+    ours = {f"WARMWIRE_{name.upper()}": str(value) for name, value in settings.items()}
     argv = [
         sys.executable,
         "-m",
@@ -139,7 +141,9 @@ def product(folder: Path, cli: str, **settings: object) -> Iterator[Served]:
     ]
     out = folder / "stdout"
     with out.open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(argv, stdout=stdout, stderr=stderr, env=os.environ | environment)
+        process = subprocess.Popen(
+            argv, stdout=stdout, stderr=stderr, env=os.environ | ours | dict(environment or {})
+        )
     try:
         wait_for(lambda: "\n" in out.read_text(), f"the product is ready ({folder}/stderr)", process)
         roles: dict[str, list[int]] = {"worker": [], "edge": [], "nats": []}
