@@ -99,7 +99,7 @@ check: $(VENV)/.installed-dev ## linters, types, import rules and generated docu
 # --- upkeep --------------------------------------------------------------------------------------------------------
 
 captures: $(VENV)/.installed-dev ## docs/images/top.svg and trace.svg anew, from a run with real spans
-	$(BIN)/python docs/captures.py
+	$(BIN)/python -m docs.captures
 
 format: $(VENV)/.installed-dev ## the house format, and the reference pages from the code
 	$(BIN)/ruff check --fix

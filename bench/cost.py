@@ -135,28 +135,39 @@ def _ran(bench: Bench, served: Served, load: Load, count: int) -> dict[str, Any]
 
 
 def measured(folder: Path, options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rounds, and what was exported and read meanwhile."""
+    """The rounds, and what was exported and read meanwhile. Each has new processes: no two cost the same."""
+    bench, rounds, scrapes = Bench(folder, options.seconds), [], 0
     load, count = options.load, round(options.load.rate * options.seconds)
-    room = {"max_turns": load.streams + 8, "max_sessions": load.streams + 8}
-    bench = Bench(folder, options.seconds)
-    with ExitStack() as stack:
-        collector = stack.enter_context(collecting())
-        metrics = free_ports()
-        off = stack.enter_context(measure.product(folder / "off", str(bench.source), **room))
-        exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}"}
-        on = stack.enter_context(
-            measure.product(folder / "on", str(bench.source), exporting, metrics_port=metrics, **room)
-        )
-        scraper = stack.enter_context(scraping(metrics, metrics + 1))
-        both = {"off": off, "on": on}
-        for served in both.values():
-            list(bench.run(served, load.streams, 1000, 1, WARM_APART))
-        rounds = []
+    with collecting() as collector:
         for number in range(options.rounds):
             order = ("off", "on") if number % 2 == 0 else ("on", "off")
-            rounds.append(one_round(bench, {name: both[name] for name in order}, load, count))
+            with pair(bench, folder / str(number), load, order, collector.port) as (both, scraper):
+                rounds.append(one_round(bench, both, load, count))
+                scrapes += scraper.scrapes
             print(json.dumps(rounds[-1]), file=sys.stderr)
-        return rounds, {"exported_bytes": collector.taken(), "scrapes": scraper.scrapes}
+        return rounds, {"exported_bytes": collector.taken(), "scrapes": scrapes}
+
+
+@contextmanager
+def pair(
+    bench: Bench, folder: Path, load: Load, order: tuple[str, ...], collector: int
+) -> Iterator[tuple[dict[str, Served], Scraper]]:
+    """Both products, every session with its process."""
+    folder.mkdir()
+    metrics = free_ports()
+    room = {"max_turns": load.streams + 8, "max_sessions": load.streams + 8}
+    exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}"}
+    with ExitStack() as stack:
+        both = {}
+        for name in order:
+            how = (exporting, {"metrics_port": metrics}) if name == "on" else (None, {})
+            made = measure.product(folder / name, str(bench.source), how[0], **room, **how[1])
+            both[name] = stack.enter_context(made)
+        scraper = stack.enter_context(scraping(metrics, metrics + 1))
+        for served in both.values():
+            list(bench.run(served, load.streams, 1000, 1, WARM_APART))
+        time.sleep(EXPORT_WITHIN)  # the first export loads what the others find
+        yield both, scraper
 
 
 def summed(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -127,6 +127,7 @@ COMMANDS: dict[str, Role | Other] = {
         (("list", "warmwire.compose.workers:list_workers"), ("drain", "warmwire.compose.workers:drain")),
     ),
     "top": Other("Show the workers live.", "warmwire.compose.top:top"),
+    "traces": Other("Show where the time of slow turns went.", "warmwire.compose.traces:traces"),
     "doctor": Other("Say what is wrong, and what to do.", "warmwire.compose.doctor:doctor"),
     "session": Other("Look at a session, or stop what it does.", "warmwire.compose.session:session"),
     "edge": Role("Run one edge.", EDGE, "warmwire.edge.settings:EdgeSettings", "warmwire.edge.app:main"),
