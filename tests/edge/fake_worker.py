@@ -220,6 +220,14 @@ class FakeTurn:
 
     async def start(self) -> None:
         """``turn_started``, ``message_start`` and the first block, as the real CLI prints them."""
+        await self.begin()
+        await self.publish(b'{"type":"message_start","message":{"id":"msg_1","role":"assistant"}}')
+        await self.publish(
+            b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}'
+        )
+
+    async def begin(self) -> None:
+        """``turn_started``."""
         started = Started(
             attempt=1, epoch=self._owned.epoch, worker=self._worker.id, digest=self.message.digest
         )
@@ -227,10 +235,6 @@ class FakeTurn:
         self._owned.running, self._owned.text = self.id, ""
         event = TurnStarted(turn=self.id, session_id=self.session_id, attempt=1, worker=self._worker.id)
         await self.publish(event.encode())
-        await self.publish(b'{"type":"message_start","message":{"id":"msg_1","role":"assistant"}}')
-        await self.publish(
-            b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}'
-        )
 
     async def delta(self, text: str) -> None:
         """One delta."""

@@ -1,47 +1,21 @@
 // @vitest-environment jsdom
 
-import { useChat } from "@ai-sdk/react";
 import type { UIMessage } from "ai";
-import { createRoot } from "react-dom/client";
 import { expect, inject, test } from "vitest";
 import type { TestContext } from "vitest";
 import { chatTransport } from "../src/ai-sdk.js";
 import { newId, Warmwire } from "../src/index.js";
 import type { Event } from "../src/index.js";
+import { answerOf, chatPage } from "./chat-page.js";
+import type { Chat } from "./chat-page.js";
 import { cuttingProxy } from "./proxy.js";
 
-// The SDK updates its state by itself, while nobody acts.
-(globalThis as { IS_REACT_ACT_ENVIRONMENT?: boolean }).IS_REACT_ACT_ENVIRONMENT = false;
 const url = inject("url");
 const fetch = globalThis.fetch;
 const direct = new Warmwire({ url, fetch });
 
-type Chat = ReturnType<typeof useChat>;
-
-/** `useChat` in a page, as an application writes it. */
-async function page({ onTestFinished }: TestContext, id: string, client = direct, messages: UIMessage[] = [], resume = true) {
-  const transport = chatTransport(client, { onAbort: "interrupt" });
-  let now = null as Chat | null;
-  function Page() {
-    now = useChat({ id, transport, messages, resume });
-    return null;
-  }
-  const root = createRoot(document.createElement("div"));
-  root.render(<Page />);
-  onTestFinished(() => root.unmount());
-  const until = async (is: (chat: Chat) => boolean): Promise<Chat> => {
-    for (const end = Date.now() + 30_000; now === null || !is(now); ) {
-      if (Date.now() > end) throw new Error(`not in time: ${now?.status} ${JSON.stringify(now?.messages)} ${now?.error}`);
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-    return now!;
-  };
-  return { until, chat: () => now! };
-}
-
-const textOf = (message: UIMessage | undefined) =>
-  (message?.parts ?? []).flatMap((part) => (part.type === "text" ? [part.text] : [])).join("");
-const answerOf = ({ messages }: Chat) => textOf(messages.filter(({ role }) => role === "assistant").at(-1));
+const page = ({ onTestFinished }: TestContext, id: string, client = direct, messages: UIMessage[] = [], resume = true) =>
+  chatPage(onTestFinished, { id, transport: chatTransport(client, { onAbort: "interrupt" }), messages, resume });
 const ask = (chat: Chat) => void chat.sendMessage({ text: "Hello there" });
 const recorded = async (session: string) => (await direct.turns(session)).turns[0]!;
 
@@ -50,7 +24,7 @@ test.sequential("useChat shows an answer as it is written, over breaks of the co
   context.onTestFinished(() => proxy.close());
   const session = newId();
   const client = new Warmwire({ url: proxy.url, fetch, retry: { first: 5, longest: 40, tries: 200 } });
-  const { until } = await page(context, session, client, [], false);
+  const { until } = page(context, session, client, [], false);
   ask(await until(() => true));
   await until((now) => now.status === "streaming" && answerOf(now).length > 20);
   const done = await until(({ status }) => status === "ready");
@@ -63,7 +37,7 @@ test.sequential("a page that is loaded again in the middle resumes", async (cont
   const { turn } = await direct.send("Hello there", { session });
   const asked: UIMessage = { id: "asked", role: "user", parts: [{ type: "text", text: "Hello there" }] };
   const half: UIMessage = { id: turn, role: "assistant", parts: [{ type: "text", text: "Hello! You wro", state: "streaming" }] };
-  const { until } = await page(context, session, direct, [asked, half]);
+  const { until } = page(context, session, direct, [asked, half]);
   await until((now) => now.status === "streaming" && answerOf(now).length > 20);
   const done = await until(({ status }) => status === "ready");
   expect(answerOf(done)).toBe((await recorded(session)).text);
@@ -72,7 +46,7 @@ test.sequential("a page that is loaded again in the middle resumes", async (cont
 
 test.sequential("stop() interrupts the turn", async (context) => {
   const session = newId();
-  const { until, chat } = await page(context, session);
+  const { until, chat } = page(context, session);
   ask(await until(() => true));
   await until((now) => answerOf(now).length > 20);
   await chat().stop();

@@ -134,7 +134,7 @@ def _too_large(limit: int) -> Problem:
 M = TypeVar("M", bound=BaseModel)
 
 
-def validated(model: type[M], value: bytes | bytearray | Mapping[str, str]) -> M:
+def validated(model: type[M], value: bytes | bytearray | Mapping[str, Any]) -> M:
     """A body or a query. Raises Problem."""
     try:
         if isinstance(value, bytes | bytearray):

@@ -51,6 +51,14 @@ class CompletionView(GuideView):
         """Who answers."""
         self.outbox.put(self._completion.begin())
 
+    def elsewhere(self) -> bytes:
+        """This edge leaves; a stream that just ended would pass for a whole answer."""
+        return openai.error("edge_leaving", "this edge is leaving; the turn goes on")
+
+    def expired(self) -> bytes:
+        """Its token is good no longer."""
+        return openai.error("token_expired", "the token has expired: come back with a new one")
+
     def _put_delta(self, event: bytes, item: Item) -> None:  # noqa: ARG002 - there are no cursors here
         self.outbox.put(self._completion.text(event))
 

@@ -39,7 +39,7 @@ from .settings import EdgeSettings
 from .stream import EventStream
 from .tracing import Deliveries, Delivery
 from .unseen import Unseen
-from .viewing import GuideView, SessionView, TurnView
+from .viewing import GuideView, SessionView, TurnView, Viewing
 
 log = structlog.get_logger(__name__)
 
@@ -237,6 +237,10 @@ class Edge:
         """As ``submit``, in another shape."""
         return await self._holding(viewer, lambda: self._submit(request, viewer, view))
 
+    async def follow_as(self, view: TurnView, viewer: Viewer) -> Response:
+        """Stream a turn that is known from its beginning, in another shape. Raises Unavailable, Problem."""
+        return await self._holding(viewer, lambda: self._follow(view, viewer))
+
     async def submit_once(self, request: Request, viewer: Viewer) -> Response:
         """As ``submit``, but a turn that the same message has begun lately, or that runs, is joined."""
         return await self._holding(viewer, lambda: self._submit_once(request, viewer))
@@ -265,10 +269,12 @@ class Edge:
         if turn is None:
             return await self._submit(request, viewer)
         await self.access.rebind(viewer.caller, turn)
-        view = self._turn_view(request.key, turn, viewer)
+        return await self._follow(self._turn_view(request.key, turn, viewer), viewer, rotates=True)
+
+    async def _follow(self, view: TurnView, viewer: Viewer, *, rotates: bool = False) -> Response:
         view.open()
-        await view.follow(Cursor(turn, 0, 0))
-        return self._turn_stream(view, viewer, rotates=True)
+        await view.follow(Cursor(view.turn, 0, 0))
+        return self._turn_stream(view, viewer, rotates=rotates)
 
     async def _resume(self, key: SessionKey, last_event_id: str, viewer: Viewer) -> Response:
         try:
@@ -313,7 +319,7 @@ class Edge:
             if view.outbox.gone and not view.ended:
                 self.left_early(view.key, view.turn)
 
-        return self._stream(view.outbox, view.key, viewer, stopped, rotates=rotates)
+        return self._stream(view, viewer, stopped, rotates=rotates)
 
     # -- streams of a session
 
@@ -333,7 +339,7 @@ class Edge:
             if view.outbox.gone:
                 self.left_early(key)
 
-        response = self._stream(view.outbox, key, viewer, stopped, rotates=True)
+        response = self._stream(view, viewer, stopped, rotates=True)
         self._endless.add(view.outbox)
         return response
 
@@ -342,27 +348,22 @@ class Edge:
     def empty(self, key: SessionKey, error: Unavailable, viewer: Viewer) -> Response:
         """An error status would end a browser's EventSource for good; an empty stream makes it come again."""
         log.warning("cannot resume at the moment", session=str(key), error=str(error))
-        outbox = self.outbox()
-        outbox.put(sse.RETRY)
-        outbox.end()
-        return self._stream(outbox, key, viewer, _nothing)
+        view = SessionView(self.outbox(), self.sessions, key)
+        view.outbox.put(sse.RETRY)
+        view.outbox.end()
+        return self._stream(view, viewer, _nothing)
 
     def _stream(
-        self,
-        outbox: Outbox,
-        key: SessionKey,
-        viewer: Viewer,
-        stop: Callable[[], None],
-        *,
-        rotates: bool = False,
+        self, view: Viewing, viewer: Viewer, stop: Callable[[], None], *, rotates: bool = False
     ) -> Response:
+        outbox, key = view.outbox, view.key
         self.presence.enter(key)
-        leave = partial(_send_elsewhere, outbox)
+        leave = partial(_finish, outbox, view.elsewhere)
         self.entered(outbox, leave)
         looking_on = ExitStack()
         if rotates:
             looking_on.enter_context(self.deliveries.looking_on(key))
-        timers = [self.at_expiry(viewer.caller, partial(_end_expired, outbox))]
+        timers = [self.at_expiry(viewer.caller, partial(_finish, outbox, view.expired))]
         if rotates:
             timers.append(asyncio.get_running_loop().call_later(self.age(), leave))
 
@@ -393,13 +394,8 @@ def _viewed(request: Request) -> Request:
     return replace(request, message=request.message.model_copy(update={"viewed": True}))
 
 
-def _send_elsewhere(outbox: Outbox) -> None:
-    outbox.put(sse.come_back(random.randint(*sse.LEAVING)))
-    outbox.end()
-
-
-def _end_expired(outbox: Outbox) -> None:
-    outbox.put(sse.EXPIRED)
+def _finish(outbox: Outbox, last: Callable[[], bytes]) -> None:
+    outbox.put(last())
     outbox.end()
 
 

@@ -94,7 +94,7 @@ def secured(document: dict[str, Any], *, optional: bool) -> dict[str, Any]:
         if not path.startswith(("/v1/", "/chat/")):
             continue
         for method, operation in operations.items():
-            streams = method == "get" and path.endswith(("/events", "/stream"))
+            streams = method == "get" and path.endswith(("/events", "/chat/stream"))
             kinds = (*_ASKING, Kind.INVALID_TICKET) if streams else _ASKING
             _add(operation["responses"], problems(*kinds))
             names = [None] * optional + ["bearer"] + ["ticket"] * streams
@@ -262,6 +262,53 @@ COMPLETED: Documented = {
         },
     },
     **problems(*_READING, *_STREAMING, Kind.TURN_FAILED),
+}
+
+# -- the AI SDK
+
+_UI: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "messages"],
+    "properties": {
+        "id": SESSION_ID | {"description": "The chat's id, which is the session."},
+        "messages": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "object"},
+            "description": "UI messages; the last is the user's, and the only one that counts.",
+        },
+        "trigger": {"type": "string", "enum": ["submit-message"]},
+    },
+    "additionalProperties": False,
+    "examples": [
+        {
+            "id": "s1",
+            "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}],
+            "trigger": "submit-message",
+        }
+    ],
+}
+UI_FIELDS = {
+    **_UI,
+    "properties": _UI["properties"]
+    | {k: v for k, v in FIELDS["properties"].items() if k not in ("session_id", "message")},
+}
+_UI_MESSAGE: dict[str, Any] = {
+    "description": "A UI-message stream, which ends with `data: [DONE]`.",
+    "headers": _EVENTS["headers"]
+    | {"x-vercel-ai-ui-message-stream": {"schema": {"type": "string", "enum": ["v1"]}}},
+    "content": {
+        "text/event-stream": {
+            "schema": _FRAME,
+            "example": 'data: {"type":"text-delta","id":"1","delta":"Hello"}\n\n',
+        }
+    },
+}
+UI_STREAM: Documented = {200: _UI_MESSAGE, **problems(*_READING, *_STREAMING)}
+UI_RESUMED: Documented = {
+    200: _UI_MESSAGE,
+    204: {"description": "Nothing runs."},
+    **problems(Kind.INVALID_FIELD, Kind.TOO_MANY_STREAMS, Kind.UNAVAILABLE),
 }
 
 # -- tickets

@@ -92,6 +92,11 @@ class EventStream(Response):
         """Call this, too, when it is over."""
         self._stops.append(stop)
 
+    def drop(self) -> None:
+        """It is over, or is not sent after all."""
+        for stop in self._stops:
+            stop()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = scope.get("extensions", {}).get(CUT, {})
         self._cut, self._direct = connection.get("close", _nothing), connection.get("direct")
@@ -107,8 +112,7 @@ class EventStream(Response):
             writing.cancel()
             silence.stop()
             watcher.cancel()
-            for stop in self._stops:
-                stop()
+            self.drop()
 
     async def _write(self, send: Send, progress: Progress) -> None:
         outbox, now, direct = self._outbox, asyncio.get_running_loop().time, self._direct

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,14 @@ class Viewing(ABC):
         self.outbox.forget(self.channel)
         if self.followed is not None:
             self.followed.stop()
+
+    def elsewhere(self) -> bytes:
+        """What the viewer is sent last when the stream ends though there is more to come."""
+        return sse.come_back(random.randint(*sse.LEAVING))
+
+    def expired(self) -> bytes:
+        """What it is sent last when its token is good no longer."""
+        return sse.EXPIRED
 
     @abstractmethod
     async def follow(self, cursor: Cursor) -> None:
