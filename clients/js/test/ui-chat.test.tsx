@@ -16,7 +16,7 @@ const direct = new Warmwire({ url, fetch });
 const recorded = async (session: string) => (await direct.turns(session)).turns;
 
 const page = ({ onTestFinished }: TestContext, id: string, at = url, more: Partial<Options> = {}) =>
-  chatPage(onTestFinished, { id, transport: new DefaultChatTransport({ api: `${at}/v1/ui/chat`, fetch }), resume: true, ...more } as Options);
+  chatPage(onTestFinished, { id, transport: new DefaultChatTransport({ api: `${at}/v1/ui/chat`, fetch }), ...more } as Options);
 const answered = ({ status, messages }: Chat) => status === "ready" && messages.at(-1)?.role === "assistant";
 const script = (...steps: object[]) => JSON.stringify(steps);
 const start = { type: "message_start", message: {} };
@@ -55,7 +55,7 @@ test("a page that is loaded again in the middle goes on, and shows no word twice
   void (await before.until(({ status }) => status === "ready")).sendMessage({ text: asked });
   const half = structuredClone((await before.until((now) => answerOf(now) === "one two ")).messages);
   before.leave();
-  const pages = [half, half.slice(0, 1)].map((messages) => page(context, session, scripted, { messages }));
+  const pages = [half, half.slice(0, 1)].map((messages) => page(context, session, scripted, { messages, resume: true }));
   for (const { until } of pages) await until((now) => now.status === "streaming" && answerOf(now) === "one two ");
   await letGo(go);
   for (const { until } of pages) {
@@ -77,7 +77,6 @@ test("a connection that is cut again and again: resuming shows the answer, each 
   let isCut = false;
   const seen: string[] = [];
   const { until, chat } = page(context, session, proxy.url, {
-    resume: false,
     onError: () => void (isCut = true),
     onFinish: ({ message }) => void seen.push(textOf(message)),
   });
@@ -167,7 +166,7 @@ test("thinking and several tools, also for a page that is loaded again in the mi
   );
   void (await until(({ status }) => status === "ready")).sendMessage({ text: steps });
   await until(({ messages }) => messages.at(-1)?.parts.length === 7);
-  const later = page(context, session, scripted);
+  const later = page(context, session, scripted, { resume: true });
   await later.until(({ messages }) => messages.at(-1)?.parts.length === 7);
   await letGo(go);
 
