@@ -113,7 +113,7 @@ COMMANDS: dict[str, Role | Other] = {
         "warmwire.compose.settings:UpSettings",
         "warmwire.compose.cli:run_up",
     ),
-    "chat": Other("Talk to it in this terminal.", "warmwire.compose.chat:chat"),
+    "chat": Other("Talk to it in this terminal.", "warmwire.compose.chat.command:chat"),
     "nats-config": Other(
         "Write the configuration of a NATS server with a user per role.",
         "warmwire.compose.nats_config:nats_config",

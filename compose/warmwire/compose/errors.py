@@ -2,6 +2,7 @@
 
 ComposeError            one clear line on stderr, exit code 1, no traceback
 ├── UsageError          the command line or the environment is wrong: exit code 2
+├── Unreachable         nobody answers where a chat is to go: exit code 3
 ├── MissingProgram      a program that is not on this machine
 ├── DataFolderError     the data folder cannot be used
 ├── PortError           the HTTP port cannot be had
@@ -21,6 +22,12 @@ class UsageError(ComposeError):
     """A flag or a `WARMWIRE_*` variable has a value that cannot work."""
 
     exit_code = 2
+
+
+class Unreachable(ComposeError):
+    """Nobody answers there, or none that speaks as one of ours does."""
+
+    exit_code = 3
 
 
 class MissingProgram(ComposeError):

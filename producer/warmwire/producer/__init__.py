@@ -16,6 +16,7 @@ from .errors import (
     TextVoid,
     TurnFailed,
 )
+from .past import PastTurn, WaitingTurn
 from .settings import EdgeClientSettings, ProducerSettings
 from .turn import Turn
 from .watching import Watch
@@ -31,6 +32,7 @@ __all__ = [
     "MessageTooLarge",
     "NotAnEdge",
     "NotAsked",
+    "PastTurn",
     "Producer",
     "ProducerSettings",
     "QuestionClosed",
@@ -42,6 +44,7 @@ __all__ = [
     "Turn",
     "TurnFailed",
     "Unavailable",
+    "WaitingTurn",
     "WarmwireError",
     "Watch",
 ]

@@ -109,6 +109,11 @@ class Growing:
         self._given: list[str] = []
         self._behind = False
 
+    @property
+    def behind(self) -> bool:
+        """Whether the turn was begun again and has not yet said again what was given out."""
+        return self._behind
+
     def add(self, event: Event) -> str:
         """What the event adds to what was given out.
 
@@ -121,6 +126,11 @@ class Growing:
         if new:
             self._given.append(new)
         return new
+
+    def begin_again(self) -> str:
+        """After ``TextVoid``, for who can say that what was given out is void: all there is instead."""
+        self._given, self._behind = [self._answer.text], False
+        return self._answer.text
 
     def _caught_up(self, event: Event) -> str:
         given, now = "".join(self._given), self._answer.text

@@ -16,6 +16,8 @@ from warmwire.broker.messages import PermissionMode
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey, Subjects
 
 from .iteration import Events, OnCancel
+from .manage import Management
+from .past import PAGE, PastTurn, WaitingTurn, last_of, recorded, waiting_of
 from .request import Given, Request, options_of, prepare
 from .settings import ProducerSettings
 from .submit import Sessions
@@ -30,6 +32,7 @@ class Producer:
         self._bus = bus
         self._settings = settings
         self._sessions = Sessions(bus, Subjects(settings.prefix))
+        self._management = Management(bus, Subjects(settings.prefix), self._sessions)
         self._open: WeakSet[Events] = WeakSet()
         self._closed = False
         self._sessions.start()
@@ -139,6 +142,28 @@ class Producer:
         Raises Unavailable.
         """
         return await self._sessions.interrupt(SessionKey(tenant, session_id), turn)
+
+    async def past(
+        self, session_id: str, most: int = 50, *, tenant: str = DEFAULT_TENANT
+    ) -> tuple[PastTurn, ...]:
+        """The last ``most`` turns of a session that have ended, of those of a day. Raises Unavailable."""
+        key = SessionKey(tenant, session_id)
+
+        async def page(after: int) -> tuple[list[PastTurn], int | None]:
+            found, more = await self._management.ended_turns(key, after, PAGE)
+            return [recorded(each) for each in found], more
+
+        return await last_of(page, most)
+
+    async def waiting(self, session_id: str, *, tenant: str = DEFAULT_TENANT) -> tuple[WaitingTurn, ...]:
+        """The turns of a session that wait or run, in order. Raises Unavailable."""
+        found = await self._management.standing(SessionKey(tenant, session_id))
+        return tuple(waiting_of(each) for each in found.waiting) if found else ()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands at this moment; one that is lost is made again."""
+        return self._bus.connected
 
     async def close(self) -> None:
         """Follow nothing any more (iterations end) and disconnect. May be repeated."""

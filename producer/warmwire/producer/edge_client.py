@@ -23,9 +23,10 @@ from warmwire.broker.names import check_name
 from warmwire.broker.telemetry import inject
 
 from .answer import Event
-from .errors import NotAnEdge
+from .errors import NotAnEdge, Refused
 from .iteration import Events, OnCancel, TurnEvents
 from .line import Line
+from .past import PAGE, PastTurn, WaitingTurn, last_of, listed
 from .refusals import error_of
 from .request import Given, checked, verdict
 from .settings import EdgeClientSettings
@@ -183,6 +184,37 @@ class EdgeClient:
         """
         await self._post(session_id, f"permissions/{quote(request, safe='')}", said)
 
+    async def reach(self) -> None:
+        """Is anybody there? Raises Unavailable at once, where ``send`` would wait for somebody to come."""
+        await self._answered(lambda: self._request("GET", "/healthz", {}))
+
+    async def past(self, session_id: str, most: int = 50) -> tuple[PastTurn, ...]:
+        """The last ``most`` turns of a session that have ended, of those of a day.
+
+        Raises Refused, Unavailable.
+        """
+
+        async def page(after: int) -> tuple[list[PastTurn], int | None]:
+            found = await self._got(session_id, "/turns", after=str(after), limit=str(PAGE))
+            return [listed(each) for each in found["turns"]], found["next"]
+
+        return await last_of(page, most)
+
+    async def waiting(self, session_id: str) -> tuple[WaitingTurn, ...]:
+        """The turns of a session that wait or run, in order. Raises Refused, Unavailable."""
+        try:
+            found = await self._got(session_id, "")
+        except Refused as error:
+            if error.code == "unknown_session":
+                return ()
+            raise
+        return tuple(WaitingTurn(each["turn"], each["message"]) for each in found["messages"])
+
+    @property
+    def connected(self) -> bool:
+        """Whether what is followed has a connection at this moment; one that is lost is made again."""
+        return not any(line.broken for line in self._lines)
+
     async def close(self) -> None:
         """Follow nothing any more (iterations end), and disconnect."""
         for line in tuple(self._lines):
@@ -213,10 +245,22 @@ class EdgeClient:
     async def _post(self, session: str, what: str, body: Mapping[str, Any]) -> dict[str, Any]:
         path = f"/v1/sessions/{check_name('session_id', session)}/{what}"
         headers, content = {"content-type": "application/json", **inject()}, json.dumps(body).encode()
-        response = await self._answered(lambda: self._request("POST", path, headers, content))
+        return await self._told(lambda: self._request("POST", path, headers, content), session)
+
+    async def _got(self, session: str, what: str, **query: str) -> dict[str, Any]:
+        path = f"/v1/sessions/{check_name('session_id', session)}{what}"
+        return await self._told(lambda: self._request("GET", path, inject(), None, **query), session)
+
+    async def _told(self, request: Callable[[], httpx2.Request], session: str) -> dict[str, Any]:
+        response = await self._answered(request)
         if response.is_error:
             raise error_of(response.status_code, response.content, session)
-        answer: dict[str, Any] = response.json()
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise NotAnEdge("it sent no JSON object")
         return answer
 
     async def _answered(self, request: Callable[[], httpx2.Request]) -> httpx2.Response:

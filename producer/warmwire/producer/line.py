@@ -67,6 +67,11 @@ class Line:
         self._failing_since = 0.0
         self._connected_at = 0.0
 
+    @property
+    def broken(self) -> bool:
+        """Whether there is no connection, though there has been one or a try."""
+        return not self._over and self._response is None and self._failures > 0
+
     async def begun(self) -> str | None:
         """Wait for a cursor to go on from; None if none ever comes. Raises as ``next``."""
         while self.cursor is None and not self._over:

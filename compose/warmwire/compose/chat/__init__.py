@@ -1,0 +1,1 @@
+"""`warmwire chat`: a conversation in a terminal, or in a script."""

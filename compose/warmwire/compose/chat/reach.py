@@ -1,0 +1,99 @@
+"""Where a chat goes: to an edge over HTTP or to NATS, with the same face."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
+
+from warmwire.broker.errors import BadInput, Unavailable, WarmwireError
+from warmwire.compose.errors import ComposeError, Unreachable, UsageError
+from warmwire.compose.options import load
+from warmwire.producer import EdgeClientSettings, NotAnEdge, Producer, ProducerSettings, Turn
+
+from .memory import Memory
+
+if TYPE_CHECKING:
+    from warmwire.producer.edge_client import EdgeClient, EdgeTurn
+
+Client: TypeAlias = "Producer | EdgeClient"
+AnyTurn: TypeAlias = "Turn | EdgeTurn"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to: ``url`` is that of an edge, or of NATS."""
+
+    url: str
+    is_nats: bool
+
+    @property
+    def name(self) -> str:
+        """The URL without what it may hold of a password."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked for with each message; None is left to the pool."""
+
+    model: str | None = None
+    profile: str | None = None
+    system_prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line says."""
+
+    place: Place
+    session: str | None
+    wishes: Wishes
+    memory: Memory
+    as_json: bool
+    plain: bool
+
+
+def place_of(url: str | None, nats: str | None, environment: Mapping[str, str] = os.environ) -> Place:
+    """From the flags, then the variables, then this machine. Raises UsageError."""
+    if url and nats:
+        raise UsageError("--url and --nats: one of the two")
+    if nats or (not (url or environment.get("WARMWIRE_URL")) and environment.get("WARMWIRE_NATS")):
+        return Place(load(ProducerSettings, {"nats": nats}).nats, is_nats=True)
+    return Place(load(EdgeClientSettings, {"url": url}).url, is_nats=False)
+
+
+@asynccontextmanager
+async def connected(place: Place) -> AsyncIterator[Client]:
+    """A client, once somebody answers there. Raises Unavailable."""
+    if place.is_nats:
+        async with Producer.connect(place.url) as producer:
+            yield producer
+        return
+    from warmwire.producer.edge_client import EdgeClient  # noqa: PLC0415 - not needed over NATS
+
+    async with EdgeClient(place.url) as edge:
+        await edge.reach()
+        yield edge
+
+
+async def send(client: Client, message: str, session: str, wishes: Wishes) -> AnyTurn:
+    """Send a message. Raises as ``Producer.send``."""
+    given: dict[str, Any] = {"session_id": session, **vars(wishes)}
+    return await client.send(message, **given)
+
+
+def complaint(error: WarmwireError) -> ComposeError:
+    """What the user reads, and with which exit code."""
+    kinds: tuple[
+        tuple[type[WarmwireError] | tuple[type[WarmwireError], ...], Callable[[str], ComposeError]], ...
+    ]
+    kinds = (((Unavailable, NotAnEdge), Unreachable), (BadInput, UsageError))
+    for kind, made in kinds:
+        if isinstance(error, kind):
+            return made(str(error))
+    return ComposeError(str(error))
