@@ -59,8 +59,15 @@ class Terminal:
             raise AssertionError(f"{error}; it shows:\n{self.text}") from None
 
     async def prompts(self, times: int) -> None:
-        """Wait until it has asked for a message so many times, and hears keys."""
-        await eventually(lambda: self.raw.count(PROMPTS) >= times, f"prompt number {times}; {self.text}")
+        """Wait until it has asked for a message so many times; what was asked before counts, too."""
+
+        def asked() -> bool:
+            return sum(line.startswith("›") for line in self.shown) >= times
+
+        try:
+            await eventually(asked, f"prompt number {times}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it shows:\n{self.text}") from None
 
     async def end(self) -> int:
         """Wait for the program's end; its exit code."""
@@ -78,9 +85,6 @@ class Terminal:
             asyncio.get_running_loop().remove_reader(self._master)
         self.raw += data
         self._stream.feed(data)
-
-
-PROMPTS = "› ".encode()
 
 
 @asynccontextmanager

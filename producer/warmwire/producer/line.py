@@ -50,6 +50,7 @@ class Line:
         whole_session: bool = False,
     ) -> None:
         self.cursor = cursor
+        self.broken = False  # there is no connection; not while the edge sends us elsewhere
         self._http = http
         self._settings = settings
         self._ask = ask
@@ -66,11 +67,6 @@ class Line:
         self._waiting: asyncio.Timeout | None = None
         self._failing_since = 0.0
         self._connected_at = 0.0
-
-    @property
-    def broken(self) -> bool:
-        """Whether there is no connection, though there has been one or a try."""
-        return not self._over and self._response is None and self._failures > 0
 
     async def begun(self) -> str | None:
         """Wait for a cursor to go on from; None if none ever comes. Raises as ``next``."""
@@ -105,7 +101,7 @@ class Line:
         """The same beside the rest, for a line that somebody may be waiting at."""
         if not self._over and self._waiting is not None:
             self._waiting.reschedule(0)
-        self._over = True
+        self._over, self.broken = True, False
 
     async def _step(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -135,7 +131,7 @@ class Line:
                 await response.aclose()
                 raise NotAnEdge(f"it sent {kind or 'nothing'} in place of text/event-stream")
             self._response, self._chunks, self._parser = response, response.aiter_bytes(), Parser()
-            self._begun, self._connected_at = True, monotonic()
+            self._begun, self._connected_at, self.broken = True, monotonic(), False
             return
         else:
             await self._refused(response)
@@ -185,6 +181,7 @@ class Line:
     async def _pause(self, error: Exception | None, at_least: float | None = None) -> None:
         if self._over:
             return
+        self.broken = error is not None
         settings = self._settings
         if not self._failures:
             self._failing_since = monotonic()
