@@ -7,7 +7,7 @@ import json
 import re
 import stat
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tests.edge.wire import Wire
 
 QUICK = {"WARMWIRE_FIRST_PAUSE": "0.01", "WARMWIRE_LONGEST_PAUSE": "0.05"}
 INTERRUPT, LEAVE, UP, ENTER, ALT_ENTER = "\x03", "\x04", "\x1b[A", "\r", "\x1b\r"
-Opened = Callable[..., Awaitable[Terminal]]
+Opened = Callable[..., Coroutine[Any, Any, Terminal]]
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ async def test_what_was_typed_is_there_next_time(chat: Opened, worker: FakeWorke
     await terminal.prompts(2)
     terminal.type(LEAVE)
     assert await terminal.end() == 0
-    (history,) = tmp_path.glob("warmwire/chat/history*")
+    history = tmp_path / "warmwire" / "chat" / "history.jsonl"
     assert (stat.S_IMODE(history.stat().st_mode), stat.S_IMODE(history.parent.stat().st_mode)) == (
         0o600,
         0o700,
@@ -213,15 +213,14 @@ async def test_a_session_is_shown_and_what_runs_is_followed(
     await (await begun(worker, "The **first** answer.")).complete()
     await wire.send("POST", "/v1/sessions/s1/messages", {**body, "message": "Second?"})
     turn = await begun(worker, "one ")
-    opening = asyncio.create_task(chat("--session", "s1", prompts=3))
-    await eventually(lambda: turn.id and opening, "it opens")
+    terminal = await chat("--session", "s1", prompts=2)  # those of both messages
+    await terminal.until("one")
     await turn.delta("two ")
     await turn.delta("three")
     await turn.complete()
-    terminal = await opening
-    assert "› First?\n\nThe first answer.\n\n› Second?\n\none two three\n\n›" in terminal.text.replace(
-        "First?\nThe", "First?\n\nThe"
-    ).replace("Second?\none", "Second?\n\none")
+    await terminal.prompts(3)
+    lines = [line for line in terminal.shown if line]
+    assert lines[2:] == ["› First?", "The first answer.", "› Second?", "one two three", "›"]
     terminal.type(LEAVE)
     assert await terminal.end() == 0
     again = await chat("--continue", prompts=3)
@@ -276,20 +275,22 @@ def question(turn: FakeTurn, request: str, summary: str = "ls -la") -> bytes:
     ).encode()
 
 
+async def answered(worker: FakeWorker, times: int) -> None:
+    """Wait until so many questions are answered."""
+    await eventually(lambda: len(worker.answers) == times, f"{times} answers")
+
+
 async def test_questions_are_asked_and_answered(chat: Opened, worker: FakeWorker) -> None:
     terminal = await chat()
     terminal.type("Hello" + ENTER)
     turn = await begun(worker, "Let me look.")
-    for request, typed, allow, reason in [
-        ("q1", "y", True, None),
-        ("q2", "n not today", False, "not today"),
-        ("q3", "", False, None),
-    ]:
-        await turn.publish(question(turn, request, f"ls {request}"))
-        await terminal.until(f"Bash wants: ls {request}")
-        await terminal.until("Allow it?", 1 + int(request[1]) - 1)
+    said = [("y", True, None), ("n not today", False, "not today"), ("", False, None)]
+    for number, (typed, allow, reason) in enumerate(said, 1):
+        await turn.publish(question(turn, f"q{number}", f"ls {number}"))
+        await terminal.until(f"Bash wants: ls {number}")
+        await terminal.until("Allow it?", number)
         terminal.type(typed + ENTER)
-        await eventually(lambda n=request: worker.answers and worker.answers[-1].request == n, "an answer")
+        await answered(worker, number)
         assert (allow, reason) == (worker.answers[-1].allow, worker.answers[-1].reason)
     await turn.publish(question(turn, "q4"))
     await terminal.until("Allow it?", 4)

@@ -27,15 +27,14 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
-async def run(*arguments: str, **how: int) -> Process:
+async def run(*arguments: str, stdout: int = PIPE) -> Process:
     """`warmwire chat` with these arguments."""
-    given = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE, **how}
-    return await asyncio.create_subprocess_exec(*CHAT, *arguments, **given)
+    return await asyncio.create_subprocess_exec(*CHAT, *arguments, stdin=PIPE, stdout=stdout, stderr=PIPE)
 
 
-async def chat(wire: Wire, *arguments: str, **how: int) -> Process:
+async def chat(wire: Wire, *arguments: str, stdout: int = PIPE) -> Process:
     """The same, to an edge."""
-    return await run("--url", f"http://127.0.0.1:{wire.port}", *arguments, **how)
+    return await run("--url", f"http://127.0.0.1:{wire.port}", *arguments, stdout=stdout)
 
 
 async def said(process: Process, stdin: bytes = b"") -> tuple[str, str, int | None]:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 
-from warmwire.producer import Answer, Event
+import pytest
+
+from warmwire.producer import Answer, Event, Growing, TextVoid
+
+
+def event_of(event: dict[str, object]) -> Event:
+    return Event(str(event["type"]), json.dumps(event, separators=(",", ":")).encode())
 
 
 def answer(*events: dict[str, object]) -> str:
     """The text after these events."""
     whole = Answer()
     for event in events:
-        whole.add(Event(str(event["type"]), json.dumps(event, separators=(",", ":")).encode()))
+        whole.add(event_of(event))
     return whole.text
 
 
@@ -53,3 +59,13 @@ def test_a_reset_forgets_everything_or_the_last_messages() -> None:
 def test_a_snapshot_replaces_what_was_there_and_deltas_go_on() -> None:
     known = snapshot((0, 0, "text", "A"), (1, 0, "thinking", "hm"), (1, 1, "text", "B"))
     assert answer(start(), delta("x"), known, delta("b", 1), start(), delta("c")) == "ABbc"
+
+
+def test_who_can_say_that_text_is_void_is_given_all_anew() -> None:
+    growing = Growing()
+    given = [growing.add(event_of(each)) for each in (start(), delta("one "), reset(0), start(), delta("on"))]
+    assert (["", "one ", "", "", ""], True) == (given, growing.behind)
+    with pytest.raises(TextVoid):
+        growing.add(event_of(delta("ly")))
+    assert ("only", False) == (growing.begin_again(), growing.behind)
+    assert " this" == growing.add(event_of(delta(" this")))

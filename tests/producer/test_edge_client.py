@@ -107,6 +107,49 @@ async def test_it_resumes_after_a_cursor_and_never_submits(client: Client, worke
         await client.resume("s1", "nonsense")
 
 
+@BOTH
+async def test_what_was_said_before_and_what_waits_is_known(client: Client, worker: FakeWorker) -> None:
+    assert ((), ()) == (await client.past("s1"), await client.waiting("s1"))
+    for number in range(3):
+        await client.send(f"message {number}", session_id="s1")
+        await (await begun(worker, f"answer {number}")).complete()
+    await client.send("message 3", session_id="s1")
+    theirs = await begun(worker, "answer ")
+    (waits,) = await client.waiting("s1")
+    assert (theirs.id, "message 3") == (waits.turn, waits.message)
+    back = await client.resume("s1", waits.beginning)
+    await theirs.delta("3")
+    await theirs.fail("overloaded", "The API is overloaded.")
+    with pytest.raises(TurnFailed, match="overloaded"):
+        await back.text()
+    past = await client.past("s1", 2)
+    assert [("message 2", "answer 2", "completed"), ("message 3", "answer 3", "failed")] == [
+        (each.message, each.text, each.ending) for each in past
+    ]
+    assert () == await client.waiting("s1")
+
+
+async def test_whether_the_connection_stands_is_known(start: Start, worker: FakeWorker) -> None:
+    serves = await start()
+    async with cutting("127.0.0.1", serves.wire.port, cuts=0, most=1) as proxy:
+        edge = EdgeClient(f"http://127.0.0.1:{proxy.port}", settings=QUICK)
+        await edge.reach()
+        turn = await edge.send("Hi")
+        theirs = await begun(worker, "one")
+        await reading(turn, "one")
+        assert edge.connected
+        following = asyncio.create_task(reading(turn, "two"))
+    await eventually(lambda: not edge.connected, "it notices")
+    turn.close()
+    with pytest.raises(AssertionError, match="two"):
+        await following
+    assert edge.connected
+    with pytest.raises(Unavailable):
+        await edge.reach()
+    await theirs.complete()
+    await edge.close()
+
+
 async def reading(turn: Any, until: str) -> str:
     """Read up to a text; returns the cursor after it."""
     text = ""
