@@ -16,7 +16,7 @@ import click
 
 from warmwire.broker.errors import WarmwireError
 from warmwire.broker.role import log_to_stderr
-from warmwire.compose.errors import ComposeError, Unreachable, UsageError
+from warmwire.compose.errors import ComposeError, MissingProgram, Unreachable, UsageError
 from warmwire.producer import Event
 
 from .answering import Answering, Ask, Signals, Verdict
@@ -146,6 +146,9 @@ def _quietly(work: Callable[[], int]) -> int:
         return NOT_READ
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        needed = f"Python package {error.name}, which `warmwire chat` needs here,"
+        raise MissingProgram(needed, 'pip install "warmwire[compose]"') from error
 
 
 def _run(given: Given, message: str | None) -> int:
