@@ -170,6 +170,8 @@ async def test_a_producer_sends_follows_resumes_watches_and_interrupts(
             assert await rejected.text()
             assert await (await producer.send("Hello", session_id="s1", double_texting="interrupt")).text()
             assert await producer.interrupt("s1") is None
+            assert (2, ()) == (len(await producer.past("s1")), await producer.waiting("s1"))
+            assert ((), ()) == (await producer.past("unused"), await producer.waiting("unused"))
             watch.close()
 
 

@@ -12,11 +12,11 @@ from weakref import WeakSet
 from warmwire.broker import bus as nats
 from warmwire.broker.bus import Bus
 from warmwire.broker.envelope import Cursor
-from warmwire.broker.messages import PermissionMode
+from warmwire.broker.messages import Finished, PermissionMode
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey, Subjects
+from warmwire.broker.store import Store
 
 from .iteration import Events, OnCancel
-from .manage import Management
 from .past import PAGE, PastTurn, WaitingTurn, last_of, recorded, waiting_of
 from .request import Given, Request, options_of, prepare
 from .settings import ProducerSettings
@@ -32,7 +32,7 @@ class Producer:
         self._bus = bus
         self._settings = settings
         self._sessions = Sessions(bus, Subjects(settings.prefix))
-        self._management = Management(bus, Subjects(settings.prefix), self._sessions)
+        self._store = Store(bus, Subjects(settings.prefix))
         self._open: WeakSet[Events] = WeakSet()
         self._closed = False
         self._sessions.start()
@@ -150,15 +150,16 @@ class Producer:
         key = SessionKey(tenant, session_id)
 
         async def page(after: int) -> tuple[list[PastTurn], int | None]:
-            found, more = await self._management.ended_turns(key, after, PAGE)
-            return [recorded(each) for each in found], more
+            found = await self._store.turns(key, after, PAGE)
+            ended = [recorded(each) for each in found if isinstance(each.record, Finished)]
+            return ended, found[-1].sequence if len(found) == PAGE else None
 
         return await last_of(page, most)
 
     async def waiting(self, session_id: str, *, tenant: str = DEFAULT_TENANT) -> tuple[WaitingTurn, ...]:
         """The turns of a session that wait or run, in order. Raises Unavailable."""
-        found = await self._management.standing(SessionKey(tenant, session_id))
-        return tuple(waiting_of(each) for each in found.waiting) if found else ()
+        found = await self._store.queued(SessionKey(tenant, session_id))
+        return tuple(waiting_of(each.message) for each in found)
 
     @property
     def connected(self) -> bool:
