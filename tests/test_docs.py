@@ -13,7 +13,14 @@ from warmwire.broker import events, telemetry
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.worker.errors import ErrorCode
 
-REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/**/*.md"),
+    *ROOT.glob("examples/*.md"),
+    *ROOT.glob("examples/*/README.md"),
+]
 
 
 def page(name: str) -> str:
@@ -97,3 +104,17 @@ def test_every_instrument_is_of_ours_and_has_a_bounded_number_of_series() -> Non
         assert not {"session", "turn", "tenant", "subject", "worker"} & instrument.labels.keys()
         series = [len(values) for values in instrument.labels.values() if not isinstance(values, str)]
         assert prod(series) <= 100, name
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_what_a_page_links_to_is_there(file: Path) -> None:
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", file.read_text(), flags=re.DOTALL)
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", prose)]
+    own = [target for target in targets if target and ":" not in target]
+    assert [] == [target for target in own if not (file.parent / target).exists()]
+
+
+def test_the_index_lists_every_page() -> None:
+    docs = ROOT / "docs"
+    pages = {str(file.relative_to(docs)) for file in docs.rglob("*.md")} - {"index.md"}
+    assert set() == pages - set(re.findall(r"\]\(([^)#]+)\)", (docs / "index.md").read_text()))

@@ -109,6 +109,16 @@ def test_all_viewers_see_the_same_whenever_they_came() -> None:
     assert int(late[1]) >= 50
 
 
+def test_examples_use_what_everybody_may() -> None:
+    sources = [
+        file.read_text() for file in (ROOT / "examples").glob("**/*.py") if "node_modules" not in str(file)
+    ]
+    imported = {
+        name for source in sources for name in re.findall(r"^from (warmwire[\w.]*)", source, re.MULTILINE)
+    }
+    assert {"warmwire.producer", "warmwire.producer.edge_client"} == imported
+
+
 PIECES = [1, 3, 7, 10_000]
 
 
