@@ -249,3 +249,156 @@ async def test_anthropics_parser_takes_the_native_stream(wire: Wire, worker: Fak
     ]
     deltas = [event.delta for event in theirs if event.type == "content_block_delta"]
     assert "".join(delta.text for delta in deltas if delta.type == "text_delta") == "Hi there é"
+
+
+async def test_openai_a_refusal_has_its_shape(sdk: openai.AsyncOpenAI, worker: FakeWorker) -> None:
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        await sdk.chat.completions.create(model="opus", messages=HELLO, user="a.b")
+    refused = caught.value
+    assert ("invalid_field", "session_id", "invalid_request_error") == (
+        refused.code,
+        refused.param,
+        refused.type,
+    )
+    assert worker.waiting == 0
+
+
+async def test_openai_a_stream_whose_edge_leaves_is_an_error(start: Start, worker: FakeWorker) -> None:
+    serves = await start()
+    async with asked_at(serves.wire) as sdk:
+        stream = await sdk.chat.completions.create(model="opus", messages=HELLO, stream=True)
+        turn = await begun(worker, "so far")
+        serves.edge.end_streams()
+        with pytest.raises(openai.APIError, match="leaving"):
+            [chunk async for chunk in stream]
+        await turn.complete()
+
+
+async def test_openai_and_anthropic_list_models(sdk: openai.AsyncOpenAI, wire: Wire) -> None:
+    assert ["default"] == [model.id async for model in sdk.models.list()]
+    assert "opus" == (await sdk.models.retrieve("opus")).id
+    async with claude_at(wire) as claude:
+        assert ["default"] == [model.id async for model in claude.models.list()]
+
+
+# -- Anthropic's Messages API
+
+
+def said_in(message: Any) -> str:
+    """The text of its one block."""
+    (block,) = message.content
+    return str(block.text)
+
+
+def claude_at(wire: Wire, auth: str = "unused") -> anthropic.AsyncAnthropic:
+    """Anthropic's client of the edge."""
+    return anthropic.AsyncAnthropic(base_url=f"http://127.0.0.1:{wire.port}", auth_token=auth, max_retries=0)
+
+
+ASKED: Any = {"model": "opus", "max_tokens": 1024, "messages": HELLO}
+
+
+async def test_anthropics_client_streams_a_message(wire: Wire, worker: FakeWorker) -> None:
+    async with (
+        claude_at(wire) as claude,
+        claude.messages.stream(**ASKED, system="Be brief.", metadata={"user_id": "s1"}) as stream,
+    ):
+        turn = await begun(worker, "Hi ", "there é")
+        for event in (
+            b'{"type":"content_block_stop","index":0}',
+            b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":3}}',
+            b'{"type":"message_stop"}',
+        ):
+            await turn.publish(event)
+        await ended(turn)
+        texts = [text async for text in stream.text_stream]
+        message = await stream.get_final_message()
+    assert "Hi there é" == "".join(texts) == said_in(message)
+    assert (f"msg_{turn.id}", "opus", "end_turn") == (message.id, message.model, message.stop_reason)
+    assert (2, 3, 10) == (
+        message.usage.input_tokens,
+        message.usage.output_tokens,
+        message.usage.cache_read_input_tokens,
+    )
+    options = turn.message.options
+    assert ("s1", "opus", "Be brief.") == (turn.session_id, options.model, options.system_prompt)
+
+
+async def test_anthropics_client_gets_a_turn_with_tools_as_one_message(
+    wire: Wire, worker: FakeWorker
+) -> None:
+    thought = b'{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"hm"}}'
+    signed = b'{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"s"}}'
+    events = (
+        b'{"type":"message_start","message":{}}',
+        b'{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":""}}',
+        thought,
+        signed,
+        b'{"type":"content_block_stop","index":0}',
+        b'{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"c","name":"Bash"}}',
+        b'{"type":"content_block_stop","index":1}',
+        b'{"type":"message_stop"}',
+    )
+    async with claude_at(wire) as claude, claude.messages.stream(**ASKED) as stream:
+        turn = await worker.next_turn()
+        await turn.begin()
+        for event in events:
+            await turn.publish(event)
+        await turn.publish(b'{"type":"message_start","message":{}}')
+        await turn.publish(
+            b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}'
+        )
+        await turn.delta("Done.")
+        await turn.complete()
+        message = await stream.get_final_message()
+    assert [{"thinking": "hm", "signature": "s"}, {"text": "Done."}] == [
+        block.model_dump(include={"thinking", "signature", "text"}) for block in message.content
+    ]
+
+
+async def test_anthropics_client_waits_for_a_message_in_a_session(wire: Wire, worker: FakeWorker) -> None:
+    said: Any = [
+        *HELLO,
+        {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": [{"type": "text", "text": "And"}]},
+    ]
+    async with claude_at(wire) as claude:
+        asking = asyncio.create_task(
+            claude.messages.create(**{**ASKED, "messages": said}, extra_headers={"X-Session-Id": "s2"})
+        )
+        turn = await begun(worker, "Hi ", "there")
+        await ended(turn, "max_tokens")
+        message = await asking
+    assert ("Hi there", "max_tokens") == (said_in(message), message.stop_reason)
+    content: Any = turn.message.content
+    assert ("s2", [{"type": "text", "text": "And"}]) == (turn.session_id, list(content))
+
+
+async def test_anthropics_client_is_told_what_is_wrong(wire: Wire, worker: FakeWorker) -> None:
+    async with claude_at(wire) as claude:
+        for wrong in ({"tools": [{"name": "x", "input_schema": {}}]}, {"metadata": {"user_id": "a.b"}}):
+            with pytest.raises(anthropic.UnprocessableEntityError) as refused:
+                await claude.messages.create(**{**ASKED, **wrong})
+            assert refused.value.type == "invalid_request_error"
+        async with claude.messages.stream(**ASKED) as stream:
+            await (await begun(worker, "so far")).fail("overloaded", "The API is overloaded.")
+            with pytest.raises(anthropic.APIStatusError, match="overloaded: The API"):
+                await stream.get_final_message()
+        async with claude.messages.stream(**ASKED) as stream:
+            turn = await begun(worker, "shown")
+            await turn.publish(TurnReset(turn=turn.id, attempt=2, reason="worker_lost").encode())
+            await turn.publish(b'{"type":"message_start","message":{}}')
+            await turn.delta("other")
+            with pytest.raises(anthropic.APIStatusError, match="text_void"):
+                await stream.get_final_message()
+        await turn.complete()
+
+
+async def test_anthropics_token_is_ours(start: Start, worker: FakeWorker, tmp_path: Path) -> None:
+    serves = await start(**tokens.with_secret(tmp_path))
+    worker.answer_all("Hi")
+    async with claude_at(serves.wire, "nonsense") as claude:
+        with pytest.raises(anthropic.AuthenticationError):
+            await claude.messages.create(**ASKED)
+    async with claude_at(serves.wire, tokens.token()) as claude:
+        assert "Hi" == said_in(await claude.messages.create(**ASKED))

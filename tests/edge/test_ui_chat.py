@@ -129,8 +129,8 @@ def test_thinking_and_tools() -> None:
         given_input('"ls"}', 1),
         STOP_1,
         OVER,
-        event("tool_started", id="c1", name="Bash", summary="ls"),
-        event("tool_finished", id="c1", is_error=False, summary="a b"),
+        event("tool_started", id="c1", name="Bash", summary="ls", turn=TURN),
+        event("tool_finished", id="c1", is_error=False, summary="a b", turn=TURN),
         *ONE,
     )
     assert types(found) == (
@@ -153,14 +153,16 @@ def test_an_input_that_is_large_has_its_deltas_alone_and_one_that_is_no_json_an_
     large = chunks(MESSAGE, call, given_input('"' + "x" * INPUT_LIMIT, 1), given_input('"', 1), STOP_1)
     assert types(large) == "start start-step tool-input-start tool-input-delta tool-input-delta"
     assert "tool-input-error" in types(chunks(MESSAGE, call, given_input('{"a', 1), STOP_1))
-    failed = event("tool_finished", id="c1", is_error=True, summary="no")
+    failed = event("tool_finished", id="c1", is_error=True, summary="no", turn=TURN)
     assert chunks(MESSAGE, call, STOP_1, failed)[-1]["errorText"] == "no"
 
 
 def test_what_came_of_a_call_that_was_not_seen_is_not_told_for_its_client_would_break() -> None:
-    found = chunks(LOST, snapshot("one"), event("tool_finished", id="c1", is_error=False, summary="ls"))
+    found = chunks(
+        LOST, snapshot("one"), event("tool_finished", id="c1", is_error=False, summary="ls", turn=TURN)
+    )
     assert types(found) == "start start-step text-start text-delta"
-    started = event("tool_started", id="c2", name="Bash", summary="ls")
+    started = event("tool_started", id="c2", name="Bash", summary="ls", turn=TURN)
     assert chunks(MESSAGE, started)[-1]["input"] == {"summary": "ls"}
 
 
@@ -227,7 +229,7 @@ def test_what_cannot_be_taken_back_is_an_error_after_which_nothing_comes(again: 
 
 def test_an_attempt_that_went_on_from_a_tool_says_its_last_message_again() -> None:
     call = began(0, type="tool_use", id="c1", name="Bash", input={})
-    tool = [MESSAGE, call, STOP, OVER, event("tool_finished", id="c1", is_error=False, summary="")]
+    tool = [MESSAGE, call, STOP, OVER, event("tool_finished", id="c1", is_error=False, summary="", turn=TURN)]
     found = chunks(*tool, MESSAGE, TEXT, said("one"), reset(1), *ONE)
     assert ("one two", "finish") == (text_of(found), found[-1]["type"])
     voided = chunks(*tool, MESSAGE, TEXT, said("one"), reset(0), *ONE)

@@ -29,7 +29,7 @@ from fastapi import FastAPI
 
 from warmwire.broker import role
 
-from . import assets, completions, openapi, routes, sessions, tickets, ui_chat, websocket
+from . import assets, completions, messages, openapi, routes, sessions, tickets, ui_chat, websocket
 from .chat import ESCAPED, ROOM
 from .connection import Bounds, Protocol, ServerConfig
 from .edge import Edge
@@ -68,6 +68,7 @@ def build(edge: Edge) -> FastAPI:
     app.include_router(routes.router(edge))
     app.include_router(sessions.router(edge))
     app.include_router(completions.router(edge))
+    app.include_router(messages.router(edge))
     app.include_router(ui_chat.router(edge))
     app.include_router(websocket.router(edge))
     app.include_router(tickets.router(edge))

@@ -26,6 +26,14 @@ SESSION = "x-session-id"
 DEFAULT_MODEL = "default"
 """Stands for the CLI's own, as these clients must name one."""
 _REASONS = {"max_tokens": "length", "refusal": "content_filter"}
+_REFUSALS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+}
+_ROUTES = ("/v1/chat/completions", "/v1/messages", "/v1/models")
 _LAX = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
@@ -166,6 +174,18 @@ def error(code: str, message: str) -> bytes:
     """A stream ends with an error; its clients raise it."""
     problem = {"error": {"message": message, "type": "turn_failed", "param": None, "code": code}}
     return b"data: %b\n\n" % msgspec.json.encode(problem) + DONE
+
+
+def refusal(problem: Problem) -> dict[str, Any]:
+    """What a problem document has besides for OpenAI's SDKs, and Anthropic's, which look for it there."""
+    kind = problem.kind
+    type_ = _REFUSALS.get(kind.status, "api_error" if kind.status >= 500 else "invalid_request_error")
+    return {"error": {"message": problem.detail, "type": type_, "param": problem.field, "code": str(kind)}}
+
+
+def reads_refusals(path: str) -> bool:
+    """Whether the route of that path is for those."""
+    return path.startswith(_ROUTES)
 
 
 def failure(end: Envelope) -> bytes:

@@ -16,9 +16,9 @@ Documented = dict[int | str, dict[str, Any]]
 
 SESSION_ID = {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{NAME_LIMIT}}}$"}
 TURN_ID = {"type": "string"}
-_TURN = "0197f3a2-6c1e-7d4b-9a55-0c2f8e1b7d10"
+TURN = "0197f3a2-6c1e-7d4b-9a55-0c2f8e1b7d10"
 _QUESTION = "1795404380883-1"
-_CURSOR = f"{_TURN}.1795404380883.4"
+_CURSOR = f"{TURN}.1795404380883.4"
 
 
 def problems(*kinds: Kind) -> Documented:
@@ -130,19 +130,19 @@ def parameter(
 
 # -- streams
 
-_FRAME: dict[str, Any] = {
+FRAME: dict[str, Any] = {
     "type": "object",
     "description": "Each event of the stream.",
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}, "id": {"type": "string"}},
 }
-_EVENTS: dict[str, Any] = {
+EVENTS: dict[str, Any] = {
     "description": "Server-sent events: docs/reference/events.md lists their types.",
     "headers": {
         "X-Session-Id": {"schema": {"type": "string"}, "description": "The session, also when made here."}
     },
     "content": {
         "text/event-stream": {
-            "schema": _FRAME,
+            "schema": FRAME,
             "example": "event: content_block_delta\n"
             'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}\n'
             f"id: {_CURSOR}\n\n",
@@ -158,22 +158,22 @@ _ACCEPTING = (
     Kind.POOL_FULL,
     Kind.UNAVAILABLE,
 )
-_STREAMING = (Kind.TOO_MANY_STREAMS, *_ACCEPTING)
-_READING = (
+STREAMING = (Kind.TOO_MANY_STREAMS, *_ACCEPTING)
+READING = (
     Kind.NOT_JSON,
     Kind.MESSAGE_TOO_LARGE,
     Kind.WRONG_MEDIA_TYPE,
     Kind.INVALID_FIELD,
     Kind.UNKNOWN_FIELD,
 )
-STREAM: Documented = {200: _EVENTS, **problems(*_READING, *_STREAMING)}
+STREAM: Documented = {200: EVENTS, **problems(*READING, *STREAMING)}
 RESUMED: Documented = {
-    200: _EVENTS,
+    200: EVENTS,
     204: {"description": "`Last-Event-ID` is the end of the turn: everything has been delivered."},
-    **problems(Kind.MESSAGE_TOO_LARGE, Kind.INVALID_FIELD, Kind.UNKNOWN_FIELD, *_STREAMING),
+    **problems(Kind.MESSAGE_TOO_LARGE, Kind.INVALID_FIELD, Kind.UNKNOWN_FIELD, *STREAMING),
 }
 WATCHED: Documented = {
-    200: _EVENTS,
+    200: EVENTS,
     **problems(Kind.INVALID_FIELD, Kind.UNKNOWN_FIELD, Kind.TOO_MANY_STREAMS, Kind.UNAVAILABLE),
 }
 
@@ -238,79 +238,6 @@ EITHER = {
     "requestBody": {"required": False, "content": {"application/json": {"schema": FIELDS}}},
 }
 
-# -- completions
-
-_COMPLETION = {
-    "id": f"chatcmpl-{_TURN}",
-    "object": "chat.completion",
-    "created": 1795404380,
-    "model": "sonnet",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15},
-}
-COMPLETED: Documented = {
-    200: {
-        **_EVENTS,
-        "description": "The answer; with `stream: true` in chunks, server-sent events, then `data: [DONE]`.",
-        "content": {
-            "application/json": {"schema": {"type": "object"}, "example": _COMPLETION},
-            "text/event-stream": {
-                "schema": _FRAME,
-                "example": 'data: {"object":"chat.completion.chunk","choices":[{"index":0,'
-                '"delta":{"content":"Hello"}}]}\n\n',
-            },
-        },
-    },
-    **problems(*_READING, *_STREAMING, Kind.TURN_FAILED),
-}
-
-# -- the AI SDK
-
-_UI: dict[str, Any] = {
-    "type": "object",
-    "required": ["id", "messages"],
-    "properties": {
-        "id": SESSION_ID | {"description": "The chat's id, which is the session."},
-        "messages": {
-            "type": "array",
-            "minItems": 1,
-            "items": {"type": "object"},
-            "description": "UI messages; the last is the user's, and the only one that counts.",
-        },
-        "trigger": {"type": "string", "enum": ["submit-message"]},
-    },
-    "additionalProperties": False,
-    "examples": [
-        {
-            "id": "s1",
-            "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}],
-            "trigger": "submit-message",
-        }
-    ],
-}
-UI_FIELDS = {
-    **_UI,
-    "properties": _UI["properties"]
-    | {k: v for k, v in FIELDS["properties"].items() if k not in ("session_id", "message")},
-}
-_UI_MESSAGE: dict[str, Any] = {
-    "description": "A UI-message stream, which ends with `data: [DONE]`.",
-    "headers": _EVENTS["headers"]
-    | {"x-vercel-ai-ui-message-stream": {"schema": {"type": "string", "enum": ["v1"]}}},
-    "content": {
-        "text/event-stream": {
-            "schema": _FRAME,
-            "example": 'data: {"type":"text-delta","id":"1","delta":"Hello"}\n\n',
-        }
-    },
-}
-UI_STREAM: Documented = {200: _UI_MESSAGE, **problems(*_READING, *_STREAMING)}
-UI_RESUMED: Documented = {
-    200: _UI_MESSAGE,
-    204: {"description": "Nothing runs."},
-    **problems(Kind.INVALID_FIELD, Kind.TOO_MANY_STREAMS, Kind.UNAVAILABLE),
-}
-
 # -- tickets
 
 ISSUED = {
@@ -323,27 +250,27 @@ ISSUED = {
         ),
         "Opens one stream of that session, until `expires_in` seconds are over.",
     ),
-    **problems(*_READING, Kind.UNAVAILABLE),
+    **problems(*READING, Kind.UNAVAILABLE),
 }
 
 # -- sessions
 
 ACCEPTED = {
     202: described(
-        object_of({"turn": _TURN, "session_id": "s1"}, turn=TURN_ID, session_id=SESSION_ID),
+        object_of({"turn": TURN, "session_id": "s1"}, turn=TURN_ID, session_id=SESSION_ID),
         "Accepted: it will be answered. A repeated `Idempotency-Key` is answered alike.",
     ),
-    **problems(*_READING, *_ACCEPTING),
+    **problems(*READING, *_ACCEPTING),
 }
 _STOPPED = object_of(
-    {"session_id": "s1", "turn": _TURN},
+    {"session_id": "s1", "turn": TURN},
     session_id=SESSION_ID,
     turn={"anyOf": [TURN_ID, {"type": "null"}]},
 )
 INTERRUPTED = {
     200: described(_STOPPED, "There is nothing to stop."),
     202: described(_STOPPED, "The turn stops; its end comes as `turn_interrupted`."),
-    **problems(*_READING, Kind.UNAVAILABLE),
+    **problems(*READING, Kind.UNAVAILABLE),
 }
 PERMITTED = {
     200: described(
@@ -355,7 +282,7 @@ PERMITTED = {
         ),
         "The CLI has this answer.",
     ),
-    **problems(*_READING, Kind.UNKNOWN_QUESTION, Kind.QUESTION_CLOSED, Kind.UNAVAILABLE),
+    **problems(*READING, Kind.UNKNOWN_QUESTION, Kind.QUESTION_CLOSED, Kind.UNAVAILABLE),
 }
 VERDICT = {
     "type": "object",
@@ -379,7 +306,7 @@ INTERRUPT = {
         "turn": {"anyOf": [{"type": "string", "pattern": SESSION_ID["pattern"]}, {"type": "null"}]}
     },
     "additionalProperties": False,
-    "examples": [{}, {"turn": _TURN}],
+    "examples": [{}, {"turn": TURN}],
 }
 _ASKED = {
     "type": "object",
@@ -396,8 +323,8 @@ STANDING = {
             {
                 "session_id": "s1",
                 "state": "running",
-                "turns": [_TURN],
-                "messages": [{"turn": _TURN, "message": "Hello", "message_truncated": False}],
+                "turns": [TURN],
+                "messages": [{"turn": TURN, "message": "Hello", "message_truncated": False}],
                 "viewers": 1,
             },
             session_id=SESSION_ID,
@@ -445,7 +372,7 @@ TURNS = {
             {
                 "turns": [
                     {
-                        "turn": _TURN,
+                        "turn": TURN,
                         "ending": "completed",
                         "text": "Hello!",
                         "truncated": False,
@@ -453,7 +380,7 @@ TURNS = {
                         "message_truncated": False,
                         "attempt": 1,
                         "cursor": _CURSOR,
-                        "event": {"type": "turn_completed", "turn": _TURN, "attempt": 1, "duration_ms": 812},
+                        "event": {"type": "turn_completed", "turn": TURN, "attempt": 1, "duration_ms": 812},
                     }
                 ],
                 "next": None,

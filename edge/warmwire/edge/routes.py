@@ -19,7 +19,7 @@ from warmwire.broker.exposition import CONTENT_TYPE
 from warmwire.broker.names import SessionKey
 from warmwire.producer.resume import NOWHERE
 
-from . import openapi, sse
+from . import openai, openapi, sse
 from .caller import Need, Viewer
 from .chat import Rollup, from_body, from_query, validated
 from .credentials import with_credential
@@ -130,7 +130,9 @@ def answer_problems(app: FastAPI) -> None:
 
     async def ours(request: Request, error: Exception) -> Response:
         problem = problem_of(cast(WarmwireError, error))
-        return later(problem.retry_after) if problem.retry_after and _resumes(request) else answer(problem)
+        if problem.retry_after and _resumes(request):
+            return later(problem.retry_after)
+        return answer(problem, for_others=openai.reads_refusals(request.url.path))
 
     async def http(request: Request, error: Exception) -> Response:
         refused = cast(HTTPException, error)
@@ -171,13 +173,13 @@ def _resumes(request: Request) -> bool:
     )
 
 
-def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    """The problem as a response."""
+def answer(problem: Problem, headers: dict[str, str] | None = None, *, for_others: bool = False) -> Response:
+    """The problem as a response; ``for_others``: readable for the SDKs of others, too."""
     kind = problem.kind
     get_current_span().set_attribute("error.type", str(kind))
     telemetry.refusals.add(1, {"kind": str(kind)})
     return JSONResponse(
-        problem.document(),
+        problem.document() | (openai.refusal(problem) if for_others else {}),
         status_code=kind.status,
         media_type="application/problem+json",
         headers=problem.headers() | (headers or {}),

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from warmwire.broker.envelope import Cursor
 from warmwire.broker.names import SessionKey
 
-from . import openapi, ui_message
+from . import openapi, openapi_codecs, ui_message
 from .caller import Need, Viewer
 from .chat import json_body, validated
 from .credentials import with_credential
@@ -117,10 +117,15 @@ class UiChat:
 def router(edge: Edge) -> APIRouter:
     """The routes."""
     api, routes = APIRouter(tags=["ai-sdk"]), UiChat(edge)
-    asked = openapi.body(openapi.UI_FIELDS, openapi.KEY)
-    api.add_api_route("/v1/ui/chat", routes.send, methods=["POST"], **openapi.how(openapi.UI_STREAM, asked))
+    asked = openapi.body(openapi_codecs.UI_FIELDS, openapi.KEY)
     api.add_api_route(
-        "/v1/ui/chat/{session_id}/stream", routes.resume, methods=["GET"], **openapi.how(openapi.UI_RESUMED)
+        "/v1/ui/chat", routes.send, methods=["POST"], **openapi.how(openapi_codecs.UI_STREAM, asked)
+    )
+    api.add_api_route(
+        "/v1/ui/chat/{session_id}/stream",
+        routes.resume,
+        methods=["GET"],
+        **openapi.how(openapi_codecs.UI_RESUMED),
     )
     return api
 

@@ -5,24 +5,19 @@ https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol#data-stream-protocol. What it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from warmwire.broker.envelope import Envelope
-from warmwire.broker.reader import Item, Lost, Shown
-
+from .appending import Appending, Chunk, Chunks, Content, Part
 from .chat import ChatRequest, problem_in, validated
 from .errors import Kind, Problem
-from .told import LONGER, LOST, VOID, Sum, Told, Void
+from .told import VOID, Void
 
 HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 INPUT_LIMIT = 256 * 1024
 """Characters of a tool's input that are kept to be told whole; of a larger one there are only its deltas."""
-MARKS_LIMIT = 256
-"""Messages of a turn to which it may go back without its text becoming void."""
 
 # -- what is asked
 
@@ -126,28 +121,6 @@ _asked = TypeAdapter(Asked)
 
 # -- what is answered
 
-
-class _Content(msgspec.Struct, gc=False):
-    type: str = ""
-    text: str = ""
-    thinking: str = ""
-    partial_json: str = ""
-    id: str = ""
-    name: str = ""
-
-
-class _Event(msgspec.Struct, gc=False):
-    """The fields of an event that make up an answer."""
-
-    type: str
-    index: int = 0
-    content_block: _Content | None = None
-    delta: _Content | None = None
-
-
-_events = msgspec.json.Decoder(_Event)
-Chunk = dict[str, Any]
-Chunks = Iterator[Chunk]
 _REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -155,19 +128,8 @@ _REASONS = {
     "refusal": "content-filter",
     "tool_use": "tool-calls",
 }
+_NAMES = {"text": "text", "thinking": "reasoning"}
 _ABOUT_QUESTION = ("tool", "summary", "input", "within_ms")
-_MESSAGE = frozenset(
-    {"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_stop"}
-)
-
-
-class _Part:
-    """The text part that is open: where it stands, and its id."""
-
-    def __init__(self, kind: str, place: tuple[int, int], number: int) -> None:
-        self.kind = kind
-        self.place = place
-        self.id = str(number)
 
 
 class _Call:
@@ -180,147 +142,54 @@ class _Call:
         self.size = 0
 
 
-class UiMessage:
+class UiMessage(Appending):
     """See the module, and ``told.Shape``."""
 
     def __init__(self, turn: str) -> None:
-        self.over = False
+        super().__init__()
         self._turn = turn
-        self._attempt = 1
-        self._texts = {"text": Told(), "reasoning": Told()}
-        self._marks: dict[int, dict[str, Sum]] = {}
-        self._message = -1
         self._steps = 0  # how many messages have been begun for the viewer
         self._in_step = False
-        self._part: _Part | None = None
-        self._parts = 0
         self._calling: dict[int, _Call] = {}
         self._calls: dict[str, int] = {}  # the message of each call that was told and is not answered
         self._answered = -1  # the last message of which a call was answered
         self._questions: dict[str, Chunk] = {}
-        self._lost = False
-        self._ours = {
-            "turn_reset": self._reset,
-            "tool_started": self._tool_started,
-            "tool_finished": self._tool_finished,
-            "permission_requested": self._asked,
-            "permission_resolved": self._resolved,
-            "turn_progress": self._progress,
-        }
 
     def begin(self) -> bytes:
         """The message begins; its id is the turn's, so that a page that is loaded again knows it."""
-        return frame({"type": "start", "messageId": self._turn})
+        return self._frame({"type": "start", "messageId": self._turn})
 
-    def add(self, item: Item) -> bytes:
-        """The chunks of an event; after an error there are no more."""
-        if self.over:
-            return b""
-        chunks: list[Chunk] = []
-        try:
-            for chunk in self._chunks(item):
-                chunks.append(chunk)  # noqa: PERF402 - those before an error stand
-        except Void as void:
-            self.over = True
-            chunks.append(_error("text_void", f"{void}: resume the stream to see it as it is"))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass  # of a shape that we do not know: it adds nothing that could be shown
-        return b"".join(map(frame, chunks))
+    def _frame(self, chunk: Chunk) -> bytes:
+        return b"data: %b\n\n" % msgspec.json.encode(chunk)
 
-    def error(self, code: str, message: str) -> bytes:
-        """The stream ends before its turn."""
-        return frame(_error(code, message))
-
-    def _chunks(self, item: Item) -> Chunks:
-        if isinstance(item, Lost):
-            self._lost = True
-        elif isinstance(item, Shown):
-            yield from self._snapshot(msgspec.json.decode(item.event))
-        elif item.terminal:
-            yield from self._end(item.type, msgspec.json.decode(item.event))
-        elif item.type in _MESSAGE:
-            if not self._lost:  # else the snapshot, which is to come, has it
-                yield from self._streamed(item)
-        elif item.type in self._ours:
-            yield from self._ours[item.type](msgspec.json.decode(item.event))
-
-    # -- messages and blocks
-
-    def _streamed(self, item: Envelope) -> Chunks:
-        self._attempt = item.attempt
-        event = _events.decode(item.event)
-        if event.type == "message_start":
-            yield from self._begin_message(self._message + 1)
-        elif event.type == "message_stop":
-            if not self._behind and self._message == self._steps - 1:
-                yield from self._end_step()
-        elif event.type == "content_block_stop":
-            yield from self._end_block(event.index)
-        elif event.content_block is not None:
-            yield from self._begin_block(event.index, event.content_block)
-        elif event.delta is not None:
-            yield from self._delta(event.index, event.delta)
-
-    def _begin_message(self, number: int) -> Chunks:
-        self._message = number
-        self._calling.clear()
-        self._marks[number] = {kind: told.mark() for kind, told in self._texts.items()}
-        if len(self._marks) > MARKS_LIMIT:
-            del self._marks[next(iter(self._marks))]
-        if number >= self._steps:
-            yield from self._begin_step()
-
-    def _begin_block(self, index: int, block: _Content) -> Chunks:
-        if block.type == "tool_use":
-            yield from self._begin_call(index, block.id, block.name)
-        else:
-            yield from self._delta(index, block)
-
-    def _delta(self, index: int, delta: _Content) -> Chunks:
-        if delta.partial_json:
-            yield from self._input(index, delta.partial_json)
-        elif delta.thinking:
-            yield from self._grow("reasoning", (self._message, index), delta.thinking)
-        elif delta.text:
-            yield from self._grow("text", (self._message, index), delta.text)
-
-    def _end_block(self, index: int) -> Chunks:
-        if index in self._calling:
-            yield from self._end_call(self._calling.pop(index))
-        elif self._part is not None and self._part.place == (self._message, index) and not self._behind:
-            yield from self._end_part()
-
-    def _grow(self, kind: str, place: tuple[int, int], text: str) -> Chunks:
-        new = self._texts[kind].new(text)
-        if not new:
-            return
-        if self._part is None or (self._part.kind, self._part.place) != (kind, place):
-            yield from self._begin_part(kind, place)
-        assert self._part is not None  # noqa: S101 - it was just begun
-        yield {"type": f"{kind}-delta", "id": self._part.id, "delta": new}
+    def _error(self, code: str, message: str) -> Chunk:
+        return {"type": "error", "errorText": f"{code}: {message}"}
 
     # -- parts and steps
 
-    @property
-    def _behind(self) -> bool:
-        return any(told.behind for told in self._texts.values())
-
-    def _begin_part(self, kind: str, place: tuple[int, int]) -> Chunks:
-        yield from self._end_part()
+    def _begin(self, part: Part) -> Chunks:
         if not self._in_step:
             yield from self._begin_step()
-        self._parts += 1
-        self._part = _Part(kind, place, self._parts)
-        yield {"type": f"{kind}-start", "id": self._part.id}
+        yield {"type": f"{_NAMES[part.kind]}-start", "id": str(part.number)}
 
-    def _end_part(self) -> Chunks:
-        part, self._part = self._part, None
-        if part is not None:
-            yield {"type": f"{part.kind}-end", "id": part.id}
+    def _more(self, part: Part, text: str) -> Chunk:
+        return {"type": f"{_NAMES[part.kind]}-delta", "id": str(part.number), "delta": text}
+
+    def _end(self, part: Part) -> Chunk:
+        return {"type": f"{_NAMES[part.kind]}-end", "id": str(part.number)}
+
+    def _message_begins(self) -> Chunks:
+        self._calling.clear()
+        if self.message >= self._steps:
+            yield from self._begin_step()
+
+    def _message_ends(self) -> Chunks:
+        if not self.behind and self.message == self._steps - 1:
+            yield from self._end_step()
 
     def _begin_step(self) -> Chunks:
         yield from self._end_step()
-        self._steps, self._in_step = max(self._steps, self._message + 1), True
+        self._steps, self._in_step = max(self._steps, self.message + 1), True
         yield {"type": "start-step"}
 
     def _end_step(self) -> Chunks:
@@ -331,29 +200,30 @@ class UiMessage:
 
     # -- tools
 
-    def _begin_call(self, index: int, id_: str, name: str) -> Chunks:
-        if id_ in self._calls:
-            return  # told before: it is said again
-        if self._behind:
+    def _block_begins(self, index: int, block: Content) -> Chunks:
+        if block.type != "tool_use" or block.id in self._calls:
+            return  # a call that was told before is said again
+        if self.behind:
             raise Void(VOID)  # where text was told there is a call now
         yield from self._end_part()
         if not self._in_step:
             yield from self._begin_step()
-        self._calls[id_] = self._message
-        self._calling[index] = _Call(id_, name)
-        yield {"type": "tool-input-start", **_tool(id_, name)}
+        self._calls[block.id] = self.message
+        self._calling[index] = _Call(block.id, block.name)
+        yield {"type": "tool-input-start", **_tool(block.id, block.name)}
 
-    def _input(self, index: int, text: str) -> Chunks:
+    def _block_grows(self, index: int, delta: Content) -> Chunks:
         call = self._calling.get(index)
-        if call is None:
+        if call is None or not delta.partial_json:
             return
-        call.size += len(text)
+        call.size += len(delta.partial_json)
         if call.size <= INPUT_LIMIT:
-            call.input.append(text)
-        yield {"type": "tool-input-delta", "toolCallId": call.id, "inputTextDelta": text}
+            call.input.append(delta.partial_json)
+        yield {"type": "tool-input-delta", "toolCallId": call.id, "inputTextDelta": delta.partial_json}
 
-    def _end_call(self, call: _Call) -> Chunks:
-        if call.size > INPUT_LIMIT:
+    def _block_ends(self, index: int) -> Chunks:
+        call = self._calling.pop(index, None)
+        if call is None or call.size > INPUT_LIMIT:
             return
         text = "".join(call.input)
         try:
@@ -366,9 +236,9 @@ class UiMessage:
 
     def _tool_started(self, event: Chunk) -> Chunks:
         """Of a call that was not seen (a snapshot has none) there is what it is about."""
-        if event["id"] in self._calls or self._lost:
+        if event["id"] in self._calls or self.lost:
             return
-        self._calls[event["id"]] = self._message
+        self._calls[event["id"]] = self.message
         about = {"input": {"summary": event["summary"]}}
         if not self._in_step:
             yield from self._begin_step()
@@ -385,65 +255,32 @@ class UiMessage:
         else:
             yield {"type": "tool-output-available", **head, "output": event["summary"]}
 
+    def _takes_back(self, first: int) -> bool:
+        self._calling.clear()
+        return max(self._answered, *self._calls.values(), -1) >= first
+
     # -- what else there is of ours
 
-    def _asked(self, event: Chunk) -> Chunks:
-        about: Chunk = {name: event[name] for name in _ABOUT_QUESTION if name in event}
-        self._questions[event["request"]] = about
-        yield {"type": "data-permission", "id": event["request"], "data": {**about, "outcome": None}}
+    def _ours(self, type_: str, event: Chunk) -> Chunks:
+        if type_ == "tool_started":
+            yield from self._tool_started(event)
+        elif type_ == "tool_finished":
+            yield from self._tool_finished(event)
+        elif type_ == "permission_requested":
+            about: Chunk = {name: event[name] for name in _ABOUT_QUESTION if name in event}
+            self._questions[event["request"]] = about
+            yield {"type": "data-permission", "id": event["request"], "data": {**about, "outcome": None}}
+        elif type_ == "permission_resolved":
+            data = {**self._questions.pop(event["request"], {}), "outcome": event["outcome"]}
+            yield {"type": "data-permission", "id": event["request"], "data": data}
+        elif type_ == "turn_progress":
+            data = {"elapsed_ms": event["elapsed_ms"], "doing": event["doing"]}
+            yield {"type": "data-progress", "data": data, "transient": True}
 
-    def _resolved(self, event: Chunk) -> Chunks:
-        about = self._questions.pop(event["request"], {})
-        data = {**about, "outcome": event["outcome"]}
-        yield {"type": "data-permission", "id": event["request"], "data": data}
-
-    def _progress(self, event: Chunk) -> Chunks:
-        data = {"elapsed_ms": event["elapsed_ms"], "doing": event["doing"]}
-        yield {"type": "data-progress", "data": data, "transient": True}
-
-    # -- what is said again
-
-    def _reset(self, event: Chunk) -> Chunks:
-        first = int(event.get("message", 0))
-        mark = self._marks.get(first)
-        if max(self._answered, *self._calls.values(), -1) >= first or (
-            mark is None and first <= self._message
-        ):
-            raise Void(VOID)
-        for kind, told in self._texts.items():
-            if mark is not None:
-                told.repeat(mark[kind])
-        self._message = first - 1
-        self._calling.clear()
-        yield from ()
-
-    def _snapshot(self, event: Chunk) -> Chunks:
-        self._lost = False
-        before = self._message if event["attempt"] == self._attempt else -1
-        self._message = -1
-        for told in self._texts.values():
-            told.repeat(Sum())
-        for block in event["blocks"]:
-            if block["message"] != self._message:
-                yield from self._begin_message(block["message"])
-            if block["kind"] in ("text", "thinking") and block["text"]:
-                kind = "text" if block["kind"] == "text" else "reasoning"
-                yield from self._grow(kind, (block["message"], block["index"]), block["text"])
-        if event.get("truncated") or self._texts["text"].behind:
-            raise Void(LONGER if event.get("truncated") else VOID)
-        self._texts["reasoning"].settle()  # a record keeps none of it
-        self._message, self._attempt = max(self._message, before), event["attempt"]
-        for question in event.get("questions") or ():
-            yield from self._asked(question)
-
-    # -- the end
-
-    def _end(self, type_: str, event: Chunk) -> Chunks:
-        if type_ == "turn_completed" and (self._lost or self._texts["text"].behind):
-            raise Void(LOST if self._lost else VOID)
+    def _finish(self, type_: str, event: Chunk) -> Chunks:
         yield from self._end_step()
         if type_ == "turn_failed":
-            yield _error(event["code"], event["message"])
+            yield self._error(event["code"], event["message"])
         elif type_ == "turn_interrupted":
             yield {"type": "abort", "reason": "interrupted"}
         else:
@@ -452,15 +289,6 @@ class UiMessage:
             yield {"type": "finish", "finishReason": reason, "messageMetadata": about}
 
 
-def frame(chunk: Chunk) -> bytes:
-    """One chunk."""
-    return b"data: %b\n\n" % msgspec.json.encode(chunk)
-
-
 def _tool(id_: str, name: str) -> Chunk:
     """A call. The CLI has run it, so it is not the page's; its tools are not known beforehand."""
     return {"toolCallId": id_, "toolName": name, "providerExecuted": True, "dynamic": True}
-
-
-def _error(code: str, message: str) -> Chunk:
-    return {"type": "error", "errorText": f"{code}: {message}"}

@@ -1,0 +1,79 @@
+"""``POST /v1/messages`` and ``GET /v1/models``: for Anthropic's SDKs, and the models for OpenAI's as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from . import openapi, openapi_codecs
+from .anthropic import Message, MessagesRequest
+from .caller import Need, Viewer
+from .chat import json_body, validated
+from .credentials import with_credential
+from .edge import Edge
+from .openai import DEFAULT_MODEL
+from .translated import TranslatedOutbox, TranslatedView
+from .whole import answered
+
+
+class Messages:
+    """The routes; their texts are those of the OpenAPI document."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def create(self, http: Request) -> Response:
+        """Send a message as Anthropic's SDKs do; the session is X-Session-Id, or `metadata.user_id`."""
+        edge, limit = self._edge, self._edge.settings.max_message_bytes
+        caller = await edge.caller(http)
+        asked = validated(MessagesRequest, await json_body(http, limit))
+        request = asked.chat(http.headers).prepared(limit, http.headers.get("idempotency-key"), caller.tenant)
+        request = with_credential(request, http.headers, edge.settings)
+        await edge.access.admit(caller, request.key, Need.SEND)
+        shape = Message(request.turn, asked.model)
+        if not asked.stream:
+            return await answered(edge, http, request, caller, shape.whole)
+        outbox = TranslatedOutbox(shape, edge.settings.viewer_bytes, last=b"")
+        view = TranslatedView(outbox, edge.sessions, request.key, request.turn)
+        return await edge.submit_as(request, Viewer(caller), view)
+
+    async def models(self, http: Request) -> Response:
+        """The models that may be named: `default` is the CLI's own. A message may name others, too."""
+        await self._edge.caller(http)
+        found = [_model(DEFAULT_MODEL)]
+        ends = {"has_more": False, "first_id": DEFAULT_MODEL, "last_id": DEFAULT_MODEL}
+        return JSONResponse({"object": "list", "data": found, **ends})
+
+    async def model(self, http: Request, model: str) -> Response:
+        """One model, whatever its name: the CLI judges it when a message names it."""
+        await self._edge.caller(http)
+        return JSONResponse(_model(model))
+
+
+def router(edge: Edge) -> APIRouter:
+    """The routes."""
+    api, routes = APIRouter(), Messages(edge)
+    how = openapi.how(
+        openapi_codecs.MESSAGE_ANSWERED, openapi.body(MessagesRequest.model_json_schema(), openapi.KEY)
+    )
+    api.add_api_route("/v1/messages", routes.create, methods=["POST"], tags=["anthropic"], **how)
+    api.add_api_route(
+        "/v1/models", routes.models, methods=["GET"], tags=["openai"], **openapi.how(openapi_codecs.MODELS)
+    )
+    api.add_api_route(
+        "/v1/models/{model}",
+        routes.model,
+        methods=["GET"],
+        tags=["openai"],
+        **openapi.how(openapi_codecs.MODEL),
+    )
+    return api
+
+
+def _model(name: str) -> dict[str, Any]:
+    """As OpenAI's SDKs read it, and Anthropic's."""
+    openais = {"id": name, "object": "model", "created": 0, "owned_by": "warmwire"}
+    return {**openais, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
