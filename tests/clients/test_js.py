@@ -66,6 +66,8 @@ def test_the_javascript_client_keeps_its_promises() -> None:
     said = run_npm("test")
     assert "an answer is cut fifty times, and whole (sse)" in said
     assert "bytes, compressed, without React" in said
+    assert "Anthropic: messages.stream() adds a message up" in said
+    assert "a connection that is cut again and again: resuming shows the answer" in said  # with `useChat`
 
 
 @pytest.mark.parametrize("folder", [CLIENT, EXAMPLE])

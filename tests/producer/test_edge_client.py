@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from streaming_bidirectional import BidirectionalStreamingClient, StreamingConfig
 from warmwire.broker.errors import BadInput, QueueFull, Unavailable
 from warmwire.edge.app import bind
 from warmwire.producer import (
@@ -339,6 +340,33 @@ async def test_fifty_cuts_during_one_answer_lose_nothing_and_repeat_nothing(
     assert len(cursors) == len(set(cursors))
     assert ["turn_queued", "turn_started"] == [event.type for event in events[:2]]
     assert events[-1].terminal
+    assert worker.waiting == 0
+
+
+async def test_fifty_cuts_do_not_show_in_a_plain_iteration(
+    start: Start, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serves = await start()
+    said, got = list[str](), list[str]()
+    monkeypatch.setenv("WARMWIRE_FIRST_PAUSE", "0.01")
+    monkeypatch.setenv("WARMWIRE_LONGEST_PAUSE", "0.05")
+
+    def follow(url: str) -> None:
+        client = BidirectionalStreamingClient(StreamingConfig(url=url))
+        for chunk in client.stream_conversation("Hi"):
+            got.append(chunk["delta"]["text"])
+
+    async with cutting("127.0.0.1", serves.wire.port, cuts=CUTS, most=1500, seed=3) as proxy:
+        following = asyncio.create_task(asyncio.to_thread(follow, f"http://127.0.0.1:{proxy.port}"))
+        theirs = await begun(worker)
+        while proxy.left:
+            said.append(f"{len(said)} é\n")
+            await theirs.delta(said[-1])
+            await eventually(lambda: len(said) - len(got) < 20 or not proxy.left, "it follows")
+        await theirs.complete()
+        await following
+    assert proxy.cuts == CUTS
+    assert "".join(got) == "".join(said)
     assert worker.waiting == 0
 
 
