@@ -30,6 +30,7 @@ class ChaosProxy:
         task = asyncio.create_task(self._carry(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.close())  # also of one that was cancelled before it began
 
     async def stop(self) -> None:
         """Cut what is left."""
@@ -49,7 +50,6 @@ class ChaosProxy:
                 copying.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
             back.close()
-            writer.close()
 
     async def _copy(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, budget: int | None
