@@ -48,8 +48,8 @@ class ChaosProxy:
         finally:
             for copying in (up, down):
                 copying.cancel()
+            back.close()  # before the wait, which may be cancelled
             await asyncio.gather(up, down, return_exceptions=True)
-            back.close()
 
     async def _copy(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, budget: int | None
