@@ -32,8 +32,9 @@ PERMISSIONS = """\
 
 <!-- Made from `compose/nats_roles.py` by `make format`; edits here are lost. -->
 
-The rights of the users that `warmwire nats-config` makes, for the prefix `ww`; of a tenant with an account of its own the
-first `*` of a session's subjects is its name. [What they may not do](../nats.md#what-each-role-may-do-and-what-it-may-not).
+The rights of the users that `warmwire nats-config` makes, for the prefix `ww`; of a tenant with an account of
+its own the first `*` of a session's subjects is its name.
+[What they may not do](../nats.md#what-each-role-may-do-and-what-it-may-not).
 """
 
 

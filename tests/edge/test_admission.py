@@ -152,7 +152,7 @@ async def test_turns_of_a_tenant_are_counted_over_all_edges(start: Start, worker
     first, second = [each.wire for each in edges]
     answer = await first.post(HELLO)
     assert 202 == (await second.send("POST", "/v1/sessions/s2/messages", {"message": "Hello"})).status
-    counts = edges[0].edge.admission._tenants["default"].count
+    counts = edges[0].edge.admission._turns._tenants["default"].count
     await eventually(lambda: not counts.is_good(monotonic()), "the first edge's count is too old")
     for wire in (first, second):
         problem = await refused(await wire.post({"message": "Hello"}), 429, "too_many_turns")

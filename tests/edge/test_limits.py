@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from warmwire.broker.liveness import Seen
 from warmwire.broker.messages import Heartbeat
-from warmwire.edge.limits import Buckets, Held, PoolRoom, TurnCount, connections_possible
+from warmwire.edge.limits import Buckets, Count, Held, PoolRoom, connections_possible
 
 
 def taken(buckets: Buckets, key: str, now: float, edges: int = 1) -> bool:
@@ -19,7 +19,7 @@ def taken(buckets: Buckets, key: str, now: float, edges: int = 1) -> bool:
 
 
 def test_a_bucket_begins_full_and_fills_at_its_rate() -> None:
-    buckets = Buckets(rate=2, burst=4)
+    buckets = Buckets(lambda _: 2, burst=2)
     assert [True] * 4 + [False] == [taken(buckets, "a", 100.0) for _ in range(5)]
     assert 0.5 == buckets.wait("a", 100.0, 1)
     assert [True, False] == [taken(buckets, "a", 100.5) for _ in range(2)]
@@ -27,13 +27,13 @@ def test_a_bucket_begins_full_and_fills_at_its_rate() -> None:
 
 
 def test_edges_share_a_limit() -> None:
-    buckets = Buckets(rate=2, burst=4)
+    buckets = Buckets(lambda _: 2, burst=2)
     assert [True, True, False] == [taken(buckets, "a", 100.0, 2) for _ in range(3)]
     assert 1.0 == buckets.wait("a", 100.0, 2)
 
 
 def test_the_share_follows_the_number_of_edges() -> None:
-    buckets = Buckets(rate=2, burst=4)
+    buckets = Buckets(lambda _: 2, burst=2)
     assert taken(buckets, "a", 100.0, 1)
     assert [True, False] == [
         taken(buckets, "a", 100.0, 4) for _ in range(2)
@@ -42,19 +42,25 @@ def test_the_share_follows_the_number_of_edges() -> None:
 
 
 def test_the_smallest_share_lets_one_in_at_a_time() -> None:
-    buckets = Buckets(rate=0.1, burst=1)
+    buckets = Buckets(lambda _: 0.1, burst=10)
     assert [True, False] == [taken(buckets, "a", 100.0, 50) for _ in range(2)]
     assert 500.0 == pytest.approx(buckets.wait("a", 100.0, 50))
 
 
 def test_callers_have_buckets_of_their_own_and_no_rate_is_no_limit() -> None:
-    buckets = Buckets(rate=1, burst=1)
+    buckets = Buckets(lambda _: 1, burst=1)
     assert [True, True, False] == [taken(buckets, key, 100.0) for key in ("a", "b", "a")]
-    assert all(taken(Buckets(rate=0, burst=0), "a", 100.0) for _ in range(1000))
+    assert all(taken(Buckets(lambda _: 0, burst=0), "a", 100.0) for _ in range(1000))
+
+
+def test_a_key_may_have_a_rate_of_its_own() -> None:
+    buckets = Buckets(lambda key: {"large": 4, "none": 0}.get(str(key), 1), burst=1)
+    assert [4, 1] == [sum(taken(buckets, key, 100.0) for _ in range(9)) for key in ("large", "small")]
+    assert all(taken(buckets, "none", 100.0) for _ in range(9))
 
 
 def test_the_bucket_unused_for_longest_is_forgotten() -> None:
-    buckets = Buckets(rate=1, burst=1, most=2)
+    buckets = Buckets(lambda _: 1, burst=1, most=2)
     assert [True, True] == [taken(buckets, key, 100.0) for key in ("a", "b")]
     assert not taken(buckets, "a", 100.0)  # used, so it stays
     assert taken(buckets, "c", 100.0)
@@ -64,7 +70,7 @@ def test_the_bucket_unused_for_longest_is_forgotten() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.integers(1, 5)), max_size=200))
 def test_one_edge_never_gives_more_than_the_rate_and_the_burst(steps: list[tuple[float, int]]) -> None:
-    buckets, now, got = Buckets(rate=3, burst=5), 1000.0, 0
+    buckets, now, got = Buckets(lambda _: 3, burst=5 / 3), 1000.0, 0
     for pause, edges in steps:
         now += pause
         got += taken(buckets, "a", now, edges)
@@ -109,7 +115,7 @@ def test_the_room_of_the_pool(claim: str, workers: list[Seen], admitted: list[fl
 
 
 def test_a_count_of_turns_is_asked_for_again_after_a_while() -> None:
-    count = TurnCount()
+    count = Count()
     assert not count.is_good(0.0)
     count.told(3, 100.0)
     assert (True, False) == (count.is_good(100.2), count.is_good(100.3))

@@ -131,6 +131,10 @@ class Subjects:
         """The CLI's transcript entries."""
         return f"{self.prefix}.log.{key}"
 
+    def tenant_transcripts(self, tenant: str) -> str:
+        """Transcripts of all the tenant's sessions."""
+        return f"{self.prefix}.log.{check_name('tenant', tenant)}.*"
+
     def events(self, key: SessionKey) -> str:
         """Every event; only the owner publishes."""
         return f"{self.prefix}.evt.{key}"

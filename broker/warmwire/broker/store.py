@@ -177,14 +177,24 @@ class Store:
     async def queued_of(self, tenant: str) -> int:
         """How many messages of all the tenant's sessions are not yet acked."""
         subject = self._subjects.tenant_requests(tenant)
+        return sum((await self._counted(self._subjects.request_stream, subject)).values())
+
+    async def sessions_of(self, tenant: str) -> int:
+        """How many of the tenant's sessions have a message that waits or a transcript that is kept."""
+        waiting = await self._counted(self._subjects.request_stream, self._subjects.tenant_requests(tenant))
+        kept = await self._counted(self._subjects.log_stream, self._subjects.tenant_transcripts(tenant))
+        return len({subject.rpartition(".")[2] for subject in (*waiting, *kept)})
+
+    async def _counted(self, stream: str, subjects: str) -> dict[str, int]:
+        """How many messages there are on each subject."""
         with translated():
             try:
-                info = await self._bus.js.stream_info(self._subjects.request_stream, subject)
+                info = await self._bus.js.stream_info(stream, subjects)
             except NoStreamResponseError as error:
                 raise Unavailable("no leader for the stream at the moment") from error
             except APIError as error:
                 raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
-        return sum((info.state.subjects or {}).values())
+        return info.state.subjects or {}
 
     async def all_queued(self, most: int) -> AsyncIterator[tuple[SessionKey, Queued]]:
         """Messages of all sessions that are not yet acked, the oldest first, up to ``most`` of them."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from hashlib import sha256
 from math import ceil
 from time import monotonic, time
@@ -40,14 +42,19 @@ TRIES = 4
 _TICKET = re.compile(r"wwt_[A-Za-z0-9_-]{43}\Z")
 
 
+Begin = Callable[[str], AbstractAsyncContextManager[None]]
+"""Within it a session of the tenant begins, if it may have one more."""
+
+
 class Access:
     """Lets callers in, and to sessions. With authentication off everybody may do everything."""
 
-    def __init__(self, settings: EdgeSettings, store: Store, management: Management) -> None:
+    def __init__(self, settings: EdgeSettings, store: Store, management: Management, begin: Begin) -> None:
         self._tokens = Tokens.of(settings)
         self._ticket_ttl = settings.ticket_ttl
         self._store = store
         self._management = management
+        self._begin = begin
         self._users: OrderedDict[SessionKey, tuple[str, float]] = OrderedDict()
 
     async def start(self) -> None:
@@ -116,7 +123,8 @@ class Access:
             verdict = Verdict.FOREIGN  # a service began it, or somebody before there was authentication
         if verdict in (Verdict.OPENS, Verdict.KEEPS):
             record = SessionRecord(user=caller.subject, sent=Scope.WRITE in need.scopes)
-            await self._store.put_session(key, record, sequence)
+            async with self._begin(key.tenant) if record.sent else nullcontext():
+                await self._store.put_session(key, record, sequence)
         if verdict is Verdict.FOREIGN:
             raise _foreign(key)
         if verdict is Verdict.UNKNOWN:

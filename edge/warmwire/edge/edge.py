@@ -59,12 +59,12 @@ class Edge:
         self.management = Management(bus, subjects, self.sessions)
         self.presence = Presence(bus, subjects)
         self.metrics = Metrics(settings, bus, Store(bus, subjects), liveness)
-        self.access = Access(settings, Store(bus, subjects), self.management)
+        self.admission = Admission(settings, self.sessions, liveness, lambda: self._neighbours.count)
+        self.access = Access(settings, Store(bus, subjects), self.management, self.admission.session)
         self._unseen = Unseen(self.sessions, self.presence, settings.disconnect_grace, self.begin)
         self._neighbours = Neighbours(
             bus, subjects, self.presence.edge, lambda: self.viewers, self._unseen.edge_left
         )
-        self.admission = Admission(settings, self.sessions, liveness, lambda: self._neighbours.count)
         self._bus = bus
         self._liveness = liveness
         self._recent = Recent()

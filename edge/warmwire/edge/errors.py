@@ -62,6 +62,7 @@ class Kind(StrEnum):
     RATE_LIMITED = "rate_limited", 429, "Too many requests", 1
     TOO_MANY_STREAMS = "too_many_streams", 429, "Too many streams are open", 5
     TOO_MANY_TURNS = "too_many_turns", 429, "The tenant has too many turns waiting or running", 2
+    TOO_MANY_SESSIONS = "too_many_sessions", 429, "The tenant has too many sessions: delete some", 5
     HEADERS_TOO_LARGE = "headers_too_large", 431, "The request's headers are too large"
     INTERNAL = "internal", 500, "The edge failed; this is a bug"
     TURN_FAILED = "turn_failed", 502, "The turn ended without a complete answer", 2

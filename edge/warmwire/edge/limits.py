@@ -6,7 +6,7 @@ Every limit of 0 is none. Keys are whatever names a caller: a tenant, or a tenan
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from warmwire.broker.liveness import DEAD_AFTER, Seen
@@ -19,6 +19,8 @@ ON_THE_WAY = 0.1
 """Seconds that a message may take from its acceptance to the worker that counts it."""
 COUNT_IS_GOOD = 0.25
 """Seconds for which a count of a tenant's turns is not asked for again."""
+SESSIONS_ARE_GOOD = 5.0
+"""The same of its sessions, each of which is named in the answer."""
 FILES_BESIDE = 384
 """Open files that an edge needs beside its connections: those in excess, the queue, logs, libraries."""
 
@@ -30,36 +32,40 @@ class _Bucket:
 
 
 class Buckets:
-    """Token buckets of one rate. ``rate`` is in tokens per second, ``burst`` in tokens, both of all edges."""
+    """Token buckets. ``rate_of`` says a key's rate in tokens per second; ``burst`` is in seconds of it.
 
-    def __init__(self, rate: float, burst: float, most: int = BUCKETS) -> None:
-        self._rate = rate
+    Both are of all edges.
+    """
+
+    def __init__(self, rate_of: Callable[[Hashable], float], burst: float, most: int = BUCKETS) -> None:
+        self._rate_of = rate_of
         self._burst = burst
         self._most = most
         self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
 
     def wait(self, key: Hashable, now: float, edges: int) -> float:
         """Seconds until there is a token in this edge's share; 0 if there is one."""
-        if not self._rate:
+        rate = self._rate_of(key)
+        if not rate:
             return 0.0
-        lacking = 1 - self._filled(key, now, edges).tokens
-        return max(0.0, lacking * edges / self._rate)
+        lacking = 1 - self._filled(key, rate, now, edges).tokens
+        return max(0.0, lacking * edges / rate)
 
     def take(self, key: Hashable, now: float, edges: int) -> None:
         """Take one, which ``wait`` has said is there."""
-        if self._rate:
-            self._filled(key, now, edges).tokens -= 1
+        if rate := self._rate_of(key):
+            self._filled(key, rate, now, edges).tokens -= 1
 
-    def _filled(self, key: Hashable, now: float, edges: int) -> _Bucket:
+    def _filled(self, key: Hashable, rate: float, now: float, edges: int) -> _Bucket:
         # One token fits into the smallest share, or a low limit of many edges would let nobody in.
-        room = max(1.0, self._burst / edges)
+        room = max(1.0, rate * self._burst / edges)
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = _Bucket(room, now)
             if len(self._buckets) > self._most:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(key)
-        bucket.tokens = min(room, bucket.tokens + (now - bucket.at) * self._rate / edges)
+        bucket.tokens = min(room, bucket.tokens + (now - bucket.at) * rate / edges)
         bucket.at = now
         return bucket
 
@@ -110,18 +116,19 @@ class PoolRoom:
 
 
 @dataclass(slots=True)
-class TurnCount:
-    """How many turns of a tenant wait or run: what the queue said last, and what was sent since."""
+class Count:
+    """How many a tenant has: what was said last, and what was added since. ``good_for`` is in seconds."""
 
+    good_for: float = COUNT_IS_GOOD
     known: int = 0
     at: float = field(default=float("-inf"))
 
     def is_good(self, now: float) -> bool:
         """Whether it need not be asked for again."""
-        return now - self.at <= COUNT_IS_GOOD
+        return now - self.at <= self.good_for
 
     def told(self, known: int, now: float) -> None:
-        """The queue has said."""
+        """It was asked for."""
         self.known, self.at = known, now
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -11,6 +12,7 @@ from warmwire.broker.sealed import SealingKey
 from warmwire.producer.settings import MAX_MESSAGE_BYTES
 
 from .auth_settings import AuthSettings
+from .tenants import SESSIONS, TenantLimits
 
 
 class EdgeSettings(AuthSettings):
@@ -81,6 +83,17 @@ class EdgeSettings(AuthSettings):
     tenant_turns: int = Field(
         0, ge=0, description="Turns of one tenant that may wait or run, over all edges; 0: any number."
     )
+    tenant_sessions: int = Field(
+        0,
+        ge=0,
+        le=SESSIONS,
+        description="Sessions of one tenant that are kept; 0: any number.",
+    )
+    tenants: Path | None = Field(
+        None,
+        description="TOML file with a table for each tenant whose rate, turns or sessions are not those of "
+        "--tenant-rate, --tenant-turns and --tenant-sessions.",
+    )
     max_connections: int = Field(
         10_000, ge=1, description="Connections of one edge process; past it, 503 for all but health checks."
     )
@@ -106,6 +119,11 @@ class EdgeSettings(AuthSettings):
         gt=0,
         description="Seconds after which a WebSocket is closed on which nothing was ever asked.",
     )
+
+    @property
+    def tenant_limits(self) -> TenantLimits:
+        """Of a tenant that the file does not name."""
+        return TenantLimits(rate=self.tenant_rate, turns=self.tenant_turns, sessions=self.tenant_sessions)
 
     @field_validator("pool_public_key")
     @classmethod

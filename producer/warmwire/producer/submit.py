@@ -221,6 +221,10 @@ class Sessions:
         """How many turns of the tenant wait or run. Raises Unavailable."""
         return await self._store.queued_of(tenant)
 
+    async def kept_of(self, tenant: str) -> int:
+        """How many sessions of the tenant there are. Raises Unavailable."""
+        return await self._store.sessions_of(tenant)
+
     async def viewed(self, most: int) -> list[tuple[SessionKey, str]]:
         """Turns that wait or run for a viewer, among the first so many messages. Raises Unavailable."""
         return [

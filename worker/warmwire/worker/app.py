@@ -83,7 +83,7 @@ class Worker:
         self._spares = self._profiles.spares(settings.spares)
         self._sandbox: sandbox.Sandbox | None = None
         if self._profiles.sandboxed(settings.sandbox):
-            self._sandbox = sandbox.found(settings.data, (settings.pool_key_file, settings.profiles))
+            self._sandbox = sandbox.found(settings.data, settings.hidden)
         self._limits = machine_limits(settings)
         self._gauge = Gauge(lambda: self._processes.running)
         self._hosts: dict[SessionKey, Host] = {}

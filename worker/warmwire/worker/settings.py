@@ -102,3 +102,9 @@ class WorkerSettings(BrokerSettings):
     send_window_ms: float = Field(
         2.0, ge=0, le=100, description="Milliseconds that a delta may wait for others to share its way."
     )
+
+    @property
+    def hidden(self) -> tuple[Path | None, ...]:
+        """Files that nobody reads in the sandbox."""
+        ours = (self.pool_key_file, self.profiles)
+        return (*ours, self.nats_password_file, self.nats_nkey_seed_file, self.nats_tls_key)
