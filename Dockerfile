@@ -17,7 +17,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /src
 RUN python3.11 -m venv /opt/build
 COPY constraints.txt ./
-RUN /opt/build/bin/pip download --quiet --require-hashes --only-binary :all: --dest /wheels -r constraints.txt \
+RUN /opt/build/bin/pip wheel --quiet --require-hashes --wheel-dir /wheels -r constraints.txt \
  && /opt/build/bin/pip install --quiet --no-index --find-links /wheels hatchling
 COPY pyproject.toml README.md LICENSE ./
 COPY broker broker
@@ -61,7 +61,7 @@ CMD ["--config", "/etc/nats/nats.conf"]
 
 FROM wheels AS edge-installed
 RUN python3.11 -m venv --without-pip /opt/warmwire \
- && /opt/build/bin/pip --python /opt/warmwire/bin/python install --quiet --no-index --find-links /wheels "warmwire[edge,operate]" \
+ && /opt/build/bin/pip --python /opt/warmwire/bin/python install --quiet --no-index --find-links /wheels "warmwire[edge,operate]" bcrypt \
  && /opt/warmwire/bin/python -m compileall -q /opt/warmwire/lib
 
 FROM run AS edge

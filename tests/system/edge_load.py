@@ -15,6 +15,7 @@ import msgspec
 
 from warmwire.broker.envelope import Cursor
 from warmwire.broker.events import TERMINAL
+from warmwire.broker.login import NOBODY, Login
 from warmwire.broker.names import SessionKey, turn_id_for
 
 from tests.conftest import SECONDS
@@ -58,8 +59,17 @@ async def frames(lines: AsyncIterator[str]) -> AsyncIterator[Frame]:
 class EdgeLoad(Load):
     """A load over the edges at these URLs. `edge_of` names the edge that serves a turn's viewer."""
 
-    def __init__(self, url: str, seed: int, *, deltas: int, edges: list[str]) -> None:
-        super().__init__(url, seed, deltas=deltas)
+    def __init__(
+        self,
+        url: str,
+        seed: int,
+        *,
+        deltas: int,
+        edges: list[str],
+        name: str = "s",
+        login: Login = NOBODY,
+    ) -> None:
+        super().__init__(url, seed, deltas=deltas, name=name, login=login)
         self.edges = edges
         self.edge_of: dict[str, str] = {}
         self._client = httpx.AsyncClient(timeout=httpx.Timeout(5, read=TURN_WITHIN), limits=httpx.Limits())

@@ -20,6 +20,7 @@ from warmwire.broker.errors import QueueFull, StoreFull, Unavailable
 from warmwire.broker.events import TERMINAL
 from warmwire.broker.feed import Feeds, Listener
 from warmwire.broker.follower import Follower
+from warmwire.broker.login import NOBODY, Login
 from warmwire.broker.messages import Finished, TurnOptions, UserMessage
 from warmwire.broker.names import SessionKey, Subjects, new_turn_id
 from warmwire.broker.reader import Item, Lost, Shown
@@ -142,9 +143,9 @@ class Watch:
         self.feeds.start()
 
     @classmethod
-    async def connected(cls, url: str, name: str) -> Self:
+    async def connected(cls, url: str, name: str, login: Login = NOBODY) -> Self:
         """Connect."""
-        return cls(await nats.connect(url, name))
+        return cls(await nats.connect(url, name, login))
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -155,7 +156,16 @@ class Watch:
 class Load:
     """Sessions that send until `finish`. `notes.flowing`: the turns whose text flows, and their workers."""
 
-    def __init__(self, url: str, seed: int, *, deltas: int, loss: str = "retry", name: str = "s") -> None:
+    def __init__(
+        self,
+        url: str,
+        seed: int,
+        *,
+        deltas: int,
+        loss: str = "retry",
+        name: str = "s",
+        login: Login = NOBODY,
+    ) -> None:
         self.notes = Notes()
         self.resting = 0
         self._stopped = asyncio.Event()
@@ -164,6 +174,7 @@ class Load:
         self._deltas = deltas
         self._options = TurnOptions.model_validate({"on_worker_loss": loss})
         self._name = name
+        self._login = login
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -173,8 +184,8 @@ class Load:
 
     async def start(self, sessions: int, times: int | None = None) -> None:
         """Begin to send; with `times`, each session rests after so many times."""
-        self.mine = await Watch.connected(self._url, "chaos-producer")
-        self._other = await Watch.connected(self._url, "chaos-viewer")
+        self.mine = await Watch.connected(self._url, "chaos-producer", self._login)
+        self._other = await Watch.connected(self._url, "chaos-viewer", self._login)
         for number in range(sessions):
             session = Session(self, f"{self._name}{number}", Random(f"{self._seed}/{number}"))
             self._tasks.append(asyncio.create_task(session.run(times)))
