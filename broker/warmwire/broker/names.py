@@ -57,6 +57,13 @@ def turn_id_for(tenant: str, session: str, key: str) -> str:
     return str(uuid.uuid5(_TURN_SPACE, f"{tenant}/{session}/{key}"))
 
 
+def service_subjects(verb: str, name: str, service_id: str) -> tuple[str, str, str]:
+    """Where NATS's service discovery asks all services, those of a name, and one."""
+    every = f"$SRV.{verb}"
+    of_name = f"{every}.{check_name('name', name)}"
+    return every, of_name, f"{of_name}.{check_name('id', service_id)}"
+
+
 @dataclass(frozen=True, slots=True)
 class SessionKey:
     """A session's full name; checked on the way in."""

@@ -9,6 +9,7 @@ from time import monotonic
 import structlog
 
 from warmwire.broker.bus import Arrived, Bus, Subscription
+from warmwire.broker.discovery import Handled, Service, announce
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.liveness import DEAD_AFTER, HEARTBEAT_EVERY, Liveness
 from warmwire.broker.messages import Heartbeat, Message, decode
@@ -17,6 +18,11 @@ from warmwire.broker.tasks import Tasks
 from warmwire.broker.telemetry import alien
 
 log = structlog.get_logger(__name__)
+
+
+def _as_service(edge: str) -> Service:
+    """The edge as NATS's discovery finds it: what it handles does not come over NATS."""
+    return Service("warmwire-edge", edge, "HTTP in front of sessions", {}, lambda _: Handled(0, 0, 0))
 
 
 class EdgeHeartbeat(Message):
@@ -51,6 +57,7 @@ class Neighbours:
         """Begin. Raises Unavailable."""
         self._subscription = await self._bus.subscribe(self._subjects.edge_heartbeats, self._heard)
         self._bus.on_reconnect(self._reconnected)
+        await announce(self._bus, self._subjects, _as_service(self._edge), self._tasks)
         self._tasks.begin(self._run(), "edge heartbeat")
 
     async def stop(self) -> None:

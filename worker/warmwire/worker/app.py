@@ -26,6 +26,7 @@ import uvloop
 
 from warmwire.broker import heartbeat, role, streams, telemetry
 from warmwire.broker.bus import Bus, connect
+from warmwire.broker.discovery import announce
 from warmwire.broker.errors import BadInput, Conflict, Contended, NoResponder, Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.messages import Forward as ForwardMessage
@@ -44,7 +45,7 @@ from warmwire.worker.fence import Fence
 from warmwire.worker.folder import claimed_folder
 from warmwire.worker.host import IN_PROGRESS, NAK, TERMINATE, Host, Lost, Services
 from warmwire.worker.launch import find_claude
-from warmwire.worker.operators import obey
+from warmwire.worker.operators import as_service, obey
 from warmwire.worker.ownership import Claim, place
 from warmwire.worker.processes import Processes
 from warmwire.worker.profiles import load
@@ -143,6 +144,7 @@ class Worker:
         self._puller = Puller(self._bus, subjects, self._room, self._pulled)
         await self._puller.start()
         await obey(self._bus, subjects.worker_control(self.id), self.leave, self._beat)
+        await announce(self._bus, subjects, as_service(self.id, subjects, self._recent), self._tasks)
         self._tasks.begin(self._keep_time(), "keep time")
         self._tasks.begin(self._keep_held(), "keep held messages")
         self._tasks.begin(self._gauge.run(), "measure memory")

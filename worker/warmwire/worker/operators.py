@@ -1,4 +1,4 @@
-"""What operators ask of one worker, over its control subject."""
+"""What operators ask of one worker: over its control subject, and by NATS's service discovery."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import structlog
 
 from warmwire.broker import telemetry
 from warmwire.broker.bus import Arrived, Bus
+from warmwire.broker.discovery import Handled, Service
 from warmwire.broker.errors import BadInput
 from warmwire.broker.messages import Drain, Heartbeat, decode
+from warmwire.broker.names import Subjects
 from warmwire.broker.tasks import Tasks
+from warmwire.worker.recent import Recent
 
 log = structlog.get_logger(__name__)
 
@@ -32,3 +35,14 @@ async def obey(bus: Bus, subject: str, leave: asyncio.Event, beat: Callable[[], 
             tasks.begin(bus.publish(message.reply, beat().encode()), "reply")
 
     await bus.subscribe(subject, asked)
+
+
+def as_service(worker: str, subjects: Subjects, recent: Recent) -> Service:
+    """The worker as others find it: its requests are turns."""
+
+    def handled(_: str) -> Handled:
+        told = recent.told
+        return Handled(told.ended, told.failed, recent.busy_ms * 1_000_000, recent.last_failure)
+
+    about = "runs the turns of sessions on warm CLI processes"
+    return Service("warmwire-worker", worker, about, {"turns": subjects.all_requests}, handled)

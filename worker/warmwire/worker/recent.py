@@ -24,11 +24,18 @@ class Recent:
         self._ttfts: deque[int] = deque(maxlen=TURNS)
         self._slow: list[tuple[float, SlowTurn]] = []
         self._ended = self._failed = 0
+        self.busy_ms = 0
+        """What all of them took."""
+        self.last_failure = ""
+        """The code of the last one that failed."""
 
     def ended(self, key: SessionKey, end: TurnEnd, now: float) -> None:
         """A turn has ended."""
         self._ended += 1
-        self._failed += isinstance(end, TurnFailed)
+        self.busy_ms += end.duration_ms
+        if isinstance(end, TurnFailed):
+            self._failed += 1
+            self.last_failure = end.code
         if end.ttft_ms is not None:
             self._ttfts.append(end.ttft_ms)
             slow = SlowTurn(turn=end.turn, session=str(key), ttft_ms=end.ttft_ms)
