@@ -185,7 +185,8 @@ def summed(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def ratio(rounds: list[dict[str, Any]]) -> float:
     """The median of the rounds' ratios: what else the machine does differs from round to round."""
-    return statistics.median(each["on"]["us_total"] / each["off"]["us_total"] for each in rounds)
+    ratios: list[float] = [each["on"]["us_total"] / each["off"]["us_total"] for each in rounds]
+    return statistics.median(ratios)
 
 
 def shown(rows: list[dict[str, Any]]) -> str:

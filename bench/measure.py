@@ -125,7 +125,7 @@ class Served:
 
 @contextmanager
 def product(
-    folder: Path, cli: str, environment: Mapping[str, str] | None = None, **settings: object
+    folder: Path, cli: str, environment: Mapping[str, str] | None = None, /, **settings: object
 ) -> Iterator[Served]:
     """The whole product, `warmwire up` with this CLI; ``environment`` holds what are no settings of ours."""
     folder.mkdir()

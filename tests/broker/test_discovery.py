@@ -74,6 +74,7 @@ def test_stats_say_what_was_handled() -> None:
         "last_error": "cli_failed",
         "processing_time": 10_000,
         "average_processing_time": 2_500,
+        "data": {},
     } == endpoint
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.broker.test_discovery import answers
 from tests.compose.running import Running, running
 from tests.conftest import SECONDS, wait_for
 
@@ -42,14 +44,24 @@ def told(up: Up, *arguments: str) -> Any:
     return json.loads(said.stdout)
 
 
+def chat(up: Up, session: str) -> None:
+    body = {"session_id": session, "message": "Hello"}
+    httpx.post(f"{up[0].url}/v1/chat/stream", json=body, timeout=60 * SECONDS).raise_for_status()
+
+
+def nats_of(up: Up) -> str:
+    found = re.search(r"NATS at (nats://\S+)", up[0].stderr)
+    assert found is not None
+    return found[1]
+
+
 def post(up: Up, session: str, path: str = "messages") -> httpx.Response:
     url = f"{up[0].url}/v1/sessions/{session}/{path}"
     return httpx.post(url, json={"message": "Hello, wait"}, timeout=30 * SECONDS)
 
 
 def test_top_shows_the_workers_with_their_turns(up: Up) -> None:
-    body = {"session_id": "t1", "message": "Hello"}
-    httpx.post(f"{up[0].url}/v1/chat/stream", json=body, timeout=60 * SECONDS).raise_for_status()
+    chat(up, "t1")
     picture = told(up, "top", "--once", "--json")
     (worker,) = picture["workers"]
     assert {"running": 0, "sessions": 1, "ended": 1, "failed": 0} == {
@@ -72,6 +84,19 @@ def test_a_session_is_shown_without_what_was_said_and_its_turn_is_stopped(up: Up
     assert "turn_interrupted" == json.loads(shown)["ended"][0]["type"]
     assert "Hello" not in shown
     assert say(up, "session", "interrupt", "t2").returncode == 1
+
+
+def test_the_service_discovery_of_nats_finds_worker_and_edge(up: Up) -> None:
+    (worker,) = told(up, "top", "--once", "--json")["workers"]
+    chat(up, "d1")
+    found = asyncio.run(answers(nats_of(up), "$SRV.STATS", 2))
+    kinds = {each["name"]: each for each in found}
+    assert {"warmwire-worker", "warmwire-edge"} == kinds.keys()
+    assert worker["worker"] == kinds["warmwire-worker"]["id"]
+    (turns,) = kinds["warmwire-worker"]["endpoints"]
+    assert ("turns", "ww.req.*.*") == (turns["name"], turns["subject"])
+    assert turns["num_requests"] >= 1
+    assert turns["processing_time"] > 0
 
 
 def test_who_is_not_there_is_named(up: Up) -> None:

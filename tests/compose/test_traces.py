@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from warmwire.compose.traces import BODY, QUIET, SPANS, TRACES, Trace, Traces
 from warmwire.compose.waterfall import rows, slow, svg, text, verdict
@@ -95,7 +95,7 @@ def test_rows_are_a_tree_in_the_order_of_time() -> None:
 def test_only_failed_turns_and_slow_ones_are_slow() -> None:
     quick, late = turn(5, 5, 20), turn(5, 5, 600)
     assert [False, True] == [slow(rows(spans), 0.5) for spans in (quick, late)]
-    quick[0][1].status.code = 2
+    quick[0][1].status.code = Status.STATUS_CODE_ERROR
     assert slow(rows(quick), 0.5)
 
 

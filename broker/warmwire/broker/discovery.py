@@ -67,7 +67,7 @@ class Service:
     def _stats(self, name: str) -> dict[str, Any]:
         at = self.handled(name)
         counted = asdict(at) | {"average_processing_time": at.average}
-        return {"name": name, "subject": self.handles[name], "queue_group": "", **counted}
+        return {"name": name, "subject": self.handles[name], "queue_group": "", **counted, "data": {}}
 
 
 async def announce(bus: Bus, subjects: Subjects, service: Service, tasks: Tasks) -> None:
