@@ -98,7 +98,7 @@ check: $(VENV)/.installed-dev ## linters, types, import rules and generated docu
 
 # --- upkeep --------------------------------------------------------------------------------------------------------
 
-captures: $(VENV)/.installed-dev ## docs/images/top.svg and trace.svg anew, from a run with real spans
+captures: $(VENV)/.installed-dev ## pictures of `top` and of traces anew, from runs with real spans (docs/images)
 	$(BIN)/python -m docs.captures
 
 format: $(VENV)/.installed-dev ## the house format, and the reference pages from the code

@@ -1,7 +1,8 @@
 """The pictures in docs/images that show real output: `make captures` makes them anew.
 
-`top.svg` is what `warmwire top` shows of a `warmwire up` that answers; `trace.svg` is what `warmwire traces`
-draws of one turn of that run, by the spans that it got over OTLP.
+`top.svg` is what `warmwire top` shows of a `warmwire up` that answers. The others are what `warmwire traces`
+draws of one turn, by the spans that it got over OTLP: `trace.svg` of that run, `slow-cli.svg` and
+`full-worker.svg` of runs with the faults of docs/tutorials/slow-turn.md.
 """
 
 import io
@@ -46,9 +47,9 @@ UNSTYLED = """\
 
 
 @contextmanager
-def receiving(picture: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`warmwire traces`, and the variable's value that it names."""
-    argv = [*COMMAND, "traces", "--port=0", "--slow=0.05", f"--svg={picture}", "--count=1"]
+def receiving(name: str, slow: float) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`warmwire traces` until it has drawn a turn as slow as that, and where it listens."""
+    argv = [*COMMAND, "traces", "--port=0", f"--slow={slow}", f"--svg={IMAGES / name}", "--count=1"]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
@@ -58,16 +59,35 @@ def receiving(picture: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.wait(WITHIN)
 
 
+@contextmanager
+def drawing(name: str, slow: float, **settings: str) -> Iterator[Running]:
+    """A `warmwire up` of which a turn as slow as that is drawn."""
+    with tempfile.TemporaryDirectory() as folder, receiving(name, slow) as (traces, endpoint):
+        environment = {f"WARMWIRE_{key.upper()}": value for key, value in settings.items()}
+        environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+        with running(Path(folder) / "up", environment=environment) as up:
+            up.wait_until_ready()
+            yield up
+            traces.wait(WITHIN)
+
+
 def chat(up: Running, session: str, message: str) -> None:
     """One turn."""
     body = {"session_id": session, "message": message}
     httpx.post(f"{up.url}/v1/chat/stream", json=body, timeout=WITHIN).raise_for_status()
 
 
-def top(data: Path) -> str:
+def nats_of(up: Running) -> str:
+    """Its NATS server's URL, by what it says."""
+    return up.stderr.partition("NATS at ")[2].split()[0]
+
+
+def top(up: Running) -> str:
     """What `warmwire top` shows now."""
     argv = [*COMMAND, "top", "--json"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env={"WARMWIRE_DATA": str(data)}) as live:
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, text=True, env={"WARMWIRE_NATS": nats_of(up)}
+    ) as live:
         assert live.stdout is not None  # noqa: S101 - it is a pipe
         shown = [json.loads(live.stdout.readline()) for _ in range(PICTURES)]
         live.terminate()
@@ -79,24 +99,23 @@ def top(data: Path) -> str:
 
 
 def main() -> None:
-    """Both pictures."""
-    with tempfile.TemporaryDirectory() as folder, receiving(IMAGES / "trace.svg") as (traces, endpoint):
-        environment = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-            "WARMWIRE_WORKERS": "2",
-            "WARMWIRE_EMULATOR_FAULT": "tool",
-            "WARMWIRE_EMULATOR_FAULT_ON": "tool",
-            "WARMWIRE_EMULATOR_TTFT_MS": "120",
-            "WARMWIRE_EMULATOR_RATE": "25",
-        }
-        with running(Path(folder) / "up", environment=environment) as up:
-            up.wait_until_ready()
-            chat(up, "first", "What does the tool say?")
-            traces.wait(WITHIN)
-            talk(up, Path(folder) / "up" / "data")
+    """All pictures."""
+    normal = {"workers": "2", "emulator_fault": "tool", "emulator_fault_on": "tool"}
+    with drawing("trace.svg", 0.05, emulator_ttft_ms="120", emulator_rate="25", **normal) as up:
+        chat(up, "first", "What does the tool say?")
+        talk(up)
+    slow = {"emulator_ttft_ms": "1500", "max_turns": "1"}
+    with drawing("slow-cli.svg", 0.5, **slow) as up:
+        chat(up, "s1", "Hello")
+    with drawing("full-worker.svg", 2.5, **slow) as up:
+        both = [threading.Thread(target=chat, args=(up, name, "Hello")) for name in ("s2", "s3")]
+        for each in both:
+            each.start()
+        for each in both:
+            each.join()
 
 
-def talk(up: Running, data: Path) -> None:
+def talk(up: Running) -> None:
     """Ten people, for as long as `top` looks."""
     enough = threading.Event()
 
@@ -110,7 +129,7 @@ def talk(up: Running, data: Path) -> None:
         each.start()
     try:
         wait_for(lambda: "turn ended" in up.stderr, "a first answer")
-        (IMAGES / "top.svg").write_text(top(data))
+        (IMAGES / "top.svg").write_text(top(up))
     finally:
         enough.set()
         for each in people:

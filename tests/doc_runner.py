@@ -14,8 +14,8 @@ The page is read from top to bottom, each fenced block in its turn:
 "another terminal" in the text before a block opens one, in the fresh clone; it is the one that is used from
 then on. A block that is none of these is an error: nothing stands there that nobody runs.
 
-Two things are not as the reader's. `127.0.0.1:8080` and port 4222 become ports that are free here (in
-commands, files and outputs), with `WARMWIRE_PORT` and `WARMWIRE_URL` set to the first; and the emulator takes
+Two things are not as the reader's. `127.0.0.1:8080` and ports 4222 and 4318 become ports that are free here
+(in commands, files and outputs), with `WARMWIRE_PORT` and `WARMWIRE_URL` set to the first; and the emulator takes
 two seconds for an answer where the page does not say otherwise, so that a slow machine, too, can stop one in
 its middle. What is kept is kept in the test's folder.
 """
@@ -173,8 +173,9 @@ def follow(page: Path, folder: Path) -> int:
     """Do what the page says, in a folder; the number of blocks that were run or compared."""
     clone = folder / "warmwire"
     _clone(clone)
-    http, nats = map(str, free_ports(2))
+    http, nats, otlp = map(str, free_ports(3))
     text = page.read_text().replace("127.0.0.1:8080", f"127.0.0.1:{http}").replace("4222", nats)
+    text = text.replace("4318", otlp)
     own = {"WARMWIRE_PORT": http, "WARMWIRE_URL": f"http://127.0.0.1:{http}", "NO_COLOR": "1"}
     own |= {"XDG_STATE_HOME": str(folder / "state"), "WARMWIRE_EMULATOR_RATE": "10"}
     others = {name: value for name, value in os.environ.items() if not name.startswith("WARMWIRE_")}

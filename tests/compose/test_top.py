@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from warmwire.compose.session import logged
+
 from tests.broker.test_discovery import answers
 from tests.compose.running import Running, running
 from tests.conftest import SECONDS, wait_for
@@ -84,6 +86,36 @@ def test_a_session_is_shown_without_what_was_said_and_its_turn_is_stopped(up: Up
     assert "turn_interrupted" == json.loads(shown)["ended"][0]["type"]
     assert "Hello" not in shown
     assert say(up, "session", "interrupt", "t2").returncode == 1
+
+
+def log_of(up: Up, session: str, *flags: str) -> list[dict[str, Any]]:
+    said = say(up, "session", "log", session, *flags)
+    assert said.returncode == 0, said.stderr
+    return [json.loads(line) for line in said.stdout.splitlines()]
+
+
+def test_the_log_of_a_session_holds_what_was_said_only_where_that_is_asked_for(up: Up) -> None:
+    chat(up, "l1")
+    plain, whole = log_of(up, "l1"), log_of(up, "l1", "--content")
+    assert ["user", "assistant", "warmwire/turn"] == [each["type"] for each in plain]
+    assert "turn_completed" == plain[-1]["ending"]
+    assert "Hello" not in json.dumps(plain)
+    assert "Hello" == whole[0]["entry"]["message"]["content"]
+    assert plain == [{name: each[name] for name in each if name != "entry"} for each in whole]
+    assert plain[-1:] == log_of(up, "l1", "--last=1")
+
+
+def test_a_session_without_a_past_has_no_log(up: Up) -> None:
+    said = say(up, "session", "log", "nobodys")
+    assert (1, "warmwire: nothing is stored of a conversation in the session default.nobodys\n") == (
+        said.returncode,
+        said.stderr,
+    )
+
+
+def test_of_an_entry_of_another_kind_nothing_is_shown() -> None:
+    entry = b'{"type":"my secret","timestamp":5,"text":"secret"}'
+    assert {"number": 3, "type": "other", "bytes": len(entry)} == logged(3, entry, content=False)
 
 
 def test_the_service_discovery_of_nats_finds_worker_and_edge(up: Up) -> None:

@@ -1,6 +1,7 @@
 """`warmwire session`: look at one session, and stop what it does."""
 
 import json
+from typing import Any
 
 import click
 
@@ -8,6 +9,7 @@ from warmwire.broker.names import DEFAULT_TENANT, SessionKey
 from warmwire.broker.store import Store
 from warmwire.producer.manage import Management
 from warmwire.producer.submit import Sessions
+from warmwire.worker.transcript import entries_of
 
 from .errors import ComposeError
 from .place import Place, connected, nats_option, run
@@ -57,6 +59,48 @@ def _ended(turn: str, envelope: str) -> dict[str, object]:
     event = json.loads(envelope)["event"]
     kept = ("type", "attempt", "duration_ms", "ttft_ms", "code", "usage", "traceparent")
     return {"turn": turn, **{name: event[name] for name in kept if name in event}}
+
+
+@session.command(
+    help="List the stored conversation, a JSON line for each entry: what it is, when, how large; no content."
+)
+@nats_option
+@tenant_option
+@click.option("--content", is_flag=True, help="Show what was said, too: it is your users'.")
+@click.option("--last", default=100, show_default=True, type=click.IntRange(1), help="So many entries.")
+@click.argument("session_id")
+def log(nats: str | None, tenant: str, *, content: bool, last: int, session_id: str) -> None:
+    """The command."""
+
+    async def work() -> None:
+        async with connected(nats) as place:
+            key = SessionKey(tenant, session_id)
+            stored, _ = await _of(place)[0].transcript(key)
+            if not stored:
+                raise ComposeError(f"nothing is stored of a conversation in the session {key}")
+            entries = list(enumerate(entries_of(stored), 1))
+            for number, entry in entries[-last:]:
+                click.echo(json.dumps(logged(number, entry, content=content)))
+
+    run(work)
+
+
+KINDS = frozenset({"user", "assistant", "system", "summary", "attachment", "progress", "queue-operation"})
+"""Types of a CLI's entries that are named; a text that another one has for a type may be anything."""
+
+
+def logged(number: int, entry: bytes, *, content: bool) -> dict[str, Any]:
+    """What is shown of one entry: of what nobody vouches for only that it is there. Pure."""
+    told: dict[str, Any] = json.loads(entry)
+    kind = str(told.get("type"))
+    ours = kind.startswith("warmwire/")
+    shown: dict[str, Any] = {"number": number, "type": kind if ours or kind in KINDS else "other"}
+    shown |= {name: told[name] for name in ("uuid", "timestamp") if isinstance(told.get(name), str)}
+    shown["bytes"] = len(entry)
+    if ours:
+        shown |= {name: told[name] for name in ("turn", "epoch") if name in told}
+        shown |= {"ending": told["end"]["type"]} if "end" in told else {}
+    return shown | ({"entry": told} if content else {})
 
 
 @session.command(help="Stop the turn that runs, or the one named.")

@@ -73,6 +73,11 @@ def conversation(stored: Sequence[bytes]) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
+def entries_of(stored: Sequence[bytes]) -> list[bytes]:
+    """Every entry that counts, ours too."""
+    return [line for turn in _turns(stored) for line in turn.split(b"\n") if line]
+
+
 def answered(stored: Sequence[bytes], turn: str) -> Answered | None:
     """The answer to a turn, if the transcript holds it."""
     head = b'%b"turn":"%b",' % (_TURN, turn.encode())
