@@ -212,7 +212,7 @@ def main() -> int:
     found = ratio(rounds)
     print(shown(summed(rounds)))
     print(f"ratio {found:.3f}, aim {AIM}; {seen['scrapes']} scrapes; exported {seen['exported_bytes']}")
-    given = {name: value for name, value in vars(options).items() if name != "json"}
+    given = {"load": str(options.load), "seconds": options.seconds, "rounds": options.rounds}
     measure.report(options.json, "cost", given | seen | {"ratio": found}, rounds)
     return int(found > AIM or not seen["exported_bytes"].get("/v1/traces"))
 

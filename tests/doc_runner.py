@@ -15,9 +15,9 @@ The page is read from top to bottom, each fenced block in its turn:
 then on. A block that is none of these is an error: nothing stands there that nobody runs.
 
 Two things are not as the reader's. `127.0.0.1:8080` and ports 4222 and 4318 become ports that are free here
-(in commands, files and outputs), with `WARMWIRE_PORT` and `WARMWIRE_URL` set to the first; and the emulator takes
-two seconds for an answer where the page does not say otherwise, so that a slow machine, too, can stop one in
-its middle. What is kept is kept in the test's folder.
+(in commands, files and outputs), with `WARMWIRE_PORT` and `WARMWIRE_URL` set to the first; and the emulator
+takes two seconds for an answer where the page does not say otherwise, so that a slow machine, too, can stop
+one in its middle. What is kept is kept in the test's folder.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -129,6 +130,29 @@ def test_the_service_discovery_of_nats_finds_worker_and_edge(up: Up) -> None:
     assert ("turns", "ww.req.*.*") == (turns["name"], turns["subject"])
     assert turns["num_requests"] >= 1
     assert turns["processing_time"] > 0
+
+
+def test_a_session_is_moved_and_now_means_that_its_turn_is_interrupted(tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    with running(folder, environment=HANGING | {"WARMWIRE_WORKERS": "2"}) as two:
+        two.wait_until_ready()
+        up = two, {"WARMWIRE_DATA": str(folder / "data")}
+        wait_for(lambda: len(say(up, "worker", "list").stdout.splitlines()) == 2, "two workers", 30)
+        chat(up, "m1")
+        first = told(up, "session", "show", "m1")["owner"]
+        moved = say(up, "session", "move", "m1")
+        assert moved.returncode == 0, moved.stderr
+        second = told(up, "session", "show", "m1")["owner"]
+        assert f"default.m1 is at {second}\n" == moved.stdout
+        assert first != second
+        post(up, "m1")
+        wait_for(lambda: told(up, "top", "--once", "--json")["total"]["running"], "its turn runs", 30)
+        assert say(up, "session", "move", "m1", "--within=0.5").returncode == 1
+        assert say(up, "session", "move", "m1", "--now", "--to", first).returncode == 0
+        shown = told(up, "session", "show", "m1")
+        assert (first, "turn_interrupted") == (shown["owner"], shown["ended"][-1]["type"])
+        assert say(up, "session", "move", "m1", "--to", first).returncode == 1
+        assert say(up, "session", "move", "nobodys").returncode == 1
 
 
 def test_who_is_not_there_is_named(up: Up) -> None:

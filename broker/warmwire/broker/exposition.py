@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from resource import getpagesize
@@ -40,6 +41,8 @@ REQUEST_BYTES = 8 * 1024
 """Bytes that a request for metrics may have; past it the connection is closed."""
 REQUEST_WITHIN = 5.0
 """Seconds in which it must be here and be answered."""
+HISTOGRAMS = 256
+"""Series of histograms whose text is kept; that of others is made anew."""
 AT_ONCE = 16
 """Requests for metrics that are answered at a time; more are closed unheard."""
 
@@ -95,12 +98,20 @@ def _kind(metric: Metric) -> str:
 
 def _histogram(name: str, labels: str, point: HistogramDataPoint) -> Iterator[str]:
     """OpenTelemetry counts what falls into each bucket, Prometheus what lies below each bound."""
-    before = f"{labels}," if labels else ""
-    bounds = [*map(repr, map(float, point.explicit_bounds)), "+Inf"]
-    for bound, count in zip(bounds, accumulate(point.bucket_counts), strict=True):
-        yield f'{name}_bucket{{{before}le="{bound}"}} {count}\n'
+    heads = _heads(name, labels, tuple(point.explicit_bounds))
+    for head, count in zip(heads, accumulate(point.bucket_counts), strict=True):
+        yield f"{head}{count}\n"
     yield f"{name}_count{_braced(labels)} {point.count}\n"
     yield f"{name}_sum{_braced(labels)} {_number(point.sum)}\n"
+
+
+@lru_cache(HISTOGRAMS)
+def _heads(name: str, labels: str, bounds: tuple[float, ...]) -> tuple[str, ...]:
+    """What stands before each bucket's count: most of the text, and the same each time."""
+    before = f"{labels}," if labels else ""
+    return tuple(
+        f'{name}_bucket{{{before}le="{bound}"}} ' for bound in [*map(repr, map(float, bounds)), "+Inf"]
+    )
 
 
 def _labels(attributes: Mapping[str, object]) -> str:

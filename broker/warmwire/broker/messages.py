@@ -217,6 +217,12 @@ class Close(Message):
     op: Literal["close"] = "close"
 
 
+class Release(Message):
+    """Asks the owner to let the session go after the turn that runs, and not to take it again at once."""
+
+    op: Literal["release"] = "release"
+
+
 class Permission(Message):
     """Tells the owner the answer to a ``permission_requested`` event."""
 
@@ -248,7 +254,7 @@ class Permission(Message):
         return None if self.input is None else self.input.encode()
 
 
-Control = Replay | Interrupt | Close | Permission
+Control = Replay | Interrupt | Close | Release | Permission
 _controls: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="op")])
 
 
@@ -330,6 +336,20 @@ class Drain(Message):
     op: Literal["drain"] = "drain"
 
 
+class Adopt(Message):
+    """Asks a worker to claim a session that nobody owns; ``session`` is with its tenant."""
+
+    op: Literal["adopt"] = "adopt"
+    tenant: str
+    session: str
+
+
+class Adopted(Message):
+    """Whether the worker owns the session now."""
+
+    mine: bool
+
+
 class Heartbeat(Message):
     """A worker lives. ``free`` is how many more turns it could run now.
 
@@ -350,6 +370,11 @@ class Heartbeat(Message):
 
 M = TypeVar("M", bound=Message)
 
+
+WorkerControl = Drain | Adopt
+_worker_controls: TypeAdapter[WorkerControl] = TypeAdapter(
+    Annotated[WorkerControl, Field(discriminator="op")]
+)
 
 _FIELDS = {field for model in Message.__subclasses__() for field in model.model_fields}
 
@@ -380,6 +405,14 @@ def decode_turn_record(data: bytes) -> TurnRecord:
         return _turn_records.validate_json(data)
     except ValidationError as error:
         raise _bad_input("TurnRecord", error) from None
+
+
+def decode_worker_control(data: bytes) -> WorkerControl:
+    """Read a request to a worker. Raises BadInput."""
+    try:
+        return _worker_controls.validate_json(data)
+    except ValidationError as error:
+        raise _bad_input("WorkerControl", error) from None
 
 
 def decode_control(data: bytes) -> Control:

@@ -1,21 +1,31 @@
 """`warmwire session`: look at one session, and stop what it does."""
 
+import asyncio
 import json
+from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 import click
 
+from warmwire.broker.errors import NoResponder
+from warmwire.broker.messages import Adopt, Adopted, Heartbeat, Release, decode
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey
 from warmwire.broker.store import Store
 from warmwire.producer.manage import Management
-from warmwire.producer.submit import Sessions
+from warmwire.producer.submit import OWNER_WITHIN, Sessions
 from warmwire.worker.transcript import entries_of
 
 from .errors import ComposeError
-from .place import Place, connected, nats_option, run
+from .place import Place, connected, heard, nats_option, run
 
 TURNS = 20
 """Turns that are shown, the last ones that ended."""
+
+LOOK_EVERY = 0.1
+"""Seconds between two looks at whether the owner has let go."""
+ADOPT_WITHIN = 5.0
+"""Seconds that a worker may take to claim a session."""
 
 tenant_option = click.option(
     "--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose session it is."
@@ -119,6 +129,80 @@ def interrupt(nats: str | None, tenant: str, turn: str | None, session_id: str) 
             click.echo(f"stopping turn {stopped}")
 
     run(work)
+
+
+@session.command(
+    help="Have another worker own the session: after the turn that runs, or, with --now, by interrupting it."
+)
+@nats_option
+@tenant_option
+@click.option("--to", "target", metavar="WORKER", help="This one; else the one with most room.")
+@click.option("--now", is_flag=True, help="Interrupt the turn that runs; its text so far stands.")
+@click.option("--within", default=300.0, show_default=True, help="Seconds that the turn may take to end.")
+@click.argument("session_id")
+def move(
+    nats: str | None, tenant: str, *, target: str | None, now: bool, within: float, session_id: str
+) -> None:
+    """The command."""
+
+    async def work() -> None:
+        async with connected(nats) as place:
+            key = SessionKey(tenant, session_id)
+            store, sessions, _ = _of(place)
+            alive = await heard(place)
+            owned = await store.owner(key)
+            if owned is None or owned.record.worker is None:
+                raise ComposeError(
+                    f"nobody owns the session {key}: any worker takes it with its next message"
+                )
+            to = chosen(alive, owned.record.worker, target)
+            if now:
+                await sessions.interrupt(key, None)
+            await _let_go(place, key, owned.sequence, within)
+            await _adopted(place, key, to)
+            click.echo(f"{key} is at {to}")
+
+    run(work)
+
+
+def chosen(alive: Sequence[Heartbeat], owner: str, target: str | None) -> str:
+    """The worker that is to have it. Pure. Raises ComposeError."""
+    if target == owner:
+        raise ComposeError(f"{owner} owns it already")
+    able = [beat for beat in alive if not beat.draining and target in (None, beat.worker)]
+    others = sorted((beat for beat in able if beat.worker != owner), key=lambda beat: -beat.free)
+    if not others:
+        what = f"no worker {target!r} lives that is not leaving" if target else "there is no other worker"
+        raise ComposeError(f"{what}; `warmwire worker list` names them")
+    return others[0].worker
+
+
+async def _let_go(place: Place, key: SessionKey, epoch: int, within: float) -> None:
+    """Raises ComposeError."""
+    store = _of(place)[0]
+    try:
+        await place.bus.request(place.subjects.control(key), Release().encode(), OWNER_WITHIN)
+    except NoResponder:
+        raise ComposeError("its owner does not answer; if it has died the next message moves it") from None
+    deadline = monotonic() + within
+    while (owned := await store.owner(key)) is not None and owned.sequence == epoch:
+        if monotonic() > deadline:
+            raise ComposeError(f"its turn still runs after {within:g} s: it moves when that ends; see --now")
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def _adopted(place: Place, key: SessionKey, to: str) -> None:
+    """Raises ComposeError."""
+    asked = Adopt(tenant=key.tenant, session=key.session).encode()
+    try:
+        answer = await place.bus.request(place.subjects.worker_control(to), asked, ADOPT_WITHIN)
+        mine = decode(Adopted, answer).mine
+    except NoResponder:
+        mine = False
+    if not mine:
+        raise ComposeError(
+            f"{to} does not have it: another worker has been quicker; see `warmwire session show`"
+        )
 
 
 def _of(place: Place) -> tuple[Store, Sessions, Management]:

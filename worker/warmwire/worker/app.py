@@ -64,6 +64,8 @@ PLACE_AGAIN = 0.25
 """Seconds after which an owner that did not answer is asked again."""
 FORWARD_WITHIN = 1.0
 """Seconds that an owner may take to accept a forwarded message."""
+AWAY = 5.0
+"""Seconds in which a session that was given away is left to others."""
 RELEASES_AT_ONCE = 32
 """Sessions released at a time when draining."""
 RELEASE_WITHIN = 5.0
@@ -90,6 +92,7 @@ class Worker:
         self._hosts: dict[SessionKey, Host] = {}
         self._opening: dict[SessionKey, asyncio.Future[None]] = {}
         self._placing: dict[int, Held] = {}
+        self._away: dict[SessionKey, float] = {}  # sessions given away, and until when others may claim them
         self._tasks = Tasks()
         self._fence = Fence(monotonic())
         self._draining = False
@@ -143,7 +146,8 @@ class Worker:
         self._fence = Fence(monotonic())
         self._puller = Puller(self._bus, subjects, self._room, self._pulled)
         await self._puller.start()
-        await obey(self._bus, subjects.worker_control(self.id), self.leave, self._beat)
+        control = subjects.worker_control(self.id)
+        await obey(self._bus, control, self.leave, self._beat, self._adopt)
         await announce(self._bus, subjects, as_service(self.id, subjects, self._recent), self._tasks)
         self._tasks.begin(self._keep_time(), "keep time")
         self._tasks.begin(self._keep_held(), "keep held messages")
@@ -248,8 +252,18 @@ class Worker:
                 await asyncio.sleep(PLACE_AGAIN)
         await self._bus.publish(pulled.ack, NAK)
 
-    async def _host(self, key: SessionKey, pulled: Pulled) -> Host | None:
-        """The session's host here; None when its owner has taken the message."""
+    async def _adopt(self, key: SessionKey) -> bool:
+        """An operator wants the session to be here; whether it is."""
+        self._away.pop(key, None)
+        try:
+            host = None if self._draining else await self._host(key, None)
+        except (Conflict, Contended, Unavailable, Lost) as error:
+            log.warning("session not adopted", session=str(key), error=str(error) or type(error).__name__)
+            return False
+        return host is not None and not host.closing
+
+    async def _host(self, key: SessionKey, pulled: Pulled | None) -> Host | None:
+        """The session's host here; None when another worker owns it, and has taken the message, if any."""
         while key in self._opening:
             await asyncio.shield(self._opening[key])
         host = self._hosts.get(key)
@@ -262,14 +276,17 @@ class Worker:
             del self._opening[key]
             opening.set_result(None)
 
-    async def _claim_or_forward(self, key: SessionKey, pulled: Pulled) -> Host | None:
+    async def _claim_or_forward(self, key: SessionKey, pulled: Pulled | None) -> Host | None:
         owned = await self._store.owner(key)
         holder = owned.record.worker if owned else None
         dead = holder is not None and self._liveness.dead(holder, monotonic())
         decision = place(owned, self.id, owner_dead=dead)
         if isinstance(decision, Claim):
+            if self._away.get(key, 0.0) > monotonic():
+                raise Contended("the session was given away")
             return await self._claim(key, decision.expected, owned)
-        await self._forward(key, pulled)
+        if pulled is not None:
+            await self._forward(key, pulled)
         return None
 
     async def _claim(self, key: SessionKey, expected: int, owned: Owned | None) -> Host:
@@ -367,6 +384,10 @@ class Worker:
     def _leave(self, host: Host, ending: Coroutine[Any, Any, None]) -> None:
         async def leave() -> None:
             await ending
+            if host.given_away:  # before whoever waits for its end claims it again
+                now = monotonic()
+                self._away = {key: until for key, until in self._away.items() if until > now}
+                self._away[host.key] = now + AWAY
             if self._hosts.get(host.key) is host:
                 del self._hosts[host.key]
 

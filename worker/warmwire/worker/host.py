@@ -26,6 +26,7 @@ from warmwire.broker.messages import (
     InterruptReply,
     Permission,
     PermissionReply,
+    Release,
     Replay,
     Started,
     UserMessage,
@@ -106,6 +107,7 @@ class Host:
     def __init__(self, services: Services, key: SessionKey, epoch: int, nonce: str) -> None:
         self.key = key
         self.closing = False
+        self.given_away = False  # somebody wants another worker to have it
         self.closed = asyncio.Event()
         self._services = services
         self._nonce = nonce
@@ -168,6 +170,16 @@ class Host:
     def tick(self, now: float) -> None:
         """Time has passed."""
         self._run(self._session.tick(now))
+        if self.given_away:
+            self._give_away()
+
+    def _give_away(self) -> None:
+        """As soon as no turn is at hand, which may be now."""
+        self.given_away = True
+        self.drain()
+        if not self.active and not self.closing:
+            self.closing = True
+            self._services.leave(self, self.close())
 
     def drain(self) -> None:
         """Begin no further turn."""
@@ -453,6 +465,9 @@ class Host:
                 return PermissionReply(outcome=outcome).encode()
             case Close():
                 self._services.leave(self, self.close())
+                return b"{}"
+            case Release():
+                self._give_away()
                 return b"{}"
 
     def _forwarded(self, message: Arrived) -> None:

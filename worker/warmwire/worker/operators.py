@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -11,28 +11,39 @@ from warmwire.broker import telemetry
 from warmwire.broker.bus import Arrived, Bus
 from warmwire.broker.discovery import Handled, Service
 from warmwire.broker.errors import BadInput
-from warmwire.broker.messages import Drain, Heartbeat, decode
-from warmwire.broker.names import Subjects
+from warmwire.broker.messages import Adopt, Adopted, Drain, Heartbeat, decode_worker_control
+from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.tasks import Tasks
 from warmwire.worker.recent import Recent
 
 log = structlog.get_logger(__name__)
 
 
-async def obey(bus: Bus, subject: str, leave: asyncio.Event, beat: Callable[[], Heartbeat]) -> None:
-    """Set ``leave`` when somebody asks the worker to drain. Raises Unavailable."""
+async def obey(
+    bus: Bus,
+    subject: str,
+    leave: asyncio.Event,
+    beat: Callable[[], Heartbeat],
+    adopt: Callable[[SessionKey], Awaitable[bool]],
+) -> None:
+    """Set ``leave`` when the worker is to drain, ``adopt`` what it is to claim. Raises Unavailable."""
     tasks = Tasks()
+
+    async def adopted(reply: str, key: SessionKey) -> None:
+        await bus.publish(reply, Adopted(mine=await adopt(key)).encode())
 
     def asked(message: Arrived) -> None:
         try:
-            decode(Drain, message.data)
+            match decode_worker_control(message.data):
+                case Drain():
+                    leave.set()
+                    if message.reply:
+                        tasks.begin(bus.publish(message.reply, beat().encode()), "reply")
+                case Adopt(tenant=tenant, session=session):
+                    tasks.begin(adopted(message.reply, SessionKey(tenant, session)), "adopt a session")
         except BadInput as error:
             telemetry.alien.add(1)
             log.warning("alien request dropped", subject=message.subject, error=str(error))
-            return
-        leave.set()
-        if message.reply:
-            tasks.begin(bus.publish(message.reply, beat().encode()), "reply")
 
     await bus.subscribe(subject, asked)
 
