@@ -30,7 +30,7 @@ from warmwire.broker.messages import OwnerRecord, decode
 from tests.proxies import NGINX, proxy
 from tests.system import history as h
 from tests.system.checker import TERMINAL, Violation, check
-from tests.system.cluster import MEMBERS, Cluster, Worker, let_time_pass, until
+from tests.system.cluster import MEMBERS, Cluster, Process, Worker, let_time_pass, until
 from tests.system.edge_load import EdgeLoad
 from tests.system.load import Load, pauses
 
@@ -284,6 +284,43 @@ async def rolling_restart(plan: Plan) -> Outcome:
             code = await old.ended()
             assert code == 0, f"{old.name} ended with {code}: {old.said[-2000:]}"
         return await concluded(load, began)
+
+
+@scenario
+async def upgrade(plan: Plan) -> Outcome:
+    """Every worker, edge and server is told to leave and replaced, in an order of the seed's."""
+    async with stage(plan, members=MEMBERS) as (cluster, _):
+        load = await over_http(plan, cluster)
+        began = hit(load, "upgrade")
+        steps = [(replace, number) for replace in (_new_worker, _new_edge) for number in range(2)]
+        steps += [(_new_server, number) for number in range(MEMBERS)]
+        Random(plan.seed).shuffle(steps)
+        for replace, number in steps:
+            await replace(cluster, load, number)
+        return await concluded(load, began, " ".join(f"{what.__name__[5:]}-{n}" for what, n in steps))
+
+
+async def _new_worker(cluster: Cluster, load: EdgeLoad, number: int) -> None:
+    old = [worker for worker in cluster.workers if worker.id][number]  # others came too early, and ended
+    await cluster.start_workers(1)
+    await _leaves(load, old)
+
+
+async def _new_edge(cluster: Cluster, load: EdgeLoad, number: int) -> None:
+    (load.edges[number],) = await cluster.start_edges(1)
+    await _leaves(load, cluster.edges[number])
+
+
+async def _new_server(cluster: Cluster, load: EdgeLoad, number: int) -> None:
+    await _leaves(load, cluster.servers[number], code=1)  # nats-server's, when it was told to end
+    cluster.restart_server(number)
+    await cluster.servers_ready()
+
+
+async def _leaves(load: EdgeLoad, old: Process, code: int = 0) -> None:
+    load.fault(f"SIGTERM {old.name}")
+    old.signal(signal.SIGTERM)
+    assert await old.ended() in (0, code), f"{old.name}: {old.said[-2000:]}"
 
 
 async def _cut(plan: Plan, seconds: float) -> Outcome:

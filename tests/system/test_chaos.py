@@ -10,7 +10,15 @@ from tests.system.chaos import SCENARIOS, Plan, play
 
 SESSIONS = 12
 DELTAS = 35
-SHORT = ("kill-worker", "pause-worker", "restart-nats", "rolling-restart", "kill-edge", "kill-edge-proxy")
+SHORT = (
+    "kill-worker",
+    "pause-worker",
+    "restart-nats",
+    "rolling-restart",
+    "upgrade",
+    "kill-edge",
+    "kill-edge-proxy",
+)
 """What happens most in operation: a process dies, hangs, is restarted."""
 
 

@@ -14,12 +14,15 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from warmwire.broker import streams
 from warmwire.broker.bus import Bus, connect
 from warmwire.broker.errors import Unavailable
+from warmwire.broker.names import Subjects
 from warmwire.edge.settings import EdgeSettings
 from warmwire.producer import Producer
 
@@ -183,6 +186,8 @@ async def test_an_operator_looks_interrupts_and_drains(server: Served, tmp_path:
         assert (0, [worker.id]) == (code, [each["worker"] for each in json.loads(out)["workers"]])
         code, out = await operate(server, "doctor")
         assert code == 0, out
+        code, out = await operate(server, "streams")
+        assert (0, 3) == (code, out.count("as it is to be"))
         code, out = await operate(server, "session", "show", "s1")
         assert (0, worker.id) == (code, json.loads(out)["owner"])
         assert (1, "warmwire: there is nothing to stop\n") == await operate(
@@ -190,6 +195,23 @@ async def test_an_operator_looks_interrupts_and_drains(server: Served, tmp_path:
         )
         assert (0, f"{worker.id} drains\n") == await operate(server, "worker", "drain", worker.id)
         await eventually(worker.leave.is_set, "the worker is told")
+
+
+async def test_streams_of_an_older_version_are_brought_up_by_an_operator_and_by_nobody_else(
+    tmp_path: Path,
+) -> None:
+    with served(tmp_path / "nats", "--no-tls") as server:
+        async with user(server, "operator") as (operator, _), user(server, "edge") as (edge, _):
+            await streams.ensure(operator, Subjects("ww"), 1, 1000)
+            config = (await operator.js.stream_info("WW_STATE")).config
+            older = replace(config, subjects=[each for each in config.subjects or [] if ".tkt." not in each])
+            await operator.js.update_stream(older)
+            with pytest.raises(Unavailable, match=r"may not publish to \$JS.API.STREAM.UPDATE.WW_STATE"):
+                await streams.ensure(edge, Subjects("ww"), 1, 1000, consumer=False)
+            code, out = await operate(server, "doctor")
+            assert (1, True) == (code, "WW_STATE of an older version" in out)
+            assert 0 == (await operate(server, "streams"))[0]
+            await streams.ensure(edge, Subjects("ww"), 1, 1000, consumer=False)
 
 
 # -- what is denied

@@ -178,7 +178,7 @@ def _refusal(what: str, error: APIError, replicas: int | None = None) -> Misconf
         )
     if error.err_code in _NO_JETSTREAM:
         return Misconfigured("the NATS server has no JetStream: start it with -js")
-    if isinstance(error, ServiceUnavailableError):
+    if isinstance(error, ServiceUnavailableError | NotFoundError):  # or: another role makes it at this moment
         return Unavailable(f"JetStream is not ready for {what}: {error.description}")
     return Misconfigured(
         f"the NATS server refuses {what}: {error.description}; change or remove what is in the way"

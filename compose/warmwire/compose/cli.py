@@ -129,6 +129,7 @@ COMMANDS: dict[str, Role | Other] = {
     "top": Other("Show the workers live.", "warmwire.compose.top:top"),
     "traces": Other("Show where the time of slow turns went.", "warmwire.compose.traces:traces"),
     "doctor": Other("Say what is wrong, and what to do.", "warmwire.compose.doctor:doctor"),
+    "streams": Other("Make the streams, or bring them up to date.", "warmwire.compose.streams:streams"),
     "session": Other("Look at a session, or stop what it does.", "warmwire.compose.session:session"),
     "edge": Role("Run one edge.", EDGE, "warmwire.edge.settings:EdgeSettings", "warmwire.edge.app:main"),
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from nats.js.api import StreamConfig
 
 from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.settings import BrokerSettings
@@ -144,6 +145,10 @@ async def _streams(place: Place) -> Finding:
     if lacking:
         remedy = "start a worker or an edge: they make them"
         return Finding("streams", WARNING, f"{', '.join(lacking)} not there", remedy)
+    older = [str(each.name) for each in wanted if _lacks(found[str(each.name)].config, each)]
+    if older:
+        remedy = "run `warmwire streams` as a user who may change them (operator)"
+        return Finding("streams", BAD, f"{', '.join(older)} of an older version", remedy)
     single = [name for name in sorted(names) if found[name].config.num_replicas == 1]
     clustered = any(
         cluster is not None and cluster.replicas for cluster in (found[name].cluster for name in names)
@@ -152,6 +157,10 @@ async def _streams(place: Place) -> Finding:
         remedy = "set --replicas 3 and edit the streams: they live on one server of a cluster"
         return Finding("streams", WARNING, f"{', '.join(single)} have one copy", remedy)
     return Finding("streams", GOOD, ", ".join(sorted(names)))
+
+
+def _lacks(found: StreamConfig, wanted: StreamConfig) -> bool:
+    return not set(wanted.subjects or ()) <= set(found.subjects or ())
 
 
 async def _workers(place: Place) -> Finding:

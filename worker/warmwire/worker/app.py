@@ -500,18 +500,20 @@ def cli_command(cli: str, dialect: str = "claude") -> tuple[str, ...]:
 
 async def _run(settings: WorkerSettings) -> int:
     worker = Worker(settings, alone=True)
-    stop = worker.leave
+    signalled = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
-        if stop.is_set():
-            os._exit(1)  # the second signal forces; the CLIs die with us
-        stop.set()
+        if signalled.is_set():
+            os._exit(1)  # the second one forces; the CLIs die with us
+        signalled.set()
+        worker.leave.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGUSR1, worker.leave.set)  # never forces: for what comes before a SIGTERM
     await worker.start()
-    await stop.wait()
+    await worker.leave.wait()
     log.info("worker drains", worker=worker.id)
     await worker.stop()
     return 0
