@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from warmwire.broker.errors import BadInput
 from warmwire.broker.messages import (
     RECORDED_QUESTION_LIMIT,
+    Adopt,
+    Adopted,
     BoundRecord,
     Close,
     Content,
@@ -29,6 +31,7 @@ from warmwire.broker.messages import (
     PermissionReply,
     Question,
     Recently,
+    Release,
     Replay,
     SessionRecord,
     SlowTurn,
@@ -73,6 +76,9 @@ EACH = [
     ForwardReply(mine=True),
     Heartbeat(worker="w", version="1", free=1, running=2, sessions=3),
     Drain(),
+    Adopt(tenant="default", session="s1"),
+    Adopted(mine=True),
+    Release(),
     SlowTurn(turn="t", session="default.s", ttft_ms=600),
     Recently(ended=2, failed=1, ttft_ms=(1, 2, 3)),
     Tiers(warm=1, frozen=2, spare=3),

@@ -1,11 +1,13 @@
 """`warmwire doctor`: looks at what the product needs, and says what to do where something is wrong."""
 
 import asyncio
+import json
 import os
 import resource
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -35,6 +37,10 @@ FILES = 10_384
 """Open files that an edge needs for its default number of connections."""
 SLOW_MS = 50
 """Milliseconds of a round trip to NATS that are felt."""
+CLOCK_APART = 0.5
+"""Seconds that this machine's clock may differ from the NATS server's."""
+CLOCK_WITHIN = 5.0
+"""Seconds in which JetStream must say what time it has."""
 GOOD, WARNING, BAD = "ok", "warning", "wrong"
 MARKS = {GOOD: "✓", WARNING: "!", BAD: "✗"}
 
@@ -104,7 +110,13 @@ async def _nats(given: str | None) -> list[Finding]:
     try:
         async with connected(given) as place:
             findings = [Finding("NATS", GOOD, url)]
-            looks: list[Callable[[Place], Awaitable[Finding]]] = [_round_trip, _payload, _streams, _workers]
+            looks: list[Callable[[Place], Awaitable[Finding]]] = [
+                _round_trip,
+                _clock,
+                _payload,
+                _streams,
+                _workers,
+            ]
             for look in looks:
                 try:
                     findings.append(await look(place))
@@ -127,6 +139,27 @@ async def _round_trip(place: Place) -> Finding:
     return Finding(
         "round trip", WARNING, f"{ms:.0f} ms", "put workers and edges nearer to NATS: each delta pays this"
     )
+
+
+async def _clock(place: Place) -> Finding:
+    """JetStream says what time it has, by the way."""
+    subject = f"$JS.API.STREAM.INFO.{place.subjects.request_stream}"
+    began = time.time()
+    said = json.loads(await place.bus.request(subject, b"", CLOCK_WITHIN))
+    ended = time.time()
+    if "ts" not in said:
+        return Finding("clock", WARNING, "the NATS server does not say its time", "update nats-server")
+    return clock(datetime.fromisoformat(said["ts"]).timestamp(), began, ended)
+
+
+def clock(theirs: float, began: float, ended: float) -> Finding:
+    """The NATS server's clock, between two looks at ours; all in Unix seconds. Pure."""
+    apart = max(began - theirs, theirs - ended, 0.0)
+    if apart < CLOCK_APART:
+        return Finding("clock", GOOD, f"within {apart + ended - began:.3f} s of the NATS server's")
+    ours = "behind" if theirs > ended else "ahead of"
+    remedy = "let NTP set both (`timedatectl`): times in traces, and when credentials expire, are wrong else"
+    return Finding("clock", WARNING, f"{apart:.1f} s {ours} the NATS server's", remedy)
 
 
 async def _payload(place: Place) -> Finding:
