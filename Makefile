@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up examples test chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench captures check format constraints clean
+.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench captures check format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +44,9 @@ example-%: $(VENV)/.installed
 
 example-react: $(VENV)/.installed-dev # Node, and what drives a browser
 
+compose-up: ## the same as containers, with three NATS servers, nginx, Prometheus; needs Docker (docs/deployment.md)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" compose/up
+
 # Most tests wait most of the time, so several run at once; JOBS=0 runs them one after the other. One that fails in this
 # crowd is tried once more by itself, and must pass then.
 JOBS ?= 4
@@ -57,6 +60,9 @@ chaos: $(VENV)/.installed-dev ## processes and networks die under load; takes so
 
 contract: $(VENV)/.installed-dev ## does the installed CLI keep what we rely on? if so, its version counts as tested
 	$(BIN)/python -m tests.worker.contract
+
+container-chaos: $(VENV)/.installed-dev ## the Compose stack under load: servers stop, scale, upgrade; needs Docker (docs/deployment.md)
+	$(BIN)/python -m tests.containers.chaos
 
 orphans: $(VENV)/.installed-dev ## each way to die, and the processes left two seconds later (docs/orphans.md)
 	$(BIN)/python -m tests.worker.orphans

@@ -1,6 +1,7 @@
 """What all tests share: a real nats-server, and the rule for missing system packages."""
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,15 @@ def require(present: object, what: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI lacks {what}: .ci/run must install it", pytrace=False)
     pytest.skip(f"this machine has no {what}")
+
+
+def engine_runs() -> bool:
+    """Whether a Docker engine answers."""
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not host.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as sock:  # the client library leaks one when nobody answers
+        return sock.connect_ex(host.removeprefix("unix://")) == 0
 
 
 def wait_for(condition: Callable[[], object], what: str, deadline: float = 10) -> None:

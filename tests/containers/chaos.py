@@ -8,6 +8,7 @@ docs/deployment.md has the last run's table. The scenarios share one stack, and 
 import argparse
 import asyncio
 import logging
+import shutil
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +18,7 @@ from time import monotonic
 
 import structlog
 
-from tests.containers.stack import SERVERS, Stack, docker
+from tests.containers.stack import SERVERS, FailedError, Stack, docker
 from tests.system import history as h
 from tests.system.chaos import (
     COLUMNS,
@@ -109,7 +110,7 @@ async def cut_worker(stack: Stack, plan: Plan) -> Outcome:
 
 @scenario
 async def scale(stack: Stack, plan: Plan) -> Outcome:
-    """Two workers become five, new sessions come to them, then there are two again, while every session runs."""
+    """Two workers become five, new sessions come to them, then there are two again; every session runs on."""
     await stack.up("--scale", "worker=2")
     load = await loaded(stack, plan, "scale-")
     out = hit(load, "scale 2 -> 5")
@@ -141,7 +142,7 @@ async def roll(stack: Stack, plan: Plan) -> Outcome:
     await under_way(load, plan.sessions // 2)
     before = {service: await stack.containers(service) for service in (*SERVERS, "worker", "edge", "nginx")}
     began = hit(load, "compose/roll")
-    await stack.roll()
+    await stack.script("roll")
     took = monotonic() - began.at
     for service, old in before.items():
         now = await stack.containers(service)
@@ -159,7 +160,7 @@ async def roll(stack: Stack, plan: Plan) -> Outcome:
 
 @scenario
 async def restart_stack(stack: Stack, plan: Plan) -> Outcome:
-    """`docker compose down` while some sessions run and others rest, then `up`: all are asked for their memory."""
+    """`docker compose down` while sessions run and others rest, then `up`: all are asked for their memory."""
     resting = Load(stack.nats, plan.seed, deltas=stack.deltas, name="resting-", login=stack.producer)
     await resting.start(plan.sessions, times=1)
     await until(lambda: resting.resting == plan.sessions, "all sessions at rest", 60)
@@ -172,11 +173,31 @@ async def restart_stack(stack: Stack, plan: Plan) -> Outcome:
     outcome = await concluded(load, down)
     await resting.finish()
     outcome.history += resting.history
-    remembering = {
-        each.session for each in outcome.history if isinstance(each, h.Accepted) and each.at > down.at
-    }
-    outcome.notes.append(f"sessions asked for their memory afterwards: {len(remembering)}")
+    outcome.notes.append(f"sessions asked for their memory afterwards: {asked_since(outcome)}")
     return outcome
+
+
+@scenario
+async def restore(stack: Stack, plan: Plan) -> Outcome:
+    """compose/backup, every volume and secret removed, compose/restore: all are asked for their memory."""
+    load = Load(stack.nats, plan.seed, deltas=stack.deltas, name="restore-", login=stack.producer)
+    await load.start(plan.sessions, times=1)
+    await until(lambda: load.resting == plan.sessions, "all sessions at rest", 60)
+    gone = hit(load, "docker compose down --volumes")
+    backup = str(plan.folder / "backup")
+    await stack.script("backup", backup)
+    await stack.compose("down", "--volumes")
+    shutil.rmtree(stack.secrets)
+    await stack.script("restore", backup)
+    outcome = await concluded(load, gone)
+    outcome.notes.append(f"sessions asked for their memory afterwards: {asked_since(outcome)}")
+    return outcome
+
+
+def asked_since(outcome: Outcome) -> int:
+    """How many sessions had a turn accepted after the fault; the last one of each asks for its memory."""
+    at = outcome.hit.at
+    return len({each.session for each in outcome.history if isinstance(each, h.Accepted) and each.at > at})
 
 
 # -- the table
@@ -209,7 +230,7 @@ async def play_all(names: Sequence[str], folder: Path, seed: int, sessions: int)
             plan = Plan(folder / name, seed, sessions, DELTAS)
             try:
                 violations += len((await play(stack, name, plan)).violations)
-            except TimeoutError as error:
+            except (TimeoutError, FailedError) as error:
                 violations += 1
                 print(f"{name}: not played to its end: {error}")
         (folder / "stack.log").write_text(await stack.compose("logs", "--no-color"))

@@ -74,7 +74,7 @@ class Stack:
         }
 
     async def __aenter__(self) -> Self:
-        await run(str(ROOT / "compose" / "setup"), environment=self.environment)
+        await self.script("setup")
         try:
             await self.up()
         except BaseException:
@@ -109,11 +109,11 @@ class Stack:
         try:
             await self.compose("up", *wait, *arguments)
         except FailedError as error:
-            raise FailedError(f"{error}\n{await self.compose('logs', '--tail', '20')}") from error
+            raise FailedError(f"{error}\n{await self.compose('logs', '--tail', '3')}") from error
 
-    async def roll(self, *services: str) -> None:
-        """A new container for each old one, of every service or of these."""
-        await run(str(ROOT / "compose" / "roll"), *services, environment=self.environment)
+    async def script(self, name: str, *arguments: str) -> str:
+        """What `compose/NAME` says. Raises FailedError."""
+        return await run(str(ROOT / "compose" / name), *arguments, environment=self.environment)
 
     # -- what there is
 

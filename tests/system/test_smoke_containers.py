@@ -1,8 +1,6 @@
 """The broker against a NATS in a container, whose image is made here from nothing."""
 
-import os
 import shutil
-import socket
 import time
 from asyncio import Queue, timeout
 from collections.abc import Iterator
@@ -22,20 +20,12 @@ from warmwire.broker.store import Store
 from warmwire.broker.streams import ensure
 from warmwire.compose.nats_server import program
 
-from tests.conftest import SECONDS, require
+from tests.conftest import SECONDS, engine_runs, require
 
 pytestmark = pytest.mark.docker
 
 IMAGE = "warmwire-test/nats:latest"
 DOCKERFILE = 'FROM scratch\nCOPY nats-server /nats-server\nENTRYPOINT ["/nats-server"]\n'
-
-
-def engine_runs() -> bool:
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if not host.startswith("unix://"):
-        return True
-    with socket.socket(socket.AF_UNIX) as sock:  # the client library leaks one when nobody answers
-        return sock.connect_ex(host.removeprefix("unix://")) == 0
 
 
 @pytest.fixture(scope="module")

@@ -176,10 +176,10 @@ class _Client(Client):
         await super()._process_err(err_msg)
 
     async def _process_connect_init(self) -> None:
-        """As it was; but after a handshake that failed it does not wait for an end that is never told."""
+        """As it was; but after a failed greeting it leaves no socket, nor waits for an end never told."""
         try:
             await super()._process_connect_init()
-        except (OSError, TimeoutError):
+        except (nats.errors.Error, OSError, TimeoutError):
             if (writer := self._writer()) is not None:
                 writer.transport.abort()
             self._transport = None
