@@ -193,6 +193,16 @@ async def test_an_operator_looks_interrupts_and_drains(server: Served, tmp_path:
         assert (1, "warmwire: there is nothing to stop\n") == await operate(
             server, "session", "interrupt", "s1"
         )
+        other = await product.work()
+        assert (0, f"default.s1 is at {other.id}\n") == await operate(server, "session", "move", "s1")
+        assert "Hello" == text_of(await product.ask("recall"))
+        assert "Hello" in (await operate(server, "session", "log", "--content", "s1"))[1]
+        async with user(server, "operator") as (bus, _):
+            named = {
+                json.loads(await bus.request(f"$SRV.PING.{name}", b"", 10 * SECONDS))["name"]
+                for name in ("warmwire-edge", "warmwire-worker")
+            }
+        assert {"warmwire-edge", "warmwire-worker"} == named
         assert (0, f"{worker.id} drains\n") == await operate(server, "worker", "drain", worker.id)
         await eventually(worker.leave.is_set, "the worker is told")
 
