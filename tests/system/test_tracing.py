@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -12,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nats
 import pytest
+from nats.aio.msg import Msg
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.compose.running import Running, running
@@ -156,6 +160,75 @@ def test_a_watcher_is_linked_and_not_part_of_the_trace(up: Running, receiver: Re
     ((_, watcher),) = receiver.trace(watching)
     assert [asking] == [link.trace_id.hex() for link in watcher.links]
     assert not named(receiver.trace(asking), "GET /v1/sessions/{session_id}/events")
+
+
+def test_who_comes_back_is_linked_and_the_turn_stays_one_trace(up: Running, receiver: Receiver) -> None:
+    asking, returning, session = secrets.token_hex(16), secrets.token_hex(16), secrets.token_hex(4)
+    body, url = {"session_id": session, "message": CANARY}, f"{up.url}/v1/chat/stream"
+    sent, patience = {"traceparent": f"00-{asking}-{CALLER}-01"}, 60 * SECONDS
+    with httpx.stream("POST", url, json=body, headers=sent, timeout=patience) as answer:
+        seen = first_id(answer.iter_lines())
+    again = {"traceparent": f"00-{returning}-{CALLER}-01", "last-event-id": seen}
+    url = f"{up.url}/v1/sessions/{session}/events"
+    with httpx.stream("GET", url, headers=again, timeout=patience) as answer:
+        assert any(line == "event: turn_completed" for line in answer.iter_lines())
+    wait_for(lambda: receiver.trace(returning), "the span of who came back")
+    ((_, back),) = receiver.trace(returning)
+    assert [asking] == [link.trace_id.hex() for link in back.links]
+    wait_for(lambda: named(receiver.trace(asking), "commit"), "the turn's last span")
+    assert 1 == len(named(receiver.trace(asking), "process ww.req"))
+
+
+def first_id(lines: Iterator[str]) -> str:
+    """The cursor of the first delta."""
+    seen = ""
+    for line in lines:
+        if line.startswith("id: "):
+            seen = line.removeprefix("id: ")
+        if line == "event: content_block_delta" and seen:
+            return seen
+    raise AssertionError("no delta has come")
+
+
+def test_a_forwarded_turn_is_one_trace_below_its_sending(receiver: Receiver, tmp_path: Path) -> None:
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_BSP_SCHEDULE_DELAY": "20",
+        "WARMWIRE_WORKERS": "2",
+        "WARMWIRE_EMULATOR_RATE": "1000",
+    }
+    with running(tmp_path / "up", environment=environment) as up:
+        up.wait_until_ready()
+        trace_id = asyncio.run(forwarded(up))
+        trace = whole(receiver, trace_id)
+    send, process = one(trace, "send ww.req"), one(trace, "process ww.req")
+    assert process.parent_span_id == send.span_id
+    assert about(process)["warmwire.takeover"] is False
+    assert 1 == len(named(trace, "wait"))
+
+
+async def forwarded(up: Running) -> str:
+    """Turns in one session until one comes to its owner by way of the other worker; that one's trace."""
+    found = re.search(r"NATS at (nats://\S+)", up.stderr)
+    assert found is not None
+    client, seen = await nats.connect(found[1]), list[str]()
+
+    async def came(message: Msg) -> None:
+        seen.append(json.loads(message.data)["headers"]["traceparent"].split("-")[1])
+
+    await client.subscribe("ww.fwd.>", cb=came)
+    await client.flush()
+    for _ in range(50):
+        trace_id, body = secrets.token_hex(16), {"session_id": "forwarded", "message": CANARY}
+        headers = {"traceparent": f"00-{trace_id}-{CALLER}-01"}
+        async with httpx.AsyncClient(timeout=60 * SECONDS) as http:
+            (await http.post(f"{up.url}/v1/chat/stream", json=body, headers=headers)).raise_for_status()
+        await client.flush()
+        if trace_id in seen:
+            await client.close()
+            return trace_id
+    raise AssertionError("of 50 turns none was pulled by the other worker")
 
 
 def test_a_failed_turn_says_so(receiver: Receiver, tmp_path: Path) -> None:
