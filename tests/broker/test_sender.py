@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,9 +15,6 @@ from warmwire.broker.sender import WAITING_LIMIT, Sender
 from .conftest import Broker
 from tests.client import eventually
 
-LONG = 3600.0
-"""Seconds; a window that never ends by itself."""
-
 
 class Line:
     """A connection that keeps what it is given, blocks while told to, and fails as told to."""
@@ -27,6 +24,15 @@ class Line:
         self.free = asyncio.Event()
         self.free.set()
         self.fails: Callable[[bytes], Exception | None] = lambda _: None
+        self.writes = 0
+
+    def publish_now(self, events: Iterable[tuple[str, bytes]]) -> bool:
+        data = [data for _, data in events]
+        if not self.free.is_set() or any(map(self.fails, data)):
+            return False
+        self.sent += data
+        self.writes += 1
+        return True
 
     async def publish(self, _subject: str, data: bytes) -> None:
         await self.free.wait()
@@ -42,11 +48,10 @@ class Line:
 @asynccontextmanager
 async def sending(
     line: Line,
-    window: float = LONG,
     may_send: Callable[[], bool] = lambda: True,
     limit: int = WAITING_LIMIT,
 ) -> AsyncIterator[Sender]:
-    sender = Sender(line, window, may_send, limit)  # type: ignore[arg-type]  # all that it uses of a Bus
+    sender = Sender(line, may_send, limit)  # type: ignore[arg-type]  # all that it uses of a Bus
     sender.start()
     yield sender
     await sender.stop()
@@ -57,31 +62,24 @@ def line() -> Line:
     return Line()
 
 
-class TestTheWindow:
-    async def test_keeps_deltas_until_something_goes_at_once_and_takes_them_along(self, line: Line) -> None:
+class TestAPass:
+    async def test_of_the_loop_is_one_write(self, line: Line) -> None:
         async with sending(line) as sender:
-            sender.send("x", b"1", at_once=False)
-            sender.send("x", b"2", at_once=False)
-            await asyncio.sleep(0)
+            sender.send("x", b"1")
+            sender.send("x", b"2")
             assert [] == line.sent
-            sender.send("x", b"3", at_once=True)
-            await line.has(b"1", b"2", b"3")
+            await line.has(b"1", b"2")
+            assert 1 == line.writes
 
-    async def test_ends_by_itself(self, line: Line) -> None:
-        async with sending(line, window=0.001) as sender:
-            for data in (b"1", b"2"):
-                sender.send("x", data, at_once=False)
-                await line.has(*[b"1", b"2"][: int(data)])
-
-    async def test_is_ended_by_a_flush(self, line: Line) -> None:
+    async def test_is_cut_short_by_a_flush(self, line: Line) -> None:
         async with sending(line) as sender:
-            sender.send("x", b"1", at_once=False)
+            sender.send("x", b"1")
             await sender.flush()
             assert [b"1"] == line.sent
 
-    async def test_is_ended_by_the_end(self, line: Line) -> None:
+    async def test_is_cut_short_by_the_end(self, line: Line) -> None:
         async with sending(line) as sender:
-            sender.send("x", b"1", at_once=False)
+            sender.send("x", b"1")
         assert [b"1"] == line.sent
 
 
@@ -93,7 +91,7 @@ class TestOrder:
         expected = [b"%d" % number for number in range(500)]
         async with real(broker) as sender:
             for number, data in enumerate(expected):
-                sender.send(f"y.{number % 3}", data, at_once=number % 7 == 0)
+                sender.send(f"y.{number % 3}", data)
                 if number % 11 == 0:
                     await asyncio.sleep(0)
             await eventually(lambda: len(heard) == len(expected), "all events")
@@ -102,12 +100,12 @@ class TestOrder:
     async def test_is_kept_when_a_flush_meets_another(self, line: Line) -> None:
         async with sending(line) as sender:
             line.free.clear()
-            sender.send("x", b"1", at_once=True)
+            sender.send("x", b"1")
             await asyncio.sleep(0)
-            sender.send("x", b"2", at_once=False)
+            sender.send("x", b"2")
             flushing = asyncio.create_task(sender.flush())
             await asyncio.sleep(0)
-            sender.send("x", b"3", at_once=True)
+            sender.send("x", b"3")
             line.free.set()
             await flushing
             await line.has(b"1", b"2", b"3")
@@ -116,7 +114,7 @@ class TestOrder:
         async with sending(line) as sender:
             line.free.clear()
             for data in (b"1", b"2", b"3"):
-                sender.send("x", data, at_once=True)
+                sender.send("x", data)
             await asyncio.sleep(0)
             stopping = asyncio.create_task(sender.stop())
             await asyncio.sleep(0)
@@ -129,7 +127,7 @@ class TestHolding:
     async def test_withholds_until_it_may_go_on(self, line: Line) -> None:
         async with sending(line) as sender:
             sender.hold()
-            sender.send("x", b"1", at_once=True)
+            sender.send("x", b"1")
             flushing = asyncio.create_task(sender.flush())
             await asyncio.sleep(0)
             assert [] == line.sent
@@ -140,7 +138,7 @@ class TestHolding:
     async def test_begins_by_itself_when_nothing_may_be_sent(self, line: Line) -> None:
         allowed = False
         async with sending(line, may_send=lambda: allowed) as sender:
-            sender.send("x", b"1", at_once=True)
+            sender.send("x", b"1")
             flushing = asyncio.create_task(sender.flush())
             await asyncio.sleep(0)
             assert [] == line.sent
@@ -156,12 +154,12 @@ class TestDropping:
             line.free.clear()
             with capture_logs() as said:
                 for data in (b"12345", b"67890", b"over", b"over"):
-                    sender.send("x", data, at_once=True)
+                    sender.send("x", data)
             assert 2 == sender.dropped
             assert 1 == len(said)
             line.free.set()
             await line.has(b"12345", b"67890")
-            sender.send("x", b"again", at_once=True)
+            sender.send("x", b"again")
             await line.has(b"12345", b"67890", b"again")
         assert 2 == sender.dropped
 
@@ -169,18 +167,18 @@ class TestDropping:
         async with sending(line) as sender:
             line.fails = lambda _: Unavailable("gone")
             for data in (b"1", b"2"):
-                sender.send("x", data, at_once=False)
+                sender.send("x", data)
             await sender.flush()
             assert 2 == sender.dropped
             line.fails = lambda _: None
-            sender.send("x", b"3", at_once=True)
+            sender.send("x", b"3")
             await line.has(b"3")
 
     async def test_happens_to_one_alone_that_cannot_be_sent(self, line: Line) -> None:
         async with sending(line) as sender:
             line.fails = lambda data: BadInput("message", "too large") if data == b"2" else None
             for data in (b"1", b"2", b"3"):
-                sender.send("x", data, at_once=True)
+                sender.send("x", data)
             await line.has(b"1", b"3")
             assert 1 == sender.dropped
 
@@ -190,7 +188,7 @@ class TestDropping:
 
 @asynccontextmanager
 async def real(broker: Broker) -> AsyncIterator[Sender]:
-    sender = Sender(broker.bus, 0.002)
+    sender = Sender(broker.bus)
     sender.start()
     yield sender
     await sender.stop()

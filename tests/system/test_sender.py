@@ -29,9 +29,9 @@ async def sent_to(bus: Bus, subjects: str) -> list[bytes]:
 async def test_nothing_is_sent_once_the_fence_is_closed_and_all_of_it_when_it_opens(bus: Bus) -> None:
     may_send = False
     found = await sent_to(bus, "sender.a.*")
-    sender = Sender(bus, 0.001, lambda: may_send)
+    sender = Sender(bus, lambda: may_send)
     sender.start()
-    sender.send("sender.a.one", b"1", at_once=True)
+    sender.send("sender.a.one", b"1")
     await bus.flush()
     assert [] == found
     may_send = True
@@ -42,11 +42,11 @@ async def test_nothing_is_sent_once_the_fence_is_closed_and_all_of_it_when_it_op
 
 async def test_what_waits_for_a_session_that_is_lost_is_forgotten_and_nothing_else(bus: Bus) -> None:
     found = await sent_to(bus, "sender.b.*")
-    sender = Sender(bus, 0.001)
+    sender = Sender(bus)
     sender.start()
     sender.hold()
     for number, session in enumerate(("kept", "lost", "kept", "lost")):
-        sender.send(f"sender.b.{session}", b"%d" % number, at_once=True)
+        sender.send(f"sender.b.{session}", b"%d" % number)
     sender.forget("sender.b.lost")
     sender.go_on()
     await until(lambda: [b"0", b"2"] == found, "the events")
@@ -55,8 +55,8 @@ async def test_what_waits_for_a_session_that_is_lost_is_forgotten_and_nothing_el
 
 async def test_leaving_sends_what_waits_even_when_it_was_held(bus: Bus) -> None:
     found = await sent_to(bus, "sender.c.*")
-    sender = Sender(bus, 0.001, lambda: False)
+    sender = Sender(bus, lambda: False)
     sender.start()
-    sender.send("sender.c.one", b"1", at_once=True)
+    sender.send("sender.c.one", b"1")
     await sender.stop()
     await until(lambda: [b"1"] == found, "the event")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
-from warmwire.worker.pipes import Incoming, Outgoing
+from warmwire.worker.pipes import Incoming, Outgoing, Rounds
 
 from tests.client import eventually
 
@@ -92,3 +93,78 @@ async def test_after_a_close_nothing_is_heard_and_no_foreign_descriptor_is_close
     incoming.close()
     assert 2 == os.write(reused, b"it")
     assert [] == heard
+
+
+class TestRounds:
+    @pytest.fixture
+    async def rounds(self) -> AsyncIterator[Rounds]:
+        rounds = Rounds(0.001)
+        yield rounds
+        rounds.close()
+        rounds.close()
+
+    async def test_read_all_that_has_something_to_say(self, rounds: Rounds) -> None:
+        pipes, heard = [os.pipe() for _ in range(50)], list[bytes]()
+        incoming = [
+            Incoming(os.fdopen(read, "rb", buffering=0), heard.append, lambda: None, rounds)
+            for read, _ in pipes
+        ]
+        for turn in range(3):  # at rest, and again after it
+            for number, (_, write) in enumerate(pipes):
+                os.write(write, b"%d.%d" % (turn, number))
+            await eventually(lambda: len(heard) == 50, "all of them")
+            assert {b"%d.%d" % (turn, number) for number in range(50)} == set(heard)
+            heard.clear()
+        for each, (_, write) in zip(incoming, pipes, strict=True):
+            each.close()
+            os.close(write)
+
+    async def test_hear_the_end(self, rounds: Rounds, pipe: Pipe) -> None:
+        read, write = pipe
+        ends: list[bool] = []
+        incoming = Incoming(
+            os.fdopen(read, "rb", buffering=0), lambda _: None, lambda: ends.append(True), rounds
+        )
+        os.close(write)
+        await eventually(lambda: ends, "the end")
+        incoming.close()
+        assert [True] == ends
+
+    async def test_one_that_is_closed_by_another_of_its_round_is_not_read(self, rounds: Rounds) -> None:
+        pipes, heard = [os.pipe() for _ in range(2)], list[bytes]()
+        incoming: list[Incoming] = []
+
+        def only_me(data: bytes) -> None:
+            heard.append(data)
+            for each in incoming:
+                each.close()
+
+        incoming += [
+            Incoming(os.fdopen(read, "rb", buffering=0), only_me, lambda: None, rounds) for read, _ in pipes
+        ]
+        for _, write in pipes:
+            os.write(write, b"x")
+        await eventually(lambda: heard, "one of them")
+        assert [b"x"] == heard
+        for _, write in pipes:
+            os.close(write)
+
+    async def test_go_on_after_one_that_fails(self, rounds: Rounds) -> None:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        (bad, bad_end), (good, good_end) = os.pipe(), os.pipe()
+        heard: list[bytes] = []
+
+        def fail(_data: bytes) -> None:
+            raise RuntimeError("of its own making")
+
+        failing = Incoming(os.fdopen(bad, "rb", buffering=0), fail, lambda: None, rounds)
+        whole = Incoming(os.fdopen(good, "rb", buffering=0), heard.append, lambda: None, rounds)
+        os.write(bad_end, b"x")
+        os.write(good_end, b"y")
+        await eventually(lambda: heard and told, "both")
+        assert [b"y"] == heard
+        failing.close()
+        whole.close()
+        os.close(bad_end)
+        os.close(good_end)

@@ -232,16 +232,6 @@ def test_an_event_of_the_cli_is_published_byte_for_byte() -> None:
     assert odd.event == envelope.decode(owner.published[-1]).event
 
 
-def test_the_first_delta_goes_at_once_and_the_next_may_wait() -> None:
-    owner = Owner(Publish)
-    owner.offer(held(1))
-    owner.say(*said.message("m1", "a", "b"))
-    deltas = [
-        command for command in owner.waits if isinstance(command, Publish) and b"text_delta" in command.data
-    ]
-    assert [True, False] == [command.at_once for command in deltas]
-
-
 def test_the_end_tells_usage_cost_and_times() -> None:
     owner = running()
     owner.now = 0.25

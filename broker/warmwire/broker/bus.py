@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js import JetStreamContext
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from warmwire.broker import telemetry
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable, WarmwireError
@@ -44,6 +45,9 @@ PONG_WITHIN = 30
 """Seconds, more than a dead connection needs to be given up."""
 PENDING_SIZE = 16 * 1024 * 1024
 """Bytes that may wait to be written to NATS; past it publishing waits, and fails while disconnected."""
+
+PART_LIMIT = 64 * 1024
+"""Bytes kept of a message until all of it is there; nats-py gathers larger ones."""
 
 
 class Arrived(NamedTuple):
@@ -82,14 +86,66 @@ class Subscription:
         self._forget()
 
 
+class _Parser(Parser):
+    """As it was; but messages that are there as a whole and have no headers are cut out in one pass.
+
+    The protocol: https://docs.nats.io/reference/reference-protocols/nats-protocol
+    """
+
+    nc: _Client
+
+    async def parse(self, data: bytes = b"") -> None:
+        if self.state != AWAITING_CONTROL_LINE:  # inside a large message
+            await super().parse(data)
+            return
+        if self.buf:
+            data = bytes(self.buf) + data
+            self.buf.clear()
+        at = await self._whole(data)
+        if data.startswith(b"MSG ", at) and len(data) - at < PART_LIMIT:
+            self.buf.extend(data[at:])  # until all of it is there
+        elif at < len(data):
+            await super().parse(data[at:])
+
+    async def _whole(self, data: bytes) -> int:
+        """Hand over what can be cut out; returns where the rest begins."""
+        at, end = 0, data.find(b"\r\n")
+        while end > 0 and data.startswith(b"MSG ", at):
+            try:
+                subject, number, *reply, size = data[at + 4 : end].split(b" ")
+                begin, end, sid = end + 2, end + 2 + int(size), int(number)
+            except ValueError:
+                raise nats.errors.ProtocolError from None
+            if end + 2 > len(data):
+                break
+            await_it = self.nc.hand_over(sid, subject, reply[0] if reply else b"", data[begin:end])
+            at, end = end + 2, data.find(b"\r\n", end + 2)
+            if await_it is not None:
+                await await_it
+        return at
+
+
 class _Client(Client):
     """nats-py's, mended."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._ps = _Parser(self)
         self.handlers: dict[object, Handler] = {}  # by the callback that stands for it in nats-py
         self._awaited: dict[asyncio.Timeout, str] = {}  # and the subject that was asked
         self._denied: set[asyncio.Timeout] = set()
+
+    def hand_over(self, sid: int, subject: bytes, reply: bytes, data: bytes) -> Awaitable[None] | None:
+        """Call the handler for a message without headers; what is returned is to be awaited."""
+        subscription = self._subs.get(sid)
+        handler = self.handlers.get(subscription._cb) if subscription is not None else None  # noqa: SLF001
+        if handler is None:
+            return super()._process_msg(sid, subject, reply, data, b"")
+        try:
+            handler(Arrived(subject.decode(), reply.decode(), data, _NO_HEADERS))
+        except Exception as error:  # noqa: BLE001 - whatever it is: it is logged, and the next message comes
+            return self._error_cb(error)
+        return None
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """As it was; but a handler of ours is called at once: queue and task cost as much as all the rest."""
@@ -101,8 +157,25 @@ class _Client(Client):
         found = await self._process_headers(headers) if headers else None
         try:
             handler(Arrived(subject.decode(), reply.decode(), data, found or _NO_HEADERS))
-        except Exception as error:  # noqa: BLE001 - whatever it is: it is logged, and the next message comes
+        except Exception as error:  # noqa: BLE001 - as above
             await self._error_cb(error)
+
+    def publish_now(self, events: Iterable[tuple[str, bytes]]) -> bool:
+        """Publish them all without waiting; where that cannot be, none of them: then it is False."""
+        if not self.is_connected or self.is_draining_pubs or self._flush_queue is None:
+            return False
+        lines = [b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(data), data) for subject, data in events]
+        size = sum(map(len, lines))
+        if (
+            self._pending_data_size + size > self._max_pending_size
+            or max(map(len, lines)) > self._max_payload
+        ):
+            return False
+        self._pending += lines
+        self._pending_data_size += size
+        if self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        return True
 
     async def connect(self, *args: Any, **options: Any) -> None:
         """As it was; but where it fails, or is given up, it leaves no socket and no task behind."""
@@ -250,6 +323,13 @@ class Bus:
             await self._client.publish(subject, data, reply=reply)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise translation(error) from error
+
+    def publish_now(self, events: Iterable[tuple[str, bytes]]) -> bool:
+        """Publish all of these, subjects and data, in one piece and without waiting.
+
+        False, and none is published: disconnected, no room, or one of them may be too large.
+        """
+        return self._client.publish_now(events)
 
     async def request(
         self, subject: str, data: bytes, within: float, headers: dict[str, str] | None = None

@@ -1,13 +1,12 @@
-"""Sends events: a short send window for deltas, at once for everything else.
+"""Sends events: what one pass of the event loop brings travels together, in one write.
 
-One wake-up per delta at every hop is what a delta costs most. Deltas that fall within the window share one;
-the first delta of a turn and whatever is not a delta go at once and take with them what waits.
+One wake-up per delta at every hop is what a delta costs most. A worker reads its CLIs in rounds, so the
+deltas of a round share their way to NATS and from there to the edges.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -15,14 +14,12 @@ import structlog
 from warmwire.broker.bus import Bus
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.tasks import Tasks
-from warmwire.broker.telemetry import delta_delay, deltas_dropped, deltas_sent
+from warmwire.broker.telemetry import deltas_dropped, deltas_sent
 
 log = structlog.get_logger(__name__)
 
 WAITING_LIMIT = 16 * 1024 * 1024
 """Bytes that may wait to be sent. Past it events are dropped: readers see the hole and ask the owner."""
-SAMPLE = 64
-"""Of so many batches the delay of one is measured."""
 
 
 class Sender:
@@ -32,46 +29,37 @@ class Sender:
     """
 
     def __init__(
-        self,
-        bus: Bus,
-        window: float,
-        may_send: Callable[[], bool] = lambda: True,
-        limit: int = WAITING_LIMIT,
+        self, bus: Bus, may_send: Callable[[], bool] = lambda: True, limit: int = WAITING_LIMIT
     ) -> None:
         self._bus = bus
-        self._window = window
         self._limit = limit
         self._may_send = may_send
-        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._waiting: list[tuple[str, bytes]] = []
         self._bytes = 0
+        self._due = False
         self._wake = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
         self._sending = asyncio.Lock()
         self._allowed = asyncio.Event()
         self._allowed.set()
         self._tasks = Tasks()
         self._dropping = False
-        self._since = 0.0  # of the delta that opened the window
-        self._batches = 0
         self.dropped = 0
 
     def start(self) -> None:
         """Begin to send."""
+        self._loop = asyncio.get_running_loop()
         self._tasks.begin(self._pump(), "sender")
 
-    def send(self, subject: str, data: bytes, *, at_once: bool) -> None:
-        """Hand over one event; never blocks. Without ``at_once`` it may wait for the window, in seconds."""
+    def send(self, subject: str, data: bytes) -> None:
+        """Hand over one event; never blocks."""
         if self._bytes + len(data) > self._limit:
             self._drop(1, "too much waits to be sent")
             return
         self._bytes += len(data)
         self._waiting.append((subject, data))
-        if at_once:
-            self._wake.set()
-        elif self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._since = loop.time()
-            self._timer = loop.call_later(self._window, self._wake.set)
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._pass_over)
 
     def hold(self) -> None:
         """Send nothing until ``go_on``."""
@@ -83,7 +71,7 @@ class Sender:
 
     def forget(self, subject: str) -> None:
         """What waits for this subject is not to be sent any more."""
-        self._waiting = deque(event for event in self._waiting if event[0] != subject)
+        self._waiting = [event for event in self._waiting if event[0] != subject]
         self._bytes = sum(len(data) for _, data in self._waiting)
 
     async def stop(self) -> None:
@@ -96,32 +84,46 @@ class Sender:
     async def flush(self) -> None:
         """Give all that waits to the connection now."""
         async with self._sending:  # one at a time, or a later event could overtake
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-                self._sample()
-            while self._waiting:
+            while self._waiting and not self._sent_at_once():
                 if not self._may_send():
                     self.hold()
-                if not self._allowed.is_set():  # asked first: each `await` of something done costs, too
+                if not self._allowed.is_set():
                     await self._allowed.wait()
-                    if not self._waiting:  # it was to be forgotten meanwhile
-                        return
-                event = self._waiting[0]
-                try:
-                    await self._bus.publish(*event)
-                    deltas_sent.value += 1
-                    self._dropping = False
-                except BadInput as error:  # this one cannot be sent, the next can
-                    self._drop(1, str(error))
-                except Unavailable as error:
-                    self._drop(len(self._waiting), str(error))
-                    self._waiting.clear()
-                    self._bytes = 0
-                    return
-                if self._waiting and self._waiting[0] is event:  # else it was to be forgotten meanwhile
-                    self._waiting.popleft()  # only now: who is cancelled in between leaves it to `stop`
-                    self._bytes -= len(event[1])
+                else:
+                    await self._send_one()
+
+    def _pass_over(self) -> None:
+        """The pass of the loop is over in which the first of these came."""
+        self._due = False
+        if self._waiting and (self._sending.locked() or not self._sent_at_once()):
+            self._wake.set()
+
+    def _sent_at_once(self) -> bool:
+        """As nearly always: nothing is in the way."""
+        if not self._allowed.is_set() or not self._may_send() or not self._bus.publish_now(self._waiting):
+            return False
+        deltas_sent.value += len(self._waiting)
+        self._waiting.clear()
+        self._bytes = 0
+        self._dropping = False
+        return True
+
+    async def _send_one(self) -> None:
+        """The connection is slow or gone, or one of those that wait is too large."""
+        event = self._waiting[0]
+        try:
+            await self._bus.publish(*event)
+            deltas_sent.value += 1
+            self._dropping = False
+        except BadInput as error:  # this one cannot be sent, the next can
+            self._drop(1, str(error))
+        except Unavailable as error:
+            self._drop(len(self._waiting), str(error))
+            self._waiting.clear()
+            self._bytes = 0
+        if self._waiting and self._waiting[0] is event:  # else it was to be forgotten meanwhile
+            del self._waiting[0]  # only now: who is cancelled in between leaves it to `stop`
+            self._bytes -= len(event[1])
 
     def _drop(self, events: int, why: str) -> None:
         if not self._dropping:  # one line for each spell of it
@@ -129,11 +131,6 @@ class Sender:
         self._dropping = True
         self.dropped += events
         deltas_dropped.value += events
-
-    def _sample(self) -> None:
-        self._batches += 1
-        if self._batches % SAMPLE == 1:
-            delta_delay.record(asyncio.get_running_loop().time() - self._since)
 
     async def _pump(self) -> None:
         while True:

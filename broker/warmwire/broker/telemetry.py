@@ -207,7 +207,7 @@ deltas_dropped = _tally(
 )
 delta_delay = _histogram(
     "warmwire_delta_delay_seconds",
-    "What a delta waits before it is published, window and all; of one in 64 batches.",
+    "What lies between two rounds of reading CLIs: what a delta waits at most; of one in 64 rounds.",
     DELAY_BUCKETS,
 )
 events_shown = _tally("warmwire_events_shown_total", "Events that an edge has given to connections.")

@@ -115,15 +115,14 @@ class Worker:
             alone=self._alone,
             group=settings.control_group,
             memory_mb=settings.cli_memory_mb,
+            window=settings.send_window_ms / 1000,
         )
         self._bus: Bus = await connect(settings.nats, self.id, settings.login("worker"))
         await streams.ensure(self._bus, subjects, settings.replicas, time_ns() // 1_000_000)
         self._store = Store(self._bus, subjects)
         self._liveness: Liveness = await heartbeat.listen(self._bus, subjects, self._heard)
         # The first thing that a worker does after a pause is to send what its CLIs have said meanwhile.
-        self._sender = Sender(
-            self._bus, settings.send_window_ms / 1000, lambda: self._fence.open(monotonic())
-        )
+        self._sender = Sender(self._bus, lambda: self._fence.open(monotonic()))
         self._sender.start()
         self._supply = await self._open_supply()
         self._services = Services(

@@ -260,7 +260,7 @@ class Host:
         for command in commands:
             match command:
                 case Publish():
-                    self._services.sender.send(self._events_subject, command.data, at_once=command.at_once)
+                    self._services.sender.send(self._events_subject, command.data)
                 case Give():
                     self._give(command.line)
                 case SignalCli():

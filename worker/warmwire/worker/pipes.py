@@ -8,32 +8,120 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any, Protocol
+
+from warmwire.broker.telemetry import delta_delay
 
 CHUNK = 256 * 1024  # bytes read at a time
+PIPES = 1024
+"""Pipes that are read in one round; more have their turn in the next."""
+SAMPLE = 64
+"""Of so many rounds the delay of one is measured."""
+
+
+class Readers(Protocol):
+    """Calls back when a file can be read: the event loop, or ``Rounds``."""
+
+    def add_reader(self, fd: int, callback: Callable[[], None], /) -> Any:
+        """Call when there is something to read."""
+
+    def remove_reader(self, fd: int, /) -> Any:
+        """Call no more; the file is still open."""
+
+
+class Rounds:
+    """Reads many pipes in rounds that begin ``window`` seconds apart at least.
+
+    A wake-up costs more than what it is for. When all is quiet the first byte begins a round at once; what
+    comes meanwhile on other pipes is read in the next one, with one wake-up for all. Needs epoll, thus Linux.
+    """
+
+    def __init__(self, window: float) -> None:
+        self._window = window
+        self._loop = asyncio.get_running_loop()
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._ended = 0.0
+        self._number = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._rest()
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call when there is something to read."""
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def remove_reader(self, fd: int) -> None:
+        """Call no more; the file is still open."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def close(self) -> None:
+        """No round begins any more."""
+        if not self._epoll.closed:
+            self._loop.remove_reader(self._epoll.fileno())
+            if self._timer is not None:
+                self._timer.cancel()
+            self._epoll.close()
+
+    def _rest(self) -> None:
+        self._loop.add_reader(self._epoll.fileno(), self._begin)
+
+    def _begin(self) -> None:
+        self._loop.remove_reader(self._epoll.fileno())
+        self._read()
+
+    def _next(self) -> None:
+        self._timer = None
+        self._number += 1
+        if self._number % SAMPLE == 1:
+            delta_delay.record(self._loop.time() - self._ended)
+        self._read()
+
+    def _read(self) -> None:
+        ready = self._epoll.poll(0, PIPES)
+        if not ready:
+            self._rest()
+            return
+        try:
+            for fd, _ in ready:
+                callback = self._callbacks.get(fd)
+                if callback is not None:  # else closed by one before it in this round
+                    callback()
+        finally:  # a callback that fails is the loop's business; the others are read in the next round
+            self._ended = self._loop.time()
+            self._timer = self._loop.call_at(self._ended + self._window, self._next)
 
 
 class Incoming:
     """What a process says: each chunk is given to ``heard``; after the last ``ended`` is called, once."""
 
-    def __init__(self, file: IO[bytes], heard: Callable[[bytes], None], ended: Callable[[], None]) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        file: IO[bytes],
+        heard: Callable[[bytes], None],
+        ended: Callable[[], None],
+        readers: Readers | None = None,
+    ) -> None:
+        self._readers: Readers = readers or asyncio.get_running_loop()
         self._file = file
+        self._fd = file.fileno()
         self._heard = heard
         self._ended = ended
-        os.set_blocking(file.fileno(), False)
-        self._loop.add_reader(file.fileno(), self._read)
+        os.set_blocking(self._fd, False)
+        self._readers.add_reader(self._fd, self._read)
 
     def close(self) -> None:
         """Read no more."""
         if not self._file.closed:
-            self._loop.remove_reader(self._file.fileno())
+            self._readers.remove_reader(self._fd)
             self._file.close()
 
     def _read(self) -> None:
         try:
-            data = os.read(self._file.fileno(), CHUNK)
+            data = os.read(self._fd, CHUNK)
         except BlockingIOError:
             return
         if data:

@@ -32,7 +32,7 @@ import structlog
 from warmwire.worker.errors import CliGone, CliMissing, CliStalled, CliStartFailed
 from warmwire.worker.launch import Launch
 from warmwire.worker.lines import Lines
-from warmwire.worker.pipes import Incoming, Outgoing
+from warmwire.worker.pipes import Incoming, Outgoing, Readers
 from warmwire.worker.tree import descendants, kill_trees, seen, signal_all, signal_group
 
 STDERR_KEPT = 16 * 1024  # bytes: the last of what the CLI said on stderr
@@ -75,9 +75,14 @@ class CliProcess:
 
     @classmethod
     async def start(
-        cls, launch: Launch, on_lines: OnLines, on_exit: OnExit, on_gone: OnGone = _nothing
+        cls,
+        launch: Launch,
+        on_lines: OnLines,
+        on_exit: OnExit,
+        on_gone: OnGone = _nothing,
+        readers: Readers | None = None,
     ) -> CliProcess:
-        """Raises CliMissing or CliStartFailed."""
+        """Its stdout is read by ``readers``, else by the loop. Raises CliMissing or CliStartFailed."""
         argv = _dying_with_parent(_resolved(launch))
         try:
             for folder in launch.folders:
@@ -85,7 +90,7 @@ class CliProcess:
             child = spawned(argv, launch.env, launch.cwd)
         except OSError as error:
             raise CliStartFailed(f"the CLI {launch.argv[0]!r} could not be started: {error}") from error
-        return cls(child, _Pipes(child, on_lines, on_exit, on_gone), enclosed=launch.enclosed)
+        return cls(child, _Pipes(child, on_lines, on_exit, on_gone, readers), enclosed=launch.enclosed)
 
     @property
     def running(self) -> bool:
@@ -158,7 +163,12 @@ class _Pipes:
     """The three pipes and the end. Callbacks instead of streams: a delta costs one call, no task."""
 
     def __init__(
-        self, child: subprocess.Popen[bytes], on_lines: OnLines, on_exit: OnExit, on_gone: OnGone
+        self,
+        child: subprocess.Popen[bytes],
+        on_lines: OnLines,
+        on_exit: OnExit,
+        on_gone: OnGone,
+        readers: Readers | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.exit: asyncio.Future[Exit] = self._loop.create_future()
@@ -174,7 +184,7 @@ class _Pipes:
         assert child.stdout is not None  # noqa: S101
         assert child.stderr is not None  # noqa: S101
         self.stdin = Outgoing(child.stdin)
-        self._stdout = Incoming(child.stdout, self._said, self._closed)
+        self._stdout = Incoming(child.stdout, self._said, self._closed, readers)
         self._complaints = Incoming(child.stderr, self._complained, self._closed)
         watch(child, self._ended)
 

@@ -28,6 +28,7 @@ import structlog
 from warmwire.broker.tasks import Tasks
 from warmwire.worker import cgroup, tree
 from warmwire.worker.launch import Launch
+from warmwire.worker.pipes import Rounds
 from warmwire.worker.process import CliProcess, OnExit, OnLines, watch
 from warmwire.worker.registry import GROUP, Registry
 
@@ -52,13 +53,22 @@ class Processes:
     """``open``, then ``start`` CLIs, then ``close``.
 
     ``alone``: this process is a worker and nothing else, so it may take a control group of its own (if
-    ``group``), and what becomes its child without its doing was left by a CLI.
+    ``group``), and what becomes its child without its doing was left by a CLI. Between two rounds of reading
+    them there are ``window`` seconds.
     """
 
     def __init__(
-        self, folder: Path, *, alone: bool, group: bool = True, memory_mb: int | None = None
+        self,
+        folder: Path,
+        *,
+        alone: bool,
+        group: bool = True,
+        memory_mb: int | None = None,
+        window: float = 0.0,
     ) -> None:
         self._folder = folder
+        self._window = window
+        self._rounds: Rounds | None = None
         self._memory = memory_mb
         self._registry = Registry(folder)
         self.running: dict[int, Path] = {}
@@ -73,6 +83,8 @@ class Processes:
 
     def open(self) -> None:
         """See to it that nothing can be left behind from now on."""
+        if self._window and sys.platform == "linux":
+            self._rounds = Rounds(self._window)
         if self._alone:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold users' credentials
             self._group = cgroup.enter(f"warmwire-{self._folder.name}") if self._wants_group else None
@@ -92,7 +104,7 @@ class Processes:
         folder = launch.folders[0]
         self._starting.append(folder)
         try:
-            process = await CliProcess.start(launch, on_lines, on_exit, self._gone)
+            process = await CliProcess.start(launch, on_lines, on_exit, self._gone, self._rounds)
             if process.running:
                 self.running[process.pid] = folder
                 self._registry.add(process.pid)
@@ -105,6 +117,8 @@ class Processes:
         """All CLIs have been stopped: end what they have left, and go back to where we came from."""
         await self._tasks.stop()
         self._end_orphans()
+        if self._rounds is not None:
+            self._rounds.close()
         if self._group is not None:
             self._group.leave()
         await asyncio.gather(*(guardian.dismiss() for guardian in self._guardians))

@@ -222,10 +222,9 @@ class Session:
     def _stream_event(self, turn: Turn, line: claude.StreamEvent, now: float) -> list[Command]:
         if line.parent_tool_use_id is not None:
             return []
-        at_once, asked = True, list[Command]()
+        asked: list[Command] = []
         if line.type == "content_block_delta":
-            at_once = turn.first_delta is None
-            if at_once:
+            if turn.first_delta is None:
                 turn.first_delta = now
         elif line.type == "message_start":
             turn.messages += 1
@@ -235,8 +234,8 @@ class Session:
             turn.message_open = False
             asked = self._ask_cost(turn)
         if len(line.event) > DELTA_LIMIT:
-            return [self._publish(part, at_once=True) for part in fitting(line.event)]
-        return [self._publish(line.event, at_once=at_once), *asked]
+            return [self._publish(part) for part in fitting(line.event)]
+        return [self._publish(line.event), *asked]
 
     def _ask_cost(self, turn: Turn) -> list[Command]:
         """Before a turn, and before each of its steps, where dollars are limited."""
@@ -387,7 +386,7 @@ class Session:
     def _republish(self, found: Finished, turn: Turn) -> list[Command]:
         turn.over = True
         self.stage = Stage.ENDING
-        return [Publish(found.envelope.encode(), at_once=True), Ack(turn.held)]
+        return [Publish(found.envelope.encode()), Ack(turn.held)]
 
     def _give_answer(self, answered: Answered) -> list[Command]:
         """The worker before died between the transcript and the record: say again what it had said."""
@@ -486,7 +485,7 @@ class Session:
 
     # -- events
 
-    def _publish(self, event: bytes, *, at_once: bool) -> Publish:
+    def _publish(self, event: bytes) -> Publish:
         turn = self._turn()
         if self.seq < turn.log.begun:
             self._history.begin(turn.log)
@@ -494,7 +493,7 @@ class Session:
         self._published_at = self._heard_at
         envelope = turn.writer.wrap(self.seq, event)
         turn.log.append(event, envelope)
-        return Publish(envelope, at_once)
+        return Publish(envelope)
 
     def _publish_ours(self, *events: Event) -> list[Command]:
-        return [self._publish(event.encode(), at_once=True) for event in events]
+        return [self._publish(event.encode()) for event in events]

@@ -100,7 +100,10 @@ class WorkerSettings(BrokerSettings):
     )
     metrics_host: str = Field("127.0.0.1", description="Address on which --metrics-port listens.")
     send_window_ms: float = Field(
-        2.0, ge=0, le=100, description="Milliseconds that a delta may wait for others to share its way."
+        2.0,
+        ge=0,
+        le=100,
+        description="Milliseconds between two rounds of reading CLIs: deltas share their way; 0: none.",
     )
 
     @property

@@ -136,7 +136,6 @@ class Publish:
     """Send an event."""
 
     data: bytes
-    at_once: bool
 
 
 @dataclass(frozen=True, slots=True)
