@@ -28,7 +28,6 @@ from tests.worker.conftest import Start
 
 PLAIN = Path(__file__).parents[1] / "standin" / "plain_cli.py"
 OUTSIDE = Path(__file__).parents[2]
-OUR_DEVICES = {line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]}
 
 
 @pytest.fixture(scope="session")
@@ -116,9 +115,10 @@ class TestPolicy:
 
     @pytest.mark.parametrize("network", [False, True])
     async def test_the_network_is_as_set(self, start: Start, folders: Path, network: bool) -> None:
-        lines = await said(start, plan(folders, "cat /proc/net/dev", network=network))
-        devices = {line.split(":")[0].strip() for line in lines[2:]}
-        assert (OUR_DEVICES if network else {"lo"}) == devices
+        script = "readlink /proc/self/ns/net; tail -n +3 /proc/net/dev | cut -d: -f1"
+        namespace, *devices = await said(start, plan(folders, script, network=network))
+        assert network is (os.readlink("/proc/self/ns/net") == namespace)
+        assert network or ["lo"] == [device.strip() for device in devices]
 
     async def test_with_its_outside_all_of_it_dies(self, start: Start, folders: Path) -> None:
         running = await start(plan(folders, "setsid sleep 600 & echo started; sleep 600"))
