@@ -117,7 +117,7 @@ class TestPolicy:
     async def test_the_network_is_as_set(self, start: Start, folders: Path, network: bool) -> None:
         script = "readlink /proc/self/ns/net; tail -n +3 /proc/net/dev | cut -d: -f1"
         namespace, *devices = await said(start, plan(folders, script, network=network))
-        assert network is (os.readlink("/proc/self/ns/net") == namespace)
+        assert network is (str(Path("/proc/self/ns/net").readlink()) == namespace)
         assert network or ["lo"] == [device.strip() for device in devices]
 
     async def test_with_its_outside_all_of_it_dies(self, start: Start, folders: Path) -> None:
