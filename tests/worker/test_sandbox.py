@@ -52,6 +52,10 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def _own_network() -> str:
+    return str(Path("/proc/self/ns/net").readlink())
+
+
 def plan(data: Path, script: str, *, argv: tuple[str, ...] = (), **options: Any) -> Launch:
     own = data / "mine"
     environment = {"PATH": os.environ["PATH"], "HOME": str(own), "TMPDIR": str(own)}
@@ -117,7 +121,7 @@ class TestPolicy:
     async def test_the_network_is_as_set(self, start: Start, folders: Path, network: bool) -> None:
         script = "readlink /proc/self/ns/net; tail -n +3 /proc/net/dev | cut -d: -f1"
         namespace, *devices = await said(start, plan(folders, script, network=network))
-        assert network is (str(Path("/proc/self/ns/net").readlink()) == namespace)
+        assert network is (namespace == _own_network())
         assert network or ["lo"] == [device.strip() for device in devices]
 
     async def test_with_its_outside_all_of_it_dies(self, start: Start, folders: Path) -> None:
