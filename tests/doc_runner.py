@@ -178,7 +178,8 @@ def follow(page: Path, folder: Path) -> int:
     text = text.replace("4318", otlp)
     own = {"WARMWIRE_PORT": http, "WARMWIRE_URL": f"http://127.0.0.1:{http}", "NO_COLOR": "1"}
     own |= {"XDG_STATE_HOME": str(folder / "state"), "WARMWIRE_EMULATOR_RATE": "10"}
-    others = {name: value for name, value in os.environ.items() if not name.startswith("WARMWIRE_")}
+    ours = ("WARMWIRE_", "MAKE", "MFLAGS")  # a `make` that knows of another above it says more
+    others = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     with ExitStack() as stack:
 
         def opened(number: int) -> Terminal:

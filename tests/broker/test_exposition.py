@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry import metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from warmwire.broker import telemetry
@@ -54,6 +55,12 @@ def test_a_histogram_counts_what_lies_below_each_bound() -> None:
 
     assert (0, 1, 2, 3) == tuple(at("bucket", le=bound) for bound in ("0.01", "0.025", "60.0", "+Inf"))
     assert (3, 100.32) == (at("count"), at("sum"))
+
+
+def test_an_instrument_of_a_library_is_not_shown() -> None:
+    metrics.get_meter("a library").create_counter("its.turns").add(1)
+    assert b"its.turns" not in text()
+    assert all(name.startswith("warmwire_") for name, _ in shown())
 
 
 @pytest.mark.parametrize("value", [True, 0, 1.5, 1e300])

@@ -25,6 +25,7 @@ from opentelemetry.sdk.metrics.export import (
     Metric,
     MetricReader,
     NumberDataPoint,
+    ScopeMetrics,
     Sum,
 )
 from opentelemetry.sdk.resources import Resource
@@ -68,15 +69,22 @@ def begin(service: str) -> None:
 
 
 def text() -> bytes:
-    """All instruments in Prometheus's text format."""
+    """All our instruments in Prometheus's text format.
+
+    Those of libraries go to OTLP only: a dot in one name, and Prometheus refuses the whole text.
+    """
     lines: list[str] = []
     for reader in _begun:
         data = reader.get_metrics_data()
         for resource in data.resource_metrics if data else ():
-            for scope in resource.scope_metrics:
+            for scope in filter(_ours, resource.scope_metrics):
                 for metric in scope.metrics:
                     lines += _family(metric)
     return "".join(lines).encode()
+
+
+def _ours(instruments: ScopeMetrics) -> bool:
+    return instruments.scope.name == telemetry.SCOPE
 
 
 def _family(metric: Metric) -> Iterator[str]:

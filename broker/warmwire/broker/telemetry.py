@@ -15,8 +15,11 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
 
-_meter = metrics.get_meter("warmwire")
-_tracer = trace.get_tracer("warmwire")
+SCOPE = "warmwire"
+"""Whose instruments and spans these are, among those of libraries."""
+
+_meter = metrics.get_meter(SCOPE)
+_tracer = trace.get_tracer(SCOPE)
 """Of the SDK once there is one. Asking for it anew costs as much as a span."""
 
 TTFT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
