@@ -41,7 +41,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30, help="how long nothing happens")
     parser.add_argument("--json", type=Path, help="file to write the figures to, too")
     options = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (options.viewers + 100, options.viewers + 100))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the edge, which inherits it, needs some more
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(options.viewers + 100, hard), hard))
     limits = {"max_connections": options.viewers + 10}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         served = stack.enter_context(measure.product(Path(folder) / "product", "emulator", **limits))
