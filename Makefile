@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench captures check format constraints clean
+.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench captures check docs format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -95,12 +95,16 @@ bench: $(VENV)/.installed-dev ## every benchmark, with tables and JSON in bench/
 		echo "== $$what"; $(BIN)/python -m bench.$$what --json bench/results/$$what.json || failed="$$failed $$what"; \
 	done; [ -z "$$failed" ] || { echo "bench: not within their aims:$$failed" >&2; exit 1; }
 
-check: $(VENV)/.installed-dev ## linters, types, import rules and generated documentation
+check: $(VENV)/.installed-dev ## linters, types, import rules, generated pages and the site
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	@$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/.installed-dev ## the site, into site/; a link or an anchor that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # --- upkeep --------------------------------------------------------------------------------------------------------
 
@@ -123,5 +127,5 @@ constraints: $(VENV)/.installed-dev ## newest versions and their hashes into con
 		--extra claude --constraint constraints.txt --output-file constraints-dev.txt pyproject.toml
 
 clean: ## everything that was built or cached, the virtual environment too
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
