@@ -51,12 +51,22 @@ class Entry {
   refused = false;
   /** Its text is known from a list alone: of a turn that ended before. */
   listed: EndedTurn | null = null;
+  /** What was being sent when this turn, that nobody had asked for here, came up: it may be one of these. */
+  #suspects: readonly Entry[];
   #made: [UserMessage, AssistantMessage] | null = null;
 
   constructor(
     readonly id: string,
     public question: string | null,
-  ) {}
+    suspects: readonly Entry[] = [],
+  ) {
+    this.#suspects = suspects;
+  }
+
+  /** It may be the answer to a message that is shown, and that the server has not confirmed yet. */
+  get hidden(): boolean {
+    return this.#suspects.some(({ status, question }) => status === "sending" && question?.startsWith(this.question ?? ""));
+  }
 
   changed(): void {
     this.#made = null;
@@ -114,7 +124,7 @@ export class Conversation {
   /** What to show; the same object until something changes. */
   get state(): ConversationState {
     return (this.#state ??= {
-      messages: this.#entries.flatMap((entry) => entry.messages),
+      messages: this.#shown.flatMap((entry) => entry.messages),
       status: this.#status(),
       reconnecting: this.#wasLive && !this.#live && this.#stop !== null,
       error: this.#error,
@@ -210,9 +220,14 @@ export class Conversation {
   }
 
   #add(turn: string, question: string | null): Entry {
-    const entry = new Entry(turn, question);
-    entry.turn = turn;
+    const entry = this.#strange(turn, question);
     this.#entries = [...this.#entries, entry];
+    return entry;
+  }
+
+  #strange(turn: string, question: string | null): Entry {
+    const entry = new Entry(turn, question, this.#entries.filter(({ status }) => status === "sending"));
+    entry.turn = turn;
     return entry;
   }
 
@@ -263,9 +278,8 @@ export class Conversation {
   #merge(ended: EndedTurn[], waiting: WaitingMessage[], asked: Set<Entry>): void {
     const before = new Map(this.#entries.filter(({ turn }) => turn !== null).map((entry) => [entry.turn, entry]));
     const known = (turn: string, question: string | null) => {
-      const entry = before.get(turn) ?? new Entry(turn, question);
+      const entry = before.get(turn) ?? this.#strange(turn, question);
       before.delete(turn);
-      entry.turn = turn;
       entry.question ??= question;
       entry.changed();
       return entry;
@@ -284,9 +298,13 @@ export class Conversation {
 
   // -- state
 
+  get #shown(): Entry[] {
+    return this.#entries.filter((entry) => !entry.hidden);
+  }
+
   #status(): ConversationState["status"] {
     if (this.#stop === null) return this.#error || this.#entries.length ? "closed" : "connecting";
-    const open = this.#entries.filter((entry) => !entry.ended);
+    const open = this.#shown.filter((entry) => !entry.ended);
     if (open.some(({ status }) => status === "streaming")) return "streaming";
     if (open.length > 0) return "waiting";
     return this.#wasLive ? "ready" : "connecting";
@@ -310,8 +328,9 @@ function lose(entry: Entry): void {
   entry.changed();
 }
 
+/** As the server lists it. */
 function textOf(message: Content): string {
   if (typeof message === "string") return message;
-  return message.flatMap((block) => ("text" in block ? [String(block.text)] : [])).join("\n");
+  return message.flatMap((block) => ("text" in block ? [String(block.text)] : [])).join("\n\n");
 }
 

@@ -1,0 +1,66 @@
+import { expect, inject, test } from "vitest";
+import type { TestContext } from "vitest";
+import { Conversation, newId, Warmwire } from "../src/index.js";
+import type { ChatMessage, Content } from "../src/index.js";
+
+const url = inject("url");
+const client = new Warmwire({ url });
+
+test.for<[string, Content]>([
+  ["in one piece", "a story"],
+  ["in blocks", [{ type: "text", text: "a story" }, { type: "text", text: "of two parts" }]],
+])("an answer that comes before the word that its message was accepted stands once (%s)", async ([, message], context) => {
+  const session = newId();
+  const late: typeof fetch = async (input, init) => {
+    const response = await fetch(input, init);
+    if (!String(input).endsWith("/messages")) return response;
+    const { turn } = (await response.clone().json()) as { turn: string };
+    await client.resume({ session, turn }).text();
+    return response;
+  };
+  const seen = await following(context, new Warmwire({ url, fetch: late }), session);
+  expect(await seen.conversation.send(message)).toBe(true);
+  await seen.until((messages) => messages.some((each) => "status" in each && each.status === "completed"));
+  const { turns } = await client.turns(session);
+  expect(seen.lengths).toEqual(new Set([0, 2]));
+  expect(seen.conversation.state.messages.map(({ text }) => text)).toEqual([turns[0]!.message, turns[0]!.text]);
+});
+
+test("what somebody else asks is shown while a message of one's own is on its way", async (context) => {
+  const session = newId();
+  let tell = () => {};
+  const told = new Promise<void>((resolve) => (tell = resolve));
+  const stuck: typeof fetch = async (input, init) => {
+    if (String(input).endsWith("/messages")) await told;
+    return fetch(input, init);
+  };
+  const seen = await following(context, new Warmwire({ url, fetch: stuck }), session);
+  const sent = seen.conversation.send("mine");
+  await client.send("somebody else's", { session });
+  await seen.until((messages) => messages.some(({ text }) => text === "somebody else's"));
+  tell();
+  expect(await sent).toBe(true);
+});
+
+interface Seen {
+  conversation: Conversation;
+  /** How many messages have been shown at a time. */
+  lengths: Set<number>;
+  until: (is: (messages: readonly ChatMessage[]) => boolean) => Promise<void>;
+}
+
+async function following({ onTestFinished }: TestContext, client: Warmwire, session: string): Promise<Seen> {
+  const conversation = new Conversation(client, session);
+  const lengths = new Set([0]);
+  conversation.subscribe(() => lengths.add(conversation.state.messages.length));
+  const until = (is: (messages: readonly ChatMessage[]) => boolean) =>
+    new Promise<void>((resolve) => {
+      const look = () => is(conversation.state.messages) && resolve();
+      conversation.subscribe(look);
+      look();
+    });
+  conversation.start();
+  onTestFinished(() => conversation.close());
+  await until(() => conversation.state.status === "ready");
+  return { conversation, lengths, until };
+}
