@@ -74,7 +74,7 @@ bench-worker: $(VENV)/.installed-dev ## a worker's memory per session and CPU pe
 	$(BIN)/python -m bench.worker
 
 bench-ttft: $(VENV)/.installed-dev ## time to the first delta, cold, adopted, pinned, frozen, parked (docs/benchmarks.md)
-	$(BIN)/python bench/ttft.py
+	$(BIN)/python -m bench.ttft
 
 bench-streams: $(VENV)/.installed-dev ## how late each delta is and what it costs, next to a floor and a baseline; needs cc
 	$(BIN)/python -m bench.streams

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 BENCH = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -123,11 +123,19 @@ class Served:
         return {role: sum(map(memory, pids)) for role, pids in self.roles.items()}
 
 
+class Up(NamedTuple):
+    """A running `warmwire up`: its process, its port, and the file with what its roles log."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    errors: Path
+
+
 @contextmanager
-def product(
+def up(
     folder: Path, cli: str, environment: Mapping[str, str] | None = None, /, **settings: object
-) -> Iterator[Served]:
-    """The whole product, `warmwire up` with this CLI; ``environment`` holds what are no settings of ours."""
+) -> Iterator[Up]:
+    """The whole product with this CLI, ready; ``environment`` holds what are no settings of ours."""
     folder.mkdir()
     ours = {f"WARMWIRE_{name.upper()}": str(value) for name, value in settings.items()}
     argv = [
@@ -139,15 +147,27 @@ def product(
         f"--cli={cli}",
         f"--data={folder / 'd'}",
     ]
-    out = folder / "stdout"
-    with out.open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
+    out, errors = folder / "stdout", folder / "stderr"
+    with out.open("wb") as stdout, errors.open("wb") as stderr:
         process = subprocess.Popen(
             argv, stdout=stdout, stderr=stderr, env=os.environ | ours | dict(environment or {})
         )
     try:
-        wait_for(lambda: "\n" in out.read_text(), f"the product is ready ({folder}/stderr)", process)
+        wait_for(lambda: "\n" in out.read_text(), f"the product is ready ({errors})", process)
+        yield Up(process, int(out.read_text().rsplit(":", 1)[1]), errors)
+    finally:
+        process.terminate()
+        process.wait(LEAVING)
+
+
+@contextmanager
+def product(
+    folder: Path, cli: str, environment: Mapping[str, str] | None = None, /, **settings: object
+) -> Iterator[Served]:
+    """The same, by its roles."""
+    with up(folder, cli, environment, **settings) as started:
         roles: dict[str, list[int]] = {"worker": [], "edge": [], "nats": []}
-        for pid, command in below(process.pid):
+        for pid, command in below(started.process.pid):
             for role, mark in (
                 ("worker", "warmwire.worker "),
                 ("edge", "warmwire.edge "),
@@ -155,10 +175,7 @@ def product(
             ):
                 if mark in command and "guardian" not in command:
                     roles[role].append(pid)
-        yield Served("product", int(out.read_text().rsplit(":", 1)[1]), roles)
-    finally:
-        process.terminate()
-        process.wait(LEAVING)
+        yield Served("product", started.port, roles)
 
 
 @contextmanager

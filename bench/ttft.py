@@ -1,6 +1,6 @@
 """Time to the first delta, through the whole product, by what the pool has of a process for the session.
 
-    python bench/ttft.py [--rounds 15] [--cli claude] [--json FILE]
+    python -m bench.ttft [--rounds 15] [--cli claude] [--json FILE]
 
 From just before the HTTP request is sent to the first `content_block_delta` at the client. The CLI is the
 real one; the API is the stand-in, which answers at once, so that what is measured is ours and the CLI's.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -27,9 +26,10 @@ from pathlib import Path
 
 import httpx
 
+from bench import measure
+from bench.measure import WITHIN, below, up, wait_for
+
 ROOT = Path(__file__).parents[1]
-WITHIN = 60.0  # seconds that anything waited for may take
-POLL = 0.02
 QUIET = 0.3  # seconds before each sample: what the sample before has set off is over
 MARK = "--input-format=stream-json"  # in the command line of every CLI
 
@@ -69,56 +69,25 @@ class Product:
 
     def clis(self) -> list[int]:
         """The CLI processes below it."""
-        parents = dict(_parents())
-        return [pid for pid in parents if MARK in _command(pid) and self._is_mine(pid, parents)]
-
-    def _is_mine(self, pid: int, parents: dict[int, int]) -> bool:
-        while pid and pid != self.process.pid:
-            pid = parents.get(pid, 0)
-        return pid != 0
+        return [pid for pid, command in below(self.process.pid) if MARK in command]
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
         """Until it holds."""
-        end = time.monotonic() + WITHIN
-        while not condition():
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"bench: not within {WITHIN:g} s: {what}\n{self.errors.read_text()[-2000:]}")
-            time.sleep(POLL)
+        wait_for(condition, f"{what} ({self.errors})", self.process)
 
 
 @contextmanager
 def product(folder: Path, cli: str, api: str, **settings: object) -> Iterator[Product]:
     """A product while it is needed, ready."""
-    folder.mkdir()
-    environment = {f"WARMWIRE_{name.upper()}": str(value) for name, value in settings.items()}
-    environment |= {
+    environment = {
         "ANTHROPIC_BASE_URL": api,
         "ANTHROPIC_API_KEY": "made up",
         "WARMWIRE_EMULATOR_TTFT_MS": "0",
     }
-    argv = [
-        sys.executable,
-        "-m",
-        "warmwire.compose",
-        "up",
-        "--port=0",
-        f"--cli={cli}",
-        f"--data={folder / 'data'}",
-    ]
-    out, err = folder / "stdout", folder / "stderr"
-    with out.open("wb") as stdout, err.open("wb") as stderr:
-        process = subprocess.Popen(
-            argv, stdout=stdout, stderr=stderr, env=os.environ | environment, cwd=folder
-        )
-    with httpx.Client(timeout=WITHIN) as client:
-        one = Product(process, err, client)
-        try:
-            one.wait(lambda: "\n" in out.read_text(), "the product is ready")
-            client.base_url = httpx.URL(out.read_text().removeprefix("ready ").strip())
-            yield one
-        finally:
-            process.terminate()
-            process.wait(WITHIN)
+    with up(folder, cli, environment, **settings) as started:
+        url = f"http://127.0.0.1:{started.port}"
+        with httpx.Client(base_url=url, timeout=WITHIN) as client:
+            yield Product(started.process, started.errors, client)
 
 
 @contextmanager
@@ -133,27 +102,11 @@ def stand_in() -> Iterator[str]:
             process.terminate()
 
 
-def _parents() -> Iterator[tuple[int, int]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            fields = _text(entry / "stat").rpartition(")")[2].split()
-            if fields:
-                yield int(entry.name), int(fields[1])
-
-
-def _command(pid: int) -> str:
-    return _text(Path(f"/proc/{pid}/cmdline"))
-
-
 def _stopped(pid: int) -> bool:
-    return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] == ["T"]
-
-
-def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:1] == ["T"]
     except OSError:  # it has ended meanwhile
-        return ""
+        return False
 
 
 Sample = dict[str, float]
@@ -229,14 +182,17 @@ def summary(found: dict[str, list[float]]) -> list[dict[str, object]]:
 
 def table(rows: list[dict[str, object]]) -> str:
     """The rows as Markdown."""
-    lines = ["| | median | least to most | ratio to cold | aim |", "|---|---|---|---|---|"]
-    for row in rows:
-        aim = f"≤ {row['aim']}" if row["aim"] else ""
-        spread = f"{row['least_ms']} to {row['most_ms']} ms"
-        lines.append(
-            f"| {row['tier']}: {row['what']} | {row['median_ms']} ms | {spread} | {row['ratio']} | {aim} |"
+    cells = [
+        (
+            f"{row['tier']}: {row['what']}",
+            f"{row['median_ms']} ms",
+            f"{row['least_ms']} to {row['most_ms']} ms",
+            row["ratio"],
+            f"≤ {row['aim']}" if row["aim"] else "",
         )
-    return "\n".join(lines)
+        for row in rows
+    ]
+    return measure.table(("", "median", "least to most", "ratio to cold", "aim"), cells)
 
 
 def main() -> int:

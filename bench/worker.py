@@ -34,7 +34,7 @@ from warmwire.broker import role
 from warmwire.producer import Producer
 from warmwire.worker.app import Worker, cli_command
 from warmwire.worker.claude import user_line
-from warmwire.worker.launch import launch
+from warmwire.worker.launch import Spawning, launch
 from warmwire.worker.machine import pss_mb
 from warmwire.worker.process import spawned
 from warmwire.worker.settings import WorkerSettings
@@ -81,7 +81,7 @@ async def _carry(streams: int) -> None:
 
 
 def _source(connection: Client, folder: Path, subject: str) -> subprocess.Popen[bytes]:
-    plan = launch(cli_command("emulator"), folder=folder, environment=os.environ)
+    plan = launch(cli_command("emulator"), Spawning(folder=folder, environment=os.environ))
     for each in plan.folders:
         each.mkdir(parents=True, exist_ok=True)
     child = spawned(plan.argv, plan.env, plan.cwd)

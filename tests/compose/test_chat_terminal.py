@@ -17,7 +17,7 @@ import pytest
 from tests.chaos_proxy import ChaosProxy
 from tests.client import eventually
 from tests.compose.terminal import Terminal, in_terminal
-from tests.edge.fake_worker import FakeTurn, FakeWorker
+from tests.edge.fake_worker import FakeTurn, FakeWorker, begun
 from tests.edge.wire import Wire
 
 QUICK = {"WARMWIRE_FIRST_PAUSE": "0.01", "WARMWIRE_LONGEST_PAUSE": "0.05"}
@@ -39,15 +39,6 @@ async def chat(wire: Wire, tmp_path: Path) -> AsyncIterator[Opened]:
             return terminal
 
         yield opened
-
-
-async def begun(worker: FakeWorker, *deltas: str) -> FakeTurn:
-    """The next turn, and its first deltas."""
-    turn = await worker.next_turn()
-    await turn.start()
-    for delta in deltas:
-        await turn.delta(delta)
-    return turn
 
 
 def session_of(terminal: Terminal) -> str:

@@ -293,6 +293,15 @@ class FakeTurn:
         await self._worker.bus.request(self._pulled.ack, b"+ACK", 5)
 
 
+async def begun(worker: FakeWorker, *deltas: str) -> FakeTurn:
+    """The next turn, and its first deltas."""
+    turn = await worker.next_turn()
+    await turn.start()
+    for delta in deltas:
+        await turn.delta(delta)
+    return turn
+
+
 @asynccontextmanager
 async def working(url: str, prefix: str) -> AsyncIterator[FakeWorker]:
     """A fake worker and the streams that it needs, while they are needed."""

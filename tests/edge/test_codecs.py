@@ -17,7 +17,7 @@ from warmwire.broker.events import TurnCompleted, TurnReset, Usage
 
 from . import tokens
 from .conftest import Start
-from .fake_worker import FakeTurn, FakeWorker
+from .fake_worker import FakeTurn, FakeWorker, begun
 from .wire import Wire
 from tests.client import eventually
 
@@ -35,15 +35,6 @@ async def sdk(wire: Wire) -> AsyncIterator[openai.AsyncOpenAI]:
 def asked_at(wire: Wire, key: str = "unused") -> openai.AsyncOpenAI:
     """The same, with a token."""
     return openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{wire.port}/v1", api_key=key, max_retries=0)
-
-
-async def begun(worker: FakeWorker, *deltas: str) -> FakeTurn:
-    """The next turn, and its first deltas."""
-    turn = await worker.next_turn()
-    await turn.start()
-    for delta in deltas:
-        await turn.delta(delta)
-    return turn
 
 
 async def ended(turn: FakeTurn, reason: str = "end_turn") -> None:

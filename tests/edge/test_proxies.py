@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from .browser import PATIENCE
 from .conftest import Serving, Start
-from .fake_worker import FakeTurn, FakeWorker
+from .fake_worker import FakeTurn, FakeWorker, begun
 from .wire import WITHIN
 from tests.client import eventually
 from tests.conftest import SECONDS
@@ -140,13 +140,6 @@ async def delta_of(line: ClientConnection) -> str:
     while (event := json.loads(await line.recv())["event"])["type"] != "content_block_delta":
         pass
     return str(event["delta"]["text"])
-
-
-async def begun(worker: FakeWorker) -> FakeTurn:
-    """The next turn, started."""
-    turn = await worker.next_turn()
-    await turn.start()
-    return turn
 
 
 async def one_by_one(stream: Stream, turn: FakeTurn) -> None:

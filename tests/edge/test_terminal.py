@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Start
-from .fake_worker import FakeTurn, FakeWorker
+from .fake_worker import FakeTurn, FakeWorker, begun
 from .tokens import token, with_secret
 from .wire import Wire
 from tests.client import eventually
@@ -49,15 +49,6 @@ async def read(process: Process, size: int) -> str:
     assert process.stdout is not None
     async with asyncio.timeout(10 * SECONDS):
         return (await process.stdout.readexactly(size)).decode()
-
-
-async def begun(worker: FakeWorker, *deltas: str) -> FakeTurn:
-    """The next turn, and its first deltas."""
-    turn = await worker.next_turn()
-    await turn.start()
-    for delta in deltas:
-        await turn.delta(delta)
-    return turn
 
 
 async def test_one_message_prints_the_answer_as_it_is_written(wire: Wire, worker: FakeWorker) -> None:

@@ -18,7 +18,7 @@ from warmwire.edge.ui_message import INPUT_LIMIT, UiMessage
 
 from . import tokens
 from .conftest import Start
-from .fake_worker import FakeTurn, FakeWorker
+from .fake_worker import FakeWorker, begun
 from .wire import Answer, Wire
 from tests.client import eventually
 
@@ -267,15 +267,6 @@ async def told(answer: Answer) -> list[dict[str, Any]]:
     body = await answer.body()
     assert body.endswith(b"data: [DONE]\n\n")
     return parsed(body.removesuffix(b"data: [DONE]\n\n"))
-
-
-async def begun(worker: FakeWorker, *deltas: str) -> FakeTurn:
-    """The next turn, and its first deltas."""
-    turn = await worker.next_turn()
-    await turn.start()
-    for delta in deltas:
-        await turn.delta(delta)
-    return turn
 
 
 async def test_a_message_is_sent_and_answered(wire: Wire, worker: FakeWorker) -> None:

@@ -30,7 +30,7 @@ from tests.chaos_proxy import cutting
 from tests.client import eventually
 from tests.edge import tokens
 from tests.edge.conftest import Start
-from tests.edge.fake_worker import FakeTurn, FakeWorker
+from tests.edge.fake_worker import FakeWorker, begun
 
 QUICK = EdgeClientSettings(first_pause=0.01, longest_pause=0.05)
 CUTS = 50
@@ -43,15 +43,6 @@ def client(way: str, request: pytest.FixtureRequest) -> Client:
     """One of the two."""
     found: Client = request.getfixturevalue(way)
     return found
-
-
-async def begun(worker: FakeWorker, *deltas: str) -> FakeTurn:
-    """The next turn, and its first deltas."""
-    turn = await worker.next_turn()
-    await turn.start()
-    for delta in deltas:
-        await turn.delta(delta)
-    return turn
 
 
 @BOTH

@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from warmwire.edge.edge import Edge
 from warmwire.edge.settings import EdgeSettings
 from warmwire.worker.app import Worker
@@ -93,6 +95,13 @@ async def producing(nats: str, folder: Path) -> AsyncIterator[Product]:
         edge = await stack.enter_async_context(serving(EdgeSettings(nats=nats, prefix=prefix, port=0)))
         product = Product(nats, prefix, folder, edge.wire, edge.edge)
         stack.push_async_callback(_stopped, product)
+        yield product
+
+
+@pytest.fixture
+async def product(nats_server: str, tmp_path: Path) -> AsyncIterator[Product]:
+    """For one test; the folders above have it in their conftest.py."""
+    async with producing(nats_server, tmp_path) as product:
         yield product
 
 

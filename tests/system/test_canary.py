@@ -10,10 +10,7 @@ import base64
 import os
 import secrets
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ import pytest
 
 from tests.compose.running import Running, running
 from tests.conftest import SECONDS
+from tests.otlp import receiving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
@@ -40,42 +38,6 @@ def forms(token: str) -> list[bytes]:
 
 def holds(data: bytes) -> bool:
     return any(form in data for token in (CANARY, OTHER) for form in forms(token))
-
-
-class Collector:
-    """Takes what is exported as traces, and remembers it."""
-
-    def __init__(self) -> None:
-        self.received = bytearray()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                collector.received += self.rfile.read(int(self.headers["content-length"]))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
-
-
-@contextmanager
-def collecting() -> Iterator[Collector]:
-    collector = Collector()
-    thread = threading.Thread(target=collector.server.serve_forever)
-    thread.start()
-    try:
-        yield collector
-    finally:
-        collector.server.shutdown()
-        collector.server.server_close()
-        thread.join()
 
 
 def ask(up: Running, session: str, message: str, token: str | None) -> tuple[dict[str, Any], bytes]:
@@ -105,7 +67,7 @@ def places(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("taken", ["", "of-the-pool"], ids=["taken", "refused and repeated in the error"])
 def test_a_token_is_found_nowhere(tmp_path: Path, taken: str) -> None:
-    with collecting() as traces:
+    with receiving() as traces:
         environment = {
             "WARMWIRE_EMULATOR_RATE": "500",
             "WARMWIRE_EMULATOR_TOKENS": taken,
@@ -136,7 +98,7 @@ def test_a_token_is_found_nowhere(tmp_path: Path, taken: str) -> None:
     with_token = "auth_failed" if taken else "turn_completed"
     assert [with_token] * 3 + ["turn_completed"] == endings
     assert files, "JetStream's files have been looked at"
-    assert traces.received, "traces have been looked at"
-    assert not holds(bytes(traces.received))
+    assert traces.raw, "traces have been looked at"
+    assert not holds(bytes(traces.raw))
     assert not holds(said)
     assert [] == found

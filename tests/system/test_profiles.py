@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,11 @@ from warmwire.worker.launch import find_claude
 from tests.client import eventually
 from tests.conftest import require
 from tests.standin.messages_api import Behaviour, MessagesApi
-from tests.system.product import Events, Product, end_of, ended, only, producing, text_of
+from tests.system.product import Events, Product, end_of, ended, only, text_of
 
 PLAIN = Path(__file__).parents[1] / "standin" / "plain_cli.py"
 
 Write = Callable[[str], Path]
-
-
-@pytest.fixture
-async def product(nats_server: str, tmp_path: Path) -> AsyncIterator[Product]:
-    async with producing(nats_server, tmp_path) as product:
-        yield product
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,7 @@ from warmwire.worker.permissions import TOO_LATE
 from tests.conftest import require
 from tests.edge.wire import Answer
 from tests.standin.messages_api import Behaviour, MessagesApi
-from tests.system.product import Events, Product, end_of, ended, only, producing, text_of
-
-
-@pytest.fixture
-async def product(nats_server: str, tmp_path: Path) -> AsyncIterator[Product]:
-    async with producing(nats_server, tmp_path) as product:
-        yield product
+from tests.system.product import Events, Product, end_of, ended, only, text_of
 
 
 @pytest.fixture(autouse=True)

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from tests.system.product import Product, ended, only, producing, text_of
-
-
-@pytest.fixture
-async def product(nats_server: str, tmp_path: Path) -> AsyncIterator[Product]:
-    async with producing(nats_server, tmp_path) as product:
-        yield product
+from tests.system.product import Product, ended, only, text_of
 
 
 @pytest.fixture(autouse=True)

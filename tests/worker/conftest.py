@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,9 @@ from warmwire.worker.launch import Launch, find_claude
 from warmwire.worker.process import CliProcess, Exit
 
 from tests.conftest import SECONDS, require
+from tests.system.product import product
+
+__all__ = ["product"]  # a fixture
 
 Said = TypeVar("Said")
 Loops = dict[str, Callable[[], asyncio.AbstractEventLoop]]
@@ -63,9 +67,9 @@ class Running:
 Start = Callable[[Launch], Awaitable[Running]]
 
 
-@pytest.fixture
-async def start() -> AsyncIterator[Start]:
-    """Starts CLI processes and sees to it that none outlives its test."""
+@asynccontextmanager
+async def starting() -> AsyncIterator[Start]:
+    """Starts CLI processes and sees to it that none outlives it."""
     started: list[Running] = []
 
     async def start_one(launched: Launch) -> Running:
@@ -78,6 +82,13 @@ async def start() -> AsyncIterator[Start]:
     for running in started:
         running.process.kill()
         await running.process.wait()
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts CLI processes for one test."""
+    async with starting() as start_one:
+        yield start_one
 
 
 @pytest.fixture(scope="session")

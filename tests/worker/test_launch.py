@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from warmwire.worker.launch import Launch, find_claude, launch
+from warmwire.worker.launch import Launch, Spawning, find_claude, launch
 
 FOLDER = Path("/data/s1")
 WORKER = {
@@ -22,12 +22,14 @@ def launched(
 ) -> Launch:
     return launch(
         ("cli", "sub"),
-        folder=FOLDER,
-        session="1-2",
-        environment=WORKER,
-        model=model,
-        system_prompt=system_prompt,
-        resume=resume,
+        Spawning(
+            folder=FOLDER,
+            session="1-2",
+            environment=WORKER,
+            model=model,
+            system_prompt=system_prompt,
+            resume=resume,
+        ),
     )
 
 

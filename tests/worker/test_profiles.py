@@ -11,7 +11,7 @@ import pytest
 from warmwire.broker.errors import BadInput
 from warmwire.broker.messages import BoundRecord, TurnOptions
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.launch import launch
+from warmwire.worker.launch import Spawning, launch
 from warmwire.worker.profiles import (
     BUILT_IN,
     FILE_LIMIT,
@@ -223,13 +223,13 @@ def test_spares_are_as_many_as_the_profile_says_and_none_where_folders_are_kept(
 
 
 def argv(profile: Profile) -> tuple[str, ...]:
-    return launch(["claude"], folder=Path("/f"), environment={}, profile=profile).argv
+    return launch(["claude"], Spawning(folder=Path("/f"), environment={}, profile=profile)).argv
 
 
 def test_a_profile_fixes_tools_rules_steps_and_servers(file: Path) -> None:
     profile = load(file)["coding"]
     environment = {"HTTPS_PROXY": "http://proxy", "AWS_SECRET": "x", "PATH": "/bin"}
-    started = launch(["claude"], folder=Path("/f"), environment=environment, profile=profile)
+    started = launch(["claude"], Spawning(folder=Path("/f"), environment=environment, profile=profile))
     assert {
         "--tools=Bash,Read",
         "--allowedTools=Read,Bash(git log *)",
@@ -242,7 +242,7 @@ def test_a_profile_fixes_tools_rules_steps_and_servers(file: Path) -> None:
 
 def test_what_servers_are_told_stands_in_a_file_and_not_in_the_arguments(file: Path) -> None:
     profile = load(file)["coding"]
-    started = launch(["claude"], folder=Path("/f"), environment={}, profile=profile)
+    started = launch(["claude"], Spawning(folder=Path("/f"), environment={}, profile=profile))
     ((path, content),) = started.files
     assert Path("/f/mcp.json") == path
     assert "secret" == json.loads(content)["mcpServers"]["docs"]["env"]["TOKEN"]

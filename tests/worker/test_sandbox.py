@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from warmwire.worker.sandbox import Sandbox
 from tests.client import eventually
 from tests.conftest import require
 from tests.standin.messages_api import Behaviour, MessagesApi
-from tests.system.product import Product, end_of, ended, only, producing, text_of
+from tests.system.product import Product, end_of, ended, only, text_of
 from tests.worker.conftest import Start
 
 PLAIN = Path(__file__).parents[1] / "standin" / "plain_cli.py"
@@ -168,12 +167,6 @@ def test_where_it_cannot_work_the_operator_is_told_why(
 
 
 # --- a worker ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def product(nats_server: str, tmp_path: Path) -> AsyncIterator[Product]:
-    async with producing(nats_server, tmp_path) as product:
-        yield product
 
 
 @pytest.fixture(autouse=True)

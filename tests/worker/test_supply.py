@@ -17,7 +17,7 @@ from warmwire.worker import claude
 from warmwire.worker.abilities import ALL
 from warmwire.worker.app import cli_command
 from warmwire.worker.errors import CliError, ErrorCode
-from warmwire.worker.launch import launch
+from warmwire.worker.launch import Spawning, launch
 from warmwire.worker.pool import Abilities, Adopt, Need, Service, Spawn, Tier, Use
 from warmwire.worker.process import CliProcess, Exit
 from warmwire.worker.processes import Processes
@@ -217,7 +217,8 @@ class TestStarts:
         mute = supply("/bin/sleep", at_once=1)  # it complains of our flags on stderr, and ends
         heard: list[Exit] = []
         plans = [
-            launch(["/bin/cat", "/dev/null"], folder=tmp_path / str(n), environment={}) for n in range(3)
+            launch(["/bin/cat", "/dev/null"], Spawning(folder=tmp_path / str(n), environment={}))
+            for n in range(3)
         ]
         started = [asyncio.create_task(mute.start(plan, ignore, heard.append)) for plan in plans]
         await asyncio.wait(started)

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Generator
 from time import time
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from weakref import WeakSet
 
 from warmwire.broker import bus as nats
@@ -16,6 +16,7 @@ from warmwire.broker.messages import Finished, PermissionMode
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey, Subjects
 from warmwire.broker.store import Store
 
+from .closing import Closing
 from .iteration import Events, OnCancel
 from .past import PAGE, PastTurn, WaitingTurn, last_of, recorded, waiting_of
 from .request import Given, Request, options_of, prepare
@@ -25,7 +26,7 @@ from .turn import Turn
 from .watching import Watch
 
 
-class Producer:
+class Producer(Closing):
     """Publishes user messages. Made by ``connect``."""
 
     def __init__(self, bus: Bus, settings: ProducerSettings) -> None:
@@ -175,14 +176,6 @@ class Producer:
             each.close()
         await self._sessions.stop()
         await self._bus.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 class Connecting:

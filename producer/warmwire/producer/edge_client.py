@@ -7,8 +7,7 @@ import json
 import ssl
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import quote
 from weakref import WeakSet
 
@@ -23,6 +22,7 @@ from warmwire.broker.names import check_name
 from warmwire.broker.telemetry import inject
 
 from .answer import Event
+from .closing import Closing
 from .errors import NotAnEdge, Refused
 from .iteration import Events, OnCancel, TurnEvents
 from .line import Line
@@ -42,7 +42,7 @@ AccessToken = str | Callable[[], str]
 """A token, or what gives one that is good now: it is asked for each connection."""
 
 
-class EdgeClient:
+class EdgeClient(Closing):
     """Sends user messages to an edge and gives back their turns; ``async with EdgeClient() as edge``."""
 
     def __init__(
@@ -221,14 +221,6 @@ class EdgeClient:
             line.end()
         await asyncio.gather(*self._tasks)
         await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     # -- requests
 

@@ -20,7 +20,7 @@ from warmwire.worker.claude import (
     session_of,
     user_line,
 )
-from warmwire.worker.launch import Launch, launch, transcript_path
+from warmwire.worker.launch import Launch, Spawning, launch, transcript_path
 
 from tests.standin.messages_api import Behaviour, Json, MessagesApi
 from tests.worker.conftest import Running
@@ -78,11 +78,13 @@ class Chat:
         self.play(plays)
         plan = launch(
             self.command,
-            folder=self.folder / folder,
-            session=session,
-            resume=resume,
-            model=MODEL if session or resume else None,
-            environment={**self.environment, **(_settings(plays) if self.emulated else {})},
+            Spawning(
+                folder=self.folder / folder,
+                session=session,
+                resume=resume,
+                model=MODEL if session or resume else None,
+                environment={**self.environment, **(_settings(plays) if self.emulated else {})},
+            ),
         )
         return Launch((*plan.argv, *flags), plan.env, plan.cwd, plan.folders)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,14 @@ import pytest_asyncio
 import uvloop
 
 from warmwire.worker.app import cli_command
-from warmwire.worker.launch import Launch, find_claude
-from warmwire.worker.process import CliProcess
+from warmwire.worker.launch import find_claude
 
 from tests.conftest import require
 from tests.standin.messages_api import MessagesApi
-from tests.worker.conftest import Loops, Running
+from tests.worker.conftest import Loops, Running, Start, starting
 from tests.worker.contract.chat import Chat
 
 REAL = pytest.param("claude", marks=pytest.mark.claude)
-
-Start = Callable[[Launch], Awaitable[Running]]
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:  # noqa: ARG001 - the hook's
@@ -45,33 +41,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("cli_name", [REAL, *emulated])
 
 
-@asynccontextmanager
-async def _starting() -> AsyncIterator[Start]:
-    started: list[Running] = []
-
-    async def start_one(launched: Launch) -> Running:
-        running = Running()
-        running.process = await CliProcess.start(launched, running.on_lines, running.on_exit)
-        started.append(running)
-        return running
-
-    yield start_one
-    for running in started:
-        running.process.kill()
-        await running.process.wait()
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def start() -> AsyncIterator[Start]:
     """Starts CLI processes and sees to it that none outlives its test."""
-    async with _starting() as start_one:
+    async with starting() as start_one:
         yield start_one
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def start_shared() -> AsyncIterator[Start]:
     """The same for the one that tests share."""
-    async with _starting() as start_one:
+    async with starting() as start_one:
         yield start_one
 
 

@@ -108,7 +108,7 @@ WORKER = """
 import asyncio, os, sys
 from pathlib import Path
 from warmwire.worker.claude import user_line
-from warmwire.worker.launch import launch
+from warmwire.worker.launch import Spawning, launch
 from warmwire.worker.process import CliProcess
 
 async def main():
@@ -118,7 +118,7 @@ async def main():
 
     cli, folder, url, session = sys.argv[1:]
     environment = {"PATH": os.environ["PATH"], "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "made up"}
-    plan = launch([cli], folder=Path(folder), session=session, environment=environment)
+    plan = launch([cli], Spawning(folder=Path(folder), session=session, environment=environment))
     cli = await CliProcess.start(plan, on_lines, print)
     cli.write(user_line("Hi", session))
     await asyncio.sleep(600)

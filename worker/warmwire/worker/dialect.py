@@ -6,13 +6,11 @@ An adapter is made for each session; `claude` and `stream_json` hold what they k
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from warmwire.worker import claude
 from warmwire.worker.claude import Line
-from warmwire.worker.launch import Launch, launch
-from warmwire.worker.profiles import Profile
+from warmwire.worker.launch import Launch, Spawning, launch
 from warmwire.worker.stream_json import StreamJson
 
 
@@ -23,22 +21,8 @@ class Dialect(Protocol):
     interrupted by SIGINT, and has its user's token from the start.
     """
 
-    def launch(  # noqa: PLR0913 - see `launch.launch`
-        self,
-        command: Sequence[str],
-        *,
-        folder: Path,
-        environment: Mapping[str, str],
-        session: str | None,
-        model: str | None,
-        system_prompt: str | None,
-        resume: Path | None,
-        pooled: bool,
-        token: str | None,
-        profile: Profile,
-        cwd: Path | None,
-    ) -> Launch:
-        """How a process is started; ``resume`` is the transcript so far."""
+    def launch(self, command: Sequence[str], spawn: Spawning) -> Launch:
+        """How a process is started."""
 
     def user_line(self, content: str | Sequence[Any], uuid: str) -> bytes:
         """A message."""
@@ -68,6 +52,7 @@ class Dialect(Protocol):
 class Claude:
     """The dialect of Claude Code."""
 
+    launch = staticmethod(launch)
     user_line = staticmethod(claude.user_line)
     ready_line = staticmethod(claude.ready_line)
     interrupt_line = staticmethod(claude.interrupt_line)
@@ -75,34 +60,6 @@ class Claude:
     mode_line = staticmethod(claude.mode_line)
     thinking_line = staticmethod(claude.thinking_line)
     cost_line = staticmethod(claude.cost_line)
-
-    def launch(  # noqa: PLR0913 - as the protocol has it
-        self,
-        command: Sequence[str],
-        *,
-        folder: Path,
-        environment: Mapping[str, str],
-        session: str | None,
-        model: str | None,
-        system_prompt: str | None,
-        resume: Path | None,
-        pooled: bool,
-        token: str | None,  # noqa: ARG002 - it is told over stdin
-        profile: Profile,
-        cwd: Path | None,
-    ) -> Launch:
-        return launch(
-            command,
-            folder=folder,
-            environment=environment,
-            session=session,
-            model=model,
-            system_prompt=system_prompt,
-            resume=resume,
-            pooled=pooled,
-            profile=profile,
-            cwd=cwd,
-        )
 
     def read(self, line: bytes) -> Sequence[Line]:
         return (claude.parse(line),)

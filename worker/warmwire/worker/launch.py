@@ -53,43 +53,54 @@ class Launch:
     enclosed: bool = False  # the command runs in another one, which must not get the signals for it
 
 
-def launch(  # noqa: PLR0913 - all of it is fixed at spawn, and each is said by name
-    command: Sequence[str],
-    *,
-    folder: Path,
-    environment: Mapping[str, str],
-    session: str | None = None,
-    model: str | None = None,
-    system_prompt: str | None = None,
-    resume: Path | None = None,
-    pooled: bool = True,
-    profile: Profile = BUILT_IN,
-    cwd: Path | None = None,
-) -> Launch:
-    """Start `command`, which has `folder` to itself; `environment` is the worker's.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawning:
+    """What is fixed when a process starts.
 
-    It works in `cwd`, else in a folder within its own.
-
-    For a new conversation with the CLI's own id `session` (a UUID); with `resume`, the absolute path of a
-    transcript, for that one, whose id is not said again; with neither, for one that is not known yet: it
-    is told its system prompt and its model when it is adopted, and chooses its id itself. Unless ``pooled``
-    it does not get the pool's credential, which would win over the user's that it is told later.
+    It has ``folder`` to itself and works in ``cwd``, else in a folder within its own; ``environment`` is the
+    worker's. It is for a new conversation with the CLI's own id ``session`` (a UUID); with ``resume``, the
+    absolute path of a transcript, for that one, whose id is not said again; with neither, for one that is not
+    known yet: it is told its system prompt and its model when it is adopted, and chooses its id itself.
     """
+
+    folder: Path
+    environment: Mapping[str, str]
+    session: str | None = None
+    model: str | None = None
+    system_prompt: str | None = None
+    resume: Path | None = None
+    token: str | None = None  # its user's; it then lacks the pool's credential, which would win over that
+    profile: Profile = BUILT_IN
+    cwd: Path | None = None
+
+    def launch(
+        self, argv: tuple[str, ...], ours: Mapping[str, str], files: tuple[tuple[Path, bytes], ...] = ()
+    ) -> Launch:
+        """With this command; ``ours`` is what the environment has besides what is passed on."""
+        environment = environment_of(
+            self.folder, self.environment, pooled=self.token is None, more=self.profile.environment
+        )
+        return Launch(
+            argv=argv,
+            env={**environment, **ours},
+            cwd=self.cwd or self.folder / "work",
+            folders=folders_of(self.folder),
+            files=files,
+            template=self.profile.workdir,
+        )
+
+
+def launch(command: Sequence[str], spawn: Spawning) -> Launch:
+    """Start `command` as Claude Code is started; a user's token it is told later, over stdin."""
     bound: list[str] = []
-    if session is not None or resume is not None:
-        bound.append(f"--system-prompt={prompt_or_default(system_prompt)}")
-        bound.append(f"--session-id={session}" if resume is None else f"--resume={resume}")
-    if model is not None:
-        bound.append(f"--model={model}")
-    servers = folder / "mcp.json"
-    return Launch(
-        argv=(*command, *FLAGS, *flags_of(profile, servers), *bound),
-        env=environment_of(folder, environment, pooled=pooled, more=profile.environment),
-        cwd=cwd or folder / "work",
-        folders=folders_of(folder),
-        files=_mcp_file(profile, servers),
-        template=profile.workdir,
-    )
+    if spawn.session is not None or spawn.resume is not None:
+        bound.append(f"--system-prompt={prompt_or_default(spawn.system_prompt)}")
+        bound.append(f"--session-id={spawn.session}" if spawn.resume is None else f"--resume={spawn.resume}")
+    if spawn.model is not None:
+        bound.append(f"--model={spawn.model}")
+    servers = spawn.folder / "mcp.json"
+    argv = (*command, *FLAGS, *flags_of(spawn.profile, servers), *bound)
+    return spawn.launch(argv, {}, _mcp_file(spawn.profile, servers))
 
 
 def flags_of(profile: Profile, servers: Path) -> tuple[str, ...]:

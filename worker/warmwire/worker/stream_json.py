@@ -12,17 +12,15 @@ whose lines hold a ``message`` each; the variable ``WARMWIRE_HISTORY`` names it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from warmwire.worker.claude import BadLine, Ignored, Line, Mirror, Result, StreamEvent, Usage
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.launch import Launch, environment_of, folders_of
+from warmwire.worker.launch import Launch, Spawning
 from warmwire.worker.lines import HEAD, LineTooLong
-from warmwire.worker.profiles import Profile
 
 FLAGS = ("--input-format=stream-json", "--output-format=stream-json")
 HISTORY = "WARMWIRE_HISTORY"
@@ -82,35 +80,12 @@ class StreamJson:
 
     # -- to the program
 
-    def launch(  # noqa: PLR0913 - as the protocol has it
-        self,
-        command: Sequence[str],
-        *,
-        folder: Path,
-        environment: Mapping[str, str],
-        session: str | None,  # noqa: ARG002 - not in the dialect
-        model: str | None,
-        system_prompt: str | None,
-        resume: Path | None,
-        pooled: bool,
-        token: str | None,
-        profile: Profile,
-        cwd: Path | None,
-    ) -> Launch:
-        chosen = [] if model is None else [f"--model={model}"]
-        chosen += [] if system_prompt is None else [f"--system-prompt={system_prompt}"]
-        ours = {HISTORY: str(resume)} if resume is not None else {}
-        ours |= {TOKEN: token} if token is not None else {}
-        return Launch(
-            argv=(*command, *FLAGS, *chosen),
-            env={
-                **environment_of(folder, environment, pooled=pooled, more=profile.environment),
-                **ours,
-            },
-            cwd=cwd or folder / "work",
-            folders=folders_of(folder),
-            template=profile.workdir,
-        )
+    def launch(self, command: Sequence[str], spawn: Spawning) -> Launch:
+        chosen = [] if spawn.model is None else [f"--model={spawn.model}"]
+        chosen += [] if spawn.system_prompt is None else [f"--system-prompt={spawn.system_prompt}"]
+        ours = {HISTORY: str(spawn.resume)} if spawn.resume is not None else {}
+        ours |= {TOKEN: spawn.token} if spawn.token is not None else {}
+        return spawn.launch((*command, *FLAGS, *chosen), ours)
 
     def user_line(self, content: str | Sequence[Any], uuid: str) -> bytes:
         self._asked = [_entry("user", content, uuid)]

@@ -21,7 +21,7 @@ from warmwire.broker.tasks import Tasks
 from warmwire.worker import claude, pool
 from warmwire.worker.dialect import Claude, Dialect
 from warmwire.worker.errors import CliError
-from warmwire.worker.launch import Launch
+from warmwire.worker.launch import Launch, Spawning
 from warmwire.worker.process import CliProcess, Exit, OnExit, OnLines
 from warmwire.worker.processes import Processes
 from warmwire.worker.profiles import Profile, Profiles
@@ -197,19 +197,8 @@ class Spare:
     async def start(self) -> None:
         """Start it."""
         supply, profile = self._supply, self._supply.profiles[self._profile]
-        plan = supply.dialect().launch(
-            supply.command,
-            folder=self.folder,
-            environment=os.environ,
-            session=None,
-            model=None,
-            system_prompt=None,
-            resume=None,
-            pooled=True,
-            token=None,
-            profile=profile,
-            cwd=None,
-        )
+        spawn = Spawning(folder=self.folder, environment=os.environ, profile=profile)
+        plan = supply.dialect().launch(supply.command, spawn)
         try:
             process = await supply.start(supply.enclosed(plan, profile), self._lines, self._exit)
             process.write(claude.ready_line())

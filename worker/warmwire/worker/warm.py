@@ -18,7 +18,7 @@ from warmwire.worker import claude
 from warmwire.worker.credentials import hidden
 from warmwire.worker.dialect import Claude, Dialect
 from warmwire.worker.errors import CliError, CliGone, ErrorCode
-from warmwire.worker.launch import CREDENTIAL, prompt_or_default, transcript_path
+from warmwire.worker.launch import CREDENTIAL, Spawning, prompt_or_default, transcript_path
 from warmwire.worker.pool import Adopt, Need, Own, Spawn, Tier, Use, serve
 from warmwire.worker.process import CliProcess, Exit
 from warmwire.worker.profiles import Profile, Setup
@@ -134,19 +134,18 @@ class Warm:
         if past:
             resume = transcript_path(self._folder, claude.session_of_transcript(past) or session)
             await asyncio.to_thread(write_private, resume, past)
-        plan = self._dialect.launch(
-            self._supply.command,
+        spawn = Spawning(
             folder=self._folder,
             environment=os.environ,
-            model=setup.model,
             session=session,
+            model=setup.model,
             system_prompt=setup.system_prompt,
             resume=resume,
-            pooled=token is None,
             token=token.value if token is not None else None,
             profile=profile,
             cwd=self._kept(profile),
         )
+        plan = self._dialect.launch(self._supply.command, spawn)
         self._generation += 1
         self._has_spoken = False
         self._pooled = token is None and _pool_has_credential()
