@@ -108,7 +108,7 @@ docs: $(VENV)/.installed-dev ## the site, into site/; a link or an anchor that l
 
 # --- upkeep --------------------------------------------------------------------------------------------------------
 
-captures: $(VENV)/.installed-dev ## pictures of `top` and of traces anew, from runs with real spans (docs/images)
+captures: $(VENV)/.installed-dev ## pictures of the page, of `top` and of traces anew, from real runs; needs Chromium (docs/images)
 	$(BIN)/python -m docs.captures
 
 format: $(VENV)/.installed-dev ## the house format, and the reference pages from the code

@@ -2,11 +2,13 @@
 
 `top.svg` is what `warmwire top` shows of a `warmwire up` that answers. The others are what `warmwire traces`
 draws of one turn, by the spans that it got over OTLP: `trace.svg` of that run, `slow-cli.svg` and
-`full-worker.svg` of runs with the faults of docs/tutorials/slow-turn.md.
+`full-worker.svg` of runs with the faults of docs/tutorials/slow-turn.md. `page.png` and `page-dark.png` are
+the chat page in Chromium, while an answer is written.
 """
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from playwright.sync_api import Page, expect, sync_playwright
 from rich.console import Console
 
 from warmwire.compose.top import EVERY, drawn
@@ -44,6 +47,28 @@ UNSTYLED = """\
 </svg>
 """
 """As rich's own, but without fonts from elsewhere."""
+
+
+QUESTION = "Which message queue for many small chats, and how do I publish to it?"
+EARLIER = ("Plan a week of dinners", "Why is the sky blue?")
+ANSWER = """\
+**NATS JetStream** fits: many subjects, order per subject, an acknowledgement from disk.
+
+| system | order | replay |
+|---|:-:|:-:|
+| NATS JetStream | per subject | yes |
+| RabbitMQ | per queue | no |
+
+```python
+ack = await stream.publish("orders.new", b"one espresso")
+print(f"stored as number {ack.seq}")
+```
+
+The acknowledgement means *stored*; from then on it survives the server, and whoever asks for it later
+gets it in the order in which it came. What nobody has to keep is a plain publish.
+"""
+SEEN = "from then on"
+"""Of the answer, in the picture."""
 
 
 @contextmanager
@@ -100,6 +125,7 @@ def top(up: Running) -> str:
 
 def main() -> None:
     """All pictures."""
+    pages()
     normal = {"workers": "2", "emulator_fault": "tool", "emulator_fault_on": "tool"}
     with drawing("trace.svg", 0.05, emulator_ttft_ms="120", emulator_rate="25", **normal) as up:
         chat(up, "first", "What does the tool say?")
@@ -134,6 +160,44 @@ def talk(up: Running) -> None:
         enough.set()
         for each in people:
             each.join()
+
+
+def pages() -> None:
+    """The chat page, light and dark."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "answer.md"
+        script.write_text(ANSWER)
+        environment = {"WARMWIRE_EMULATOR_SCRIPT": str(script), "WARMWIRE_EMULATOR_RATE": "10"}
+        with running(Path(folder) / "up", environment=environment) as up, sync_playwright() as playwright:
+            up.wait_until_ready()
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+            )
+            light, dark = browser.new_page(color_scheme="light"), browser.new_page(color_scheme="dark")
+            for page, name in ((light, "page.png"), (dark, "page-dark.png")):
+                page.set_viewport_size({"width": 1180, "height": 680})
+                page.goto(up.url)
+                _page(page, IMAGES / name)
+            browser.close()
+
+
+def _page(page: Page, to: Path) -> None:
+    """Two earlier chats, and one that is being answered."""
+    log, state = page.locator("#log"), page.locator("#state")
+    for message in EARLIER:
+        _type(page, message)
+        expect(log).to_contain_text("JetStream", timeout=WITHIN * 1000)
+        page.keyboard.press("Escape")
+        expect(state).to_have_text("Ready")
+        page.locator("#new-chat").click()
+    _type(page, QUESTION)
+    expect(log).to_contain_text(SEEN, timeout=WITHIN * 1000)
+    page.screenshot(path=to)
+
+
+def _type(page: Page, message: str) -> None:
+    page.locator("#message").fill(message)
+    page.locator("#message").press("Enter")
 
 
 if __name__ == "__main__":
