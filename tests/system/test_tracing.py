@@ -19,9 +19,12 @@ import pytest
 from nats.aio.msg import Msg
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from warmwire.worker.launch import find_claude
+
 from tests.compose.running import Running, running
-from tests.conftest import SECONDS, wait_for
+from tests.conftest import SECONDS, require, wait_for
 from tests.otlp import Receiver, receiving
+from tests.standin.messages_api import Behaviour, in_thread
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
@@ -247,6 +250,42 @@ def test_a_failed_turn_says_so(receiver: Receiver, tmp_path: Path) -> None:
         span = one(trace, name)
         assert Status.STATUS_CODE_ERROR == span.status.code
         assert end["code"] == about(span)["error.type"]
+
+
+@pytest.mark.claude
+def test_the_spans_of_a_cli_that_is_started_for_a_turn_are_below_its_attempt(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    require(find_claude(), "claude CLI (pip install 'warmwire[claude]')")
+    profiles = tmp_path / "profiles.toml"
+    profiles.write_text('[default]\ntools = ["Bash"]\nallowed_tools = ["Bash"]\n')
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_BSP_SCHEDULE_DELAY": "20",
+        "WARMWIRE_CLI": "claude",
+        "WARMWIRE_CLI_TRACES": receiver.url,
+        "WARMWIRE_SPARES": "0",
+        "WARMWIRE_MAX_SPARES": "0",
+        "WARMWIRE_PROFILES": str(profiles),
+        "ANTHROPIC_API_KEY": f"{CANARY}-key",
+    }
+    trace_id = secrets.token_hex(16)
+    with in_thread(Behaviour(text=CANARY, tool=f"echo {CANARY}")) as api:
+        environment["ANTHROPIC_BASE_URL"] = api.url
+        with running(tmp_path / "up", environment=environment) as up:
+            up.wait_until_ready()
+            assert "turn_completed" == ask(up, CANARY, trace_id)[-1]["type"]
+            attempt = one(whole(receiver, trace_id), "process ww.req")
+            wait_for(
+                lambda: named(receiver.trace(trace_id), "claude_code.interaction"), "the CLI's spans", 30
+            )
+    trace = receiver.trace(trace_id)
+    interaction = one(trace, "claude_code.interaction")
+    assert attempt.span_id == interaction.parent_span_id
+    requests = named(trace, "claude_code.llm_request")
+    assert [interaction.span_id] * 2 == [span.parent_span_id for _, span in requests]
+    assert "claude_code.tool" in {span.name for _, span in trace}
 
 
 def test_no_span_holds_what_was_said(receiver: Receiver) -> None:

@@ -168,6 +168,7 @@ class Worker:
             self._profiles,
             self._sandbox,
             enclosed=self._settings.sandbox == "bwrap",
+            traces=self._settings.cli_traces,
         )
 
     async def _abilities(self) -> pool.Abilities:

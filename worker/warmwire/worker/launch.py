@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -34,6 +34,15 @@ CREDENTIAL = "ANTHROPIC_API_KEY"
 # All that a CLI sees of the worker's environment. Its credential and address pass, other secrets do not.
 PASSED = ("PATH", "LANG", "ANTHROPIC_BASE_URL", CREDENTIAL)
 PASSED_PREFIX = "WARMWIRE_EMULATOR_"
+
+# Spans of its own, and nothing of what is said: the CLI writes content only where other variables ask for it.
+TRACES = {
+    "CLAUDE_CODE_ENABLE_TELEMETRY": "1",
+    "CLAUDE_CODE_ENHANCED_TELEMETRY_BETA": "1",
+    "OTEL_TRACES_EXPORTER": "otlp",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    "OTEL_TRACES_EXPORT_INTERVAL": "1000",  # ms; a CLI may be ended at any time
+}
 
 # The CLI's default of 10 keeps a viewer waiting for over a minute before it hears of an error; 2 rides out a
 # dropped connection and answers within about two seconds. Longer patience is the queue's business.
@@ -101,6 +110,16 @@ def launch(command: Sequence[str], spawn: Spawning) -> Launch:
     servers = spawn.folder / "mcp.json"
     argv = (*command, *FLAGS, *flags_of(spawn.profile, servers), *bound)
     return spawn.launch(argv, {}, _mcp_file(spawn.profile, servers))
+
+
+def traced(plan: Launch, collector: str, traceparent: str) -> Launch:
+    """The same start; the CLI sends spans to ``collector``, those of its turns below ``traceparent``.
+
+    No header goes along: the tools of a CLI can read its environment, and a collector's headers are often
+    secret.
+    """
+    more = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "TRACEPARENT": traceparent}
+    return replace(plan, env={**plan.env, **TRACES, **more})
 
 
 def flags_of(profile: Profile, servers: Path) -> tuple[str, ...]:

@@ -62,6 +62,12 @@ class WorkerSettings(BrokerSettings):
         ge=0,
         description="Seconds that running turns may go on after SIGTERM before they are handed over.",
     )
+    cli_traces: str | None = Field(
+        None,
+        pattern=r"^https?://[^@\s]+$",
+        description="Address of an OTLP/HTTP collector, without credentials: a Claude Code that is started "
+        "for a turn sends it spans of its own, within the turn's trace. Default: none.",
+    )
     stall_timeout: float = Field(
         300.0, gt=0, description="Seconds of silence of a CLI within a turn after which it is stopped."
     )

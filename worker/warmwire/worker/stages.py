@@ -41,6 +41,11 @@ class Trail:
         self._queue = queue
         self._stages: Stages | None = None
 
+    @property
+    def traceparent(self) -> str | None:
+        """The attempt at hand as a span; None where nobody traces."""
+        return self._stages.traceparent if self._stages is not None else None
+
     def begin(self, turn: Turn | None, found: TurnRecord | None) -> None:
         """The turn at hand begins, unless it has ended before; from now on it carries the attempt's trace."""
         self.drop("put back")

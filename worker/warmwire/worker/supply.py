@@ -21,7 +21,7 @@ from warmwire.broker.tasks import Tasks
 from warmwire.worker import claude, pool
 from warmwire.worker.dialect import Claude, Dialect
 from warmwire.worker.errors import CliError
-from warmwire.worker.launch import Launch, Spawning
+from warmwire.worker.launch import Launch, Spawning, traced
 from warmwire.worker.process import CliProcess, Exit, OnExit, OnLines
 from warmwire.worker.processes import Processes
 from warmwire.worker.profiles import Profile, Profiles
@@ -53,6 +53,7 @@ class Supply:
         sandbox: Sandbox | None = None,
         *,
         enclosed: bool = False,
+        traces: str | None = None,
     ) -> None:
         self.command = tuple(command)
         self.can = can
@@ -68,6 +69,7 @@ class Supply:
         self.profiles = profiles or Profiles()
         self._sandbox = sandbox
         self._enclosed = enclosed  # unless the profile says otherwise
+        self._traces = traces
         self._spares: dict[int, Spare] = {}
         self._ids = itertools.count(1)
         self._arrivals: dict[str, pool.Arrivals] = {}
@@ -81,6 +83,12 @@ class Supply:
         if self._sandbox is None:
             raise AssertionError("a sandbox is tried out when the worker starts")
         return self._sandbox.enclosed(plan, network=profile.network, kept=profile.keep_in, hide=profile.hide)
+
+    def traced(self, plan: Launch, traceparent: str | None) -> Launch:
+        """The same start; what the CLI does is part of the trace where somebody wants to know."""
+        if self._traces is None or traceparent is None:
+            return plan
+        return traced(plan, self._traces, traceparent)
 
     async def start(self, plan: Launch, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
         """Start a process when it is its turn, which is over when it says that it is up. Raises CliError."""

@@ -75,10 +75,12 @@ class Warm:
         setup: Setup,
         conversation: Callable[[], Awaitable[bytes]],
         token: Token | None = None,
+        traceparent: str | None = None,
     ) -> None:
         """See to it that a process with the conversation so far is there, set up like this. Raises CliError.
 
-        It works with the user's token, or with the pool's credential and never with another user's.
+        It works with the user's token, or with the pool's credential and never with another user's. If it is
+        started for this turn it is told the turn's trace.
         """
         own = Own(self._setup.model) if self.running and self._suits(token) else None
         past = b"" if own else await conversation()
@@ -97,11 +99,11 @@ class Warm:
                     await self._adopt(spare, setup, token)
                 except CliError:  # it has died this very moment, and is no longer among the spares
                     self.kill()
-                    return await self.provide(setup, conversation, token)
+                    return await self.provide(setup, conversation, token, traceparent)
             case Spawn():
                 past = past or await conversation()
                 await self.end()
-                await self._spawn(setup, past, token)
+                await self._spawn(setup, past, token, traceparent)
         self._tell_settings(setup)
         return None
 
@@ -128,7 +130,7 @@ class Warm:
         if setup.model is not None:
             self._tell_model(setup.model)
 
-    async def _spawn(self, setup: Setup, past: bytes, token: Token | None) -> None:
+    async def _spawn(self, setup: Setup, past: bytes, token: Token | None, traceparent: str | None) -> None:
         profile = self._supply.profiles[setup.profile]
         session, resume = str(uuid.uuid4()), None
         if past:
@@ -149,7 +151,8 @@ class Warm:
         self._generation += 1
         self._has_spoken = False
         self._pooled = token is None and _pool_has_credential()
-        self._take(await self._supply.start(self._supply.enclosed(plan, profile), *self._ears()))
+        plan = self._supply.enclosed(self._supply.traced(plan, traceparent), profile)
+        self._take(await self._supply.start(plan, *self._ears()))
         self._tell_token(token)
 
     def _kept(self, profile: Profile) -> Path | None:
