@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench captures check docs format constraints clean
+.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench captures check docs release-check hooks format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -106,6 +106,11 @@ check: $(VENV)/.installed-dev ## linters, types, import rules, generated pages a
 docs: $(VENV)/.installed-dev ## the site, into site/; a link or an anchor that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
+release-check: $(VENV)/.installed-dev ## wheel and sdist into dist/, then `warmwire up` of the wheel in an empty environment
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist >/dev/null
+	$(BIN)/python -m tests.release dist
+
 # --- upkeep --------------------------------------------------------------------------------------------------------
 
 captures: $(VENV)/.installed-dev ## pictures of the page, of `top` and of traces anew, from real runs; needs Chromium (docs/images)
@@ -115,6 +120,9 @@ format: $(VENV)/.installed-dev ## the house format, and the reference pages from
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/python docs/generate.py
+
+hooks: $(VENV)/.installed-dev ## git runs the linters before a commit, and `make check` before a push
+	@$(BIN)/pre-commit install
 
 # Refreshes every version; the index that you use must be the public one, its name is not recorded.
 COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
