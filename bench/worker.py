@@ -32,9 +32,9 @@ from nats.aio.msg import Msg
 from bench.soak import nats_server
 from warmwire.broker import role
 from warmwire.producer import Producer
-from warmwire.worker.app import Worker, cli_command
-from warmwire.worker.claude import user_line
-from warmwire.worker.launch import Spawning, launch
+from warmwire.worker.app import Worker
+from warmwire.worker.claude_stdin import user_line
+from warmwire.worker.launch import Spawning, cli_command, launch
 from warmwire.worker.machine import pss_mb
 from warmwire.worker.process import spawned
 from warmwire.worker.settings import WorkerSettings

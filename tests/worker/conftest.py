@@ -11,9 +11,10 @@ from typing import TypeVar
 import pytest
 import uvloop
 
-from warmwire.worker.claude import Line, parse
+from warmwire.worker.claude import parse
 from warmwire.worker.launch import Launch, find_claude
 from warmwire.worker.process import CliProcess, Exit
+from warmwire.worker.said import Line
 
 from tests.conftest import SECONDS, require
 from tests.system.product import product

@@ -8,7 +8,7 @@ import pytest
 
 from warmwire.worker import abilities as abilities_module
 from warmwire.worker.abilities import ALL, TESTED, abilities, doubt, probe
-from warmwire.worker.app import cli_command
+from warmwire.worker.launch import cli_command
 from warmwire.worker.pool import Abilities
 
 from tests.worker.contract.__main__ import adding

@@ -32,8 +32,9 @@ from warmwire.broker.messages import (
 )
 from warmwire.broker.names import SessionKey
 from warmwire.worker import fence
-from warmwire.worker.app import Worker, cli_command
+from warmwire.worker.app import Worker
 from warmwire.worker.folder import claimed_folder
+from warmwire.worker.launch import cli_command
 from warmwire.worker.settings import WorkerSettings
 
 from tests.client import Client, eventually, on_own_streams
@@ -511,13 +512,6 @@ def stopped(pid: int) -> bool:
 
 
 class TestStarting:
-    def test_a_missing_cli_is_said_with_what_to_do(self) -> None:
-        with pytest.raises(BadInput, match="no program 'surely-not-there'"):
-            cli_command("surely-not-there --flag")
-
-    def test_a_command_line_is_split_like_a_shell(self) -> None:
-        assert ("sh", "-c", "a b") == cli_command("sh -c 'a b'")
-
     def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(BadInput, match="data"):

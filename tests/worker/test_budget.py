@@ -9,11 +9,12 @@ import pytest
 
 from warmwire.broker.events import Usage
 from warmwire.broker.messages import BoundRecord
-from warmwire.worker import claude
+from warmwire.worker import claude_stdin
 from warmwire.worker.budget import Breach, Limits, Meter, Spent, used_up
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.patience import INTERRUPT_WITHIN, TERM_WITHIN
 from warmwire.worker.profiles import Profile, Profiles
+from warmwire.worker.said import ControlReply, StreamEvent
 from warmwire.worker.session import Session
 from warmwire.worker.turn import KillCli, NeedCli, PutRecord, Rules
 
@@ -21,22 +22,22 @@ from tests.worker import said
 from tests.worker.test_session import EPOCH, KEY, STALL, Owner, held
 
 
-def start(read: int = 10, agent: str | None = None, **cached: int) -> claude.StreamEvent:
+def start(read: int = 10, agent: str | None = None, **cached: int) -> StreamEvent:
     event = {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": read, **cached}}}
-    return claude.StreamEvent(json.dumps(event).encode(), "message_start", agent)
+    return StreamEvent(json.dumps(event).encode(), "message_start", agent)
 
 
-def delta(agent: str | None = None) -> claude.StreamEvent:
+def delta(agent: str | None = None) -> StreamEvent:
     event = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}}
-    return claude.StreamEvent(json.dumps(event).encode(), "content_block_delta", agent)
+    return StreamEvent(json.dumps(event).encode(), "content_block_delta", agent)
 
 
-def end(written: int, agent: str | None = None) -> claude.StreamEvent:
+def end(written: int, agent: str | None = None) -> StreamEvent:
     event = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": written}}
-    return claude.StreamEvent(json.dumps(event).encode(), "message_delta", agent)
+    return StreamEvent(json.dumps(event).encode(), "message_delta", agent)
 
 
-def heard(limits: Limits, *lines: claude.StreamEvent, spent: Spent | None = None) -> Meter:
+def heard(limits: Limits, *lines: StreamEvent, spent: Spent | None = None) -> Meter:
     meter = Meter(limits, spent or Spent())
     for line in lines:
         meter.hear(line)
@@ -68,7 +69,7 @@ def test_sub_agents_count_too() -> None:
 
 
 def test_an_event_of_an_unknown_shape_counts_nothing() -> None:
-    odd = claude.StreamEvent(b'{"type":"message_start","message":7}', "message_start")
+    odd = StreamEvent(b'{"type":"message_start","message":7}', "message_start")
     assert 0 == heard(Limits(), odd).tokens
 
 
@@ -90,7 +91,7 @@ def test_an_event_of_an_unknown_shape_counts_nothing() -> None:
     ],
 )
 def test_the_first_limit_that_is_passed_is_named(
-    limits: Limits, lines: tuple[claude.StreamEvent, ...], spent: int, detail: str | None
+    limits: Limits, lines: tuple[StreamEvent, ...], spent: int, detail: str | None
 ) -> None:
     breach = heard(limits, *lines, spent=Spent(spent)).breach
     assert detail == (breach.detail if breach else None)
@@ -223,9 +224,9 @@ def test_where_dollars_are_limited_the_cli_is_asked_before_the_turn_and_each_ste
     assert "budget_exceeded" == code(owner)
 
 
-def costs(dollars: float) -> claude.ControlReply:
+def costs(dollars: float) -> ControlReply:
     text = f"Estimated cost:        ${dollars:.4f}"
-    return claude.ControlReply(claude.COST, ok=True, response=json.dumps({"text": text}).encode())
+    return ControlReply(claude_stdin.COST, ok=True, response=json.dumps({"text": text}).encode())
 
 
 def test_without_a_limit_on_dollars_nothing_is_asked_and_nothing_stored() -> None:

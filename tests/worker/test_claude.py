@@ -14,8 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmwire.worker import claude
-from warmwire.worker.claude import (
+from warmwire.worker import claude, claude_stdin
+from warmwire.worker.claude import parse
+from warmwire.worker.errors import ErrorCode
+from warmwire.worker.lines import Lines, LineTooLong
+from warmwire.worker.said import (
     Assistant,
     BadLine,
     ControlReply,
@@ -32,10 +35,7 @@ from warmwire.worker.claude import (
     ToolResults,
     ToolUse,
     Usage,
-    parse,
 )
-from warmwire.worker.errors import ErrorCode
-from warmwire.worker.lines import Lines, LineTooLong
 
 RECORDED = Path(__file__).parent / "recorded"
 RECORDINGS = sorted(path.stem for path in RECORDED.glob("*.jsonl"))
@@ -63,7 +63,7 @@ def said(**line: object) -> bytes:
 
 
 def test_a_user_line_is_one_line_and_verbatim() -> None:
-    line = claude.user_line('@/etc/passwd\n"/clear" é \u2028', "u1")
+    line = claude_stdin.user_line('@/etc/passwd\n"/clear" é \u2028', "u1")
     assert line.endswith(b"}\n")
     assert 1 == line.count(b"\n")
     sent = json.loads(line)
@@ -73,14 +73,14 @@ def test_a_user_line_is_one_line_and_verbatim() -> None:
 
 def test_a_user_line_takes_content_blocks() -> None:
     blocks = [{"type": "text", "text": "look"}, {"type": "image", "source": {}}]
-    assert blocks == json.loads(claude.user_line(blocks, "u1"))["message"]["content"]
+    assert blocks == json.loads(claude_stdin.user_line(blocks, "u1"))["message"]["content"]
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (claude.interrupt_line("r1"), {"subtype": "interrupt", "cancel_queued": True}),
-        (claude.initialize_line("r1"), {"subtype": "initialize"}),
+        (claude_stdin.interrupt_line("r1"), {"subtype": "interrupt", "cancel_queued": True}),
+        (claude_stdin.initialize_line("r1"), {"subtype": "initialize"}),
     ],
 )
 def test_a_control_request_carries_its_id(line: bytes, expected: dict[str, object]) -> None:
@@ -88,7 +88,7 @@ def test_a_control_request_carries_its_id(line: bytes, expected: dict[str, objec
 
 
 def test_a_refusal_answers_the_request() -> None:
-    answer = json.loads(claude.refuse_line("r9", "no"))["response"]
+    answer = json.loads(claude_stdin.refuse_line("r9", "no"))["response"]
     assert {"subtype": "error", "request_id": "r9", "error": "no"} == answer
 
 

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from warmwire.worker.claude import ToolResult, ToolUse
 from warmwire.worker.deltas import (
     DELTA_LIMIT,
     EVENT_LIMIT,
@@ -14,6 +13,7 @@ from warmwire.worker.deltas import (
     tools_started,
     unstreamed,
 )
+from warmwire.worker.said import ToolResult, ToolUse
 
 from tests.worker.said import event
 

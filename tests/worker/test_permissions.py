@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from warmwire.worker import claude
+from warmwire.worker import claude, said
 from warmwire.worker.permissions import (
     ANSWER_WITHIN,
     CLOSED_KEPT,
@@ -25,9 +25,9 @@ YES, NO = Answer(allow=True), Answer(allow=False)
 
 def asks_leave(
     request: str = "q1", subtype: str = "can_use_tool", command: str = "ls"
-) -> claude.ControlRequest:
+) -> said.ControlRequest:
     wish = {"subtype": subtype, "tool_name": "Bash", "input": {"command": command}}
-    return claude.ControlRequest(request, subtype, json.dumps(wish).encode())
+    return said.ControlRequest(request, subtype, json.dumps(wish).encode())
 
 
 def asking(*commands: str) -> Owner:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from warmwire.worker import process, tree
-from warmwire.worker.claude import BadLine, Lifecycle
 from warmwire.worker.errors import CliGone, CliMissing, CliStalled, CliStartFailed, ErrorCode
 from warmwire.worker.launch import Launch
 from warmwire.worker.process import CliProcess, Exit
+from warmwire.worker.said import BadLine, Lifecycle
 
 from tests.conftest import SECONDS, wait_for
 from tests.worker.conftest import Start

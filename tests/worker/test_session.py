@@ -15,11 +15,24 @@ from warmwire.broker import envelope
 from warmwire.broker.events import TurnCompleted
 from warmwire.broker.messages import Finished, Replay, Started, TurnOptions, TurnRecord, UserMessage
 from warmwire.broker.names import SessionKey
-from warmwire.worker import claude, transcript
+from warmwire.worker import transcript
 from warmwire.worker.deltas import DELTA_LIMIT, EVENT_LIMIT, SUMMARY_LIMIT
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.patience import INTERRUPT_WITHIN, TERM_WITHIN
 from warmwire.worker.profiles import Setup
+from warmwire.worker.said import (
+    Assistant,
+    BadLine,
+    ControlRequest,
+    Ignored,
+    Lifecycle,
+    Line,
+    Retry,
+    StreamEvent,
+    ToolResult,
+    ToolResults,
+    ToolUse,
+)
 from warmwire.worker.session import PROGRESS_EVERY, Session
 from warmwire.worker.transcript import Answered
 from warmwire.worker.turn import (
@@ -88,7 +101,7 @@ class Owner:
         for message in messages:
             self.run(self.session.offer(message))
 
-    def say(self, *lines: claude.Line) -> None:
+    def say(self, *lines: Line) -> None:
         for line in lines:
             self.run(self.session.line(line, self.now))
 
@@ -227,7 +240,7 @@ def test_sequences_run_from_one_without_a_hole() -> None:
 
 def test_an_event_of_the_cli_is_published_byte_for_byte() -> None:
     owner = running()
-    odd = claude.StreamEvent(b'{"delta": {"text":"x"},  "type":"content_block_delta"}', "content_block_delta")
+    odd = StreamEvent(b'{"delta": {"text":"x"},  "type":"content_block_delta"}', "content_block_delta")
     owner.say(odd)
     assert odd.event == envelope.decode(owner.published[-1]).event
 
@@ -585,7 +598,7 @@ def test_a_crash_between_turns_is_nobodys_loss() -> None:
 
 def test_a_line_that_cannot_be_read_ends_the_turn_and_the_process() -> None:
     owner = running()
-    owner.say(claude.BadLine(ErrorCode.BAD_LINE, "not JSON", b"x"))
+    owner.say(BadLine(ErrorCode.BAD_LINE, "not JSON", b"x"))
     assert KillCli in owner.order
     assert "bad_line" == owner.events[-1]["code"]
 
@@ -638,7 +651,7 @@ def test_a_silent_cli_that_completes_after_all_has_completed() -> None:
 def test_any_line_shows_that_the_cli_is_alive() -> None:
     owner = running()
     owner.later(STALL)
-    owner.say(claude.Ignored("system/status"))
+    owner.say(Ignored("system/status"))
     owner.later(STALL)
     assert KillCli not in owner.order
 
@@ -680,7 +693,7 @@ def test_viewers_hear_of_a_cli_that_is_alive_but_says_nothing() -> None:
         (said.result(error=ErrorCode.AUTH_FAILED), "auth_failed"),
     ],
 )
-def test_a_failure_that_the_cli_reports_ends_the_turn_and_is_remembered(line: claude.Line, code: str) -> None:
+def test_a_failure_that_the_cli_reports_ends_the_turn_and_is_remembered(line: Line, code: str) -> None:
     owner = running()
     owner.say(said.mirror(said.prompt_entry(owner.uuid, "hi")), line)
     assert code == owner.events[-1]["code"]
@@ -696,13 +709,13 @@ def test_a_result_for_another_message_ends_nothing() -> None:
 
 def test_a_message_that_the_cli_holds_for_answered_fails_instead_of_hanging() -> None:
     owner = running()
-    owner.say(claude.Lifecycle(owner.uuid, "completed"))
+    owner.say(Lifecycle(owner.uuid, "completed"))
     assert "cli_failed" == owner.events[-1]["code"]
 
 
 def test_a_question_of_the_cli_is_refused() -> None:
     owner = running()
-    owner.say(claude.ControlRequest("r1", "can_use_tool", b"{}"))
+    owner.say(ControlRequest("r1", "can_use_tool", b"{}"))
     assert ("error", "r1") == (
         owner.given[-1]["response"]["subtype"],
         owner.given[-1]["response"]["request_id"],
@@ -832,7 +845,7 @@ def test_a_cli_that_dies_of_an_interrupt_has_obeyed_it() -> None:
 def test_a_message_that_the_cli_drops_from_its_queue_is_interrupted_at_once() -> None:
     owner = running()
     owner.interrupt()
-    owner.say(claude.Lifecycle(owner.uuid, "cancelled"))
+    owner.say(Lifecycle(owner.uuid, "cancelled"))
     assert ["turn_interrupted"] == owner.endings
 
 
@@ -850,7 +863,7 @@ def test_a_retry_of_the_api_voids_the_open_message_only() -> None:
     owner = running()
     owner.say(*said.message("m1", "Let me look."))
     owner.say(said.message_start("m2"), said.block_start(), said.delta("Hel"))
-    owner.say(claude.Retry(1, 2, 0, 529, "overloaded"))
+    owner.say(Retry(1, 2, 0, 529, "overloaded"))
     assert ("turn_reset", "api_retry", 1) == tuple(
         owner.events[-1][name] for name in ("type", "reason", "message")
     )
@@ -861,19 +874,19 @@ def test_a_retry_of_the_api_voids_the_open_message_only() -> None:
 def test_the_message_after_a_retry_takes_the_number_of_the_one_that_is_void() -> None:
     owner = running()
     for _ in range(2):
-        owner.say(said.message_start("m1"), said.delta("Hel"), claude.Retry(1, 2, 0, None, ""))
+        owner.say(said.message_start("m1"), said.delta("Hel"), Retry(1, 2, 0, None, ""))
     assert [0, 0] == [event["message"] for event in owner.events if event["type"] == "turn_reset"]
 
 
 def test_a_retry_with_no_message_open_voids_nothing() -> None:
     owner = running()
-    owner.say(claude.Retry(1, 2, 0, None, ""), *said.message("m1", "a"), claude.Retry(1, 2, 0, None, ""))
+    owner.say(Retry(1, 2, 0, None, ""), *said.message("m1", "a"), Retry(1, 2, 0, None, ""))
     assert "turn_reset" not in owner.types
 
 
 def test_a_message_that_was_not_streamed_is_published_as_if_it_had_been() -> None:
     owner = running()
-    owner.say(claude.Assistant("m1", "Hello"))
+    owner.say(Assistant("m1", "Hello"))
     whole = ["message_start", "content_block_start", "content_block_delta"]
     whole += ["content_block_stop", "message_delta", "message_stop"]
     assert whole == owner.types[1:]
@@ -882,7 +895,7 @@ def test_a_message_that_was_not_streamed_is_published_as_if_it_had_been() -> Non
 
 def test_every_block_of_a_message_that_was_not_streamed_is_published() -> None:
     owner = running()
-    owner.say(claude.Assistant("m1", "one "), claude.Assistant("m1", "two"), said.result(owner.uuid))
+    owner.say(Assistant("m1", "one "), Assistant("m1", "two"), said.result(owner.uuid))
     assert "one two" == owner.records["t1"].text  # type: ignore[union-attr]  # it is finished
 
 
@@ -894,16 +907,16 @@ def test_what_was_streamed_is_not_published_again() -> None:
 
 def test_what_the_cli_writes_in_the_models_place_is_not_published() -> None:
     owner = running()
-    owner.say(claude.Assistant("m1", "API Error: 529", synthetic=True))
+    owner.say(Assistant("m1", "API Error: 529", synthetic=True))
     assert ["turn_started"] == owner.types
 
 
 def test_what_sub_agents_say_and_do_is_not_published() -> None:
     owner = running()
     owner.say(
-        claude.StreamEvent(said.delta("x").event, "content_block_delta", "toolu_1"),
-        claude.Assistant("m9", "x", (claude.ToolUse("i", "Bash", b"{}"),), parent_tool_use_id="toolu_1"),
-        claude.ToolResults((claude.ToolResult("i", False, b'""'),), "toolu_1"),
+        StreamEvent(said.delta("x").event, "content_block_delta", "toolu_1"),
+        Assistant("m9", "x", (ToolUse("i", "Bash", b"{}"),), parent_tool_use_id="toolu_1"),
+        ToolResults((ToolResult("i", False, b'""'),), "toolu_1"),
     )
     assert ["turn_started"] == owner.types
 
@@ -933,8 +946,8 @@ def test_an_event_that_is_too_large_and_cannot_be_cut_is_left_out_without_a_hole
 def test_tools_are_told_with_a_bounded_summary() -> None:
     owner = running()
     arguments = json.dumps({"command": "€" * 10_000}, ensure_ascii=False).encode()
-    owner.say(claude.Assistant("", "", (claude.ToolUse("i1", "Bash", arguments),)))
-    owner.say(claude.ToolResults((claude.ToolResult("i1", True, b'"' + b"y" * 10_000 + b'"'),)))
+    owner.say(Assistant("", "", (ToolUse("i1", "Bash", arguments),)))
+    owner.say(ToolResults((ToolResult("i1", True, b'"' + b"y" * 10_000 + b'"'),)))
     begun, done = owner.events[-2:]
     assert ("tool_started", "Bash", "i1") == (begun["type"], begun["name"], begun["id"])
     assert ("tool_finished", "i1", True) == (done["type"], done["id"], done["is_error"])

@@ -17,10 +17,11 @@ from warmwire.broker.errors import BadInput
 from warmwire.broker.messages import Interrupt
 from warmwire.broker.names import SessionKey
 from warmwire.broker.sealed import PoolKey, Token, seal
-from warmwire.worker.app import Worker, cli_command
-from warmwire.worker.claude import BadLine, Ignored, Line, Mirror, Result, StreamEvent, Usage
+from warmwire.worker.app import Worker
 from warmwire.worker.errors import ErrorCode
+from warmwire.worker.launch import cli_command
 from warmwire.worker.lines import LineTooLong
+from warmwire.worker.said import BadLine, Ignored, Line, Mirror, Result, StreamEvent, Usage
 from warmwire.worker.settings import WorkerSettings
 from warmwire.worker.stream_json import StreamJson
 

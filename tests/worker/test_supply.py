@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from warmwire.broker.tasks import Tasks
-from warmwire.worker import claude
+from warmwire.worker import claude, claude_stdin, said
 from warmwire.worker.abilities import ALL
-from warmwire.worker.app import cli_command
 from warmwire.worker.errors import CliError, ErrorCode
-from warmwire.worker.launch import Spawning, launch
+from warmwire.worker.launch import Spawning, cli_command, launch
 from warmwire.worker.pool import Abilities, Adopt, Need, Service, Spawn, Tier, Use
 from warmwire.worker.process import CliProcess, Exit
 from warmwire.worker.processes import Processes
@@ -52,7 +51,7 @@ class Session:
     """A session's process, and what was heard of it."""
 
     def __init__(self, supply: Supply, folder: Path) -> None:
-        self.said: list[claude.Line] = []
+        self.said: list[said.Line] = []
         self.lost: list[ErrorCode] = []
         self.warm = Warm(supply, folder, self._heard, self.lost.append)
 
@@ -62,16 +61,16 @@ class Session:
     async def provide(self, model: str | None = None) -> None:
         await self.warm.provide(Setup(model=model), nothing)
 
-    async def ask(self) -> claude.Result:
+    async def ask(self) -> said.Result:
         """One turn."""
         before = len(self.results)
-        self.warm.write(claude.user_line("Hello", str(uuid.uuid4())))
+        self.warm.write(claude_stdin.user_line("Hello", str(uuid.uuid4())))
         await eventually(lambda: len(self.results) > before, "a result")
         return self.results[-1]
 
     @property
-    def results(self) -> list[claude.Result]:
-        return [line for line in self.said if isinstance(line, claude.Result)]
+    def results(self) -> list[said.Result]:
+        return [line for line in self.said if isinstance(line, said.Result)]
 
 
 async def nothing() -> bytes:
@@ -280,5 +279,5 @@ class TestTiers:
         for model in ("one", None):
             await session.provide(model)
             await session.ask()
-        models = [line.model for line in session.said if isinstance(line, claude.Init)]
+        models = [line.model for line in session.said if isinstance(line, said.Init)]
         assert ["one", "warmwire-emulator"] == models

@@ -6,7 +6,7 @@ import pytest
 
 from warmwire.broker.events import TurnReset
 from warmwire.broker.messages import RECORDED_TEXT_LIMIT
-from warmwire.worker.claude import StreamEvent
+from warmwire.worker.said import StreamEvent
 from warmwire.worker.turnlog import ENDED_LIMIT, EVENTS_LIMIT, History, TurnLog
 
 from tests.worker.said import block_start, delta, event, message_start, thought

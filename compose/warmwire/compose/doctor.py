@@ -17,7 +17,7 @@ from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.settings import BrokerSettings
 from warmwire.broker.streams import wanted_streams
 from warmwire.worker import abilities
-from warmwire.worker.app import cli_command
+from warmwire.worker.launch import cli_command
 
 from .nats_server import MAX_PAYLOAD
 from .options import load

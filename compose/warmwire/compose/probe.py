@@ -13,7 +13,7 @@ from warmwire.broker.streams import ensure
 from warmwire.edge import guard
 from warmwire.edge.settings import EdgeSettings
 from warmwire.edge.tokens import Tokens
-from warmwire.worker.app import cli_command
+from warmwire.worker.launch import cli_command
 from warmwire.worker.settings import WorkerSettings
 
 from .address import Address

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from warmwire.worker import abilities
-from warmwire.worker.app import cli_command
+from warmwire.worker.launch import cli_command
 
 
 def adding(source: str, version: str) -> str:

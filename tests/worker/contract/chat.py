@@ -11,16 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker.claude import (
-    ControlReply,
-    Mirror,
-    Result,
-    StreamEvent,
-    interrupt_line,
-    session_of,
-    user_line,
-)
+from warmwire.worker.claude import session_of
+from warmwire.worker.claude_stdin import interrupt_line, user_line
 from warmwire.worker.launch import Launch, Spawning, launch, transcript_path
+from warmwire.worker.said import ControlReply, Mirror, Result, StreamEvent
 
 from tests.standin.messages_api import Behaviour, Json, MessagesApi
 from tests.worker.conftest import Running

@@ -10,8 +10,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from warmwire.worker.app import cli_command
-from warmwire.worker.launch import find_claude
+from warmwire.worker.launch import cli_command, find_claude
 
 from tests.conftest import require
 from tests.standin.messages_api import MessagesApi

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 
-from warmwire.worker.claude import (
+from warmwire.worker.claude import cost_in
+from warmwire.worker.claude_stdin import (
     COST,
     SET_MODE,
     SET_THINKING,
-    ControlReply,
-    ControlRequest,
-    Result,
-    Withdrawn,
-    cost_in,
     cost_line,
     interrupt_line,
     mode_line,
     thinking_line,
     user_line,
 )
+from warmwire.worker.said import ControlReply, ControlRequest, Result, Withdrawn
 
 from tests.standin.messages_api import Behaviour
 from tests.worker.conftest import Running

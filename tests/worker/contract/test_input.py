@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from warmwire.worker.claude import ControlReply, Result, user_line
+from warmwire.worker.claude_stdin import user_line
 from warmwire.worker.process import Exit
+from warmwire.worker.said import ControlReply, Result
 
 from tests.standin.messages_api import Behaviour, user_texts
 from tests.worker.conftest import Running

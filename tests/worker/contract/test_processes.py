@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from warmwire.worker import tree
-from warmwire.worker.claude import Result, StreamEvent, interrupt_line, user_line
+from warmwire.worker.claude_stdin import interrupt_line, user_line
 from warmwire.worker.launch import find_claude
 from warmwire.worker.process import Exit
+from warmwire.worker.said import Result, StreamEvent
 
 from tests.conftest import require, wait_for
 from tests.standin.messages_api import Behaviour, in_thread
@@ -107,7 +108,7 @@ def is_tail(pid: int) -> bool:
 WORKER = """
 import asyncio, os, sys
 from pathlib import Path
-from warmwire.worker.claude import user_line
+from warmwire.worker.claude_stdin import user_line
 from warmwire.worker.launch import Spawning, launch
 from warmwire.worker.process import CliProcess
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 
-from warmwire.worker.claude import Lifecycle, Result, StreamEvent, interrupt_line, user_line
+from warmwire.worker.claude_stdin import interrupt_line, user_line
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.process import Exit
+from warmwire.worker.said import Lifecycle, Result, StreamEvent
 
 from tests.conftest import wait_for
 from tests.standin.messages_api import Behaviour, user_texts

@@ -6,13 +6,10 @@ import json
 
 import pytest
 
-from warmwire.worker.claude import (
+from warmwire.worker.claude import wish
+from warmwire.worker.claude_stdin import (
     ADOPT,
     SET_MODEL,
-    ControlReply,
-    ControlRequest,
-    Init,
-    Result,
     adopt_line,
     allow_line,
     deny_line,
@@ -20,8 +17,8 @@ from warmwire.worker.claude import (
     ready_line,
     set_model_line,
     user_line,
-    wish,
 )
+from warmwire.worker.said import ControlReply, ControlRequest, Init, Result
 
 from tests.standin.messages_api import Behaviour, Json, user_texts
 from tests.worker.conftest import Running

@@ -6,17 +6,9 @@ import asyncio
 import json
 
 from warmwire.worker.abilities import probe
-from warmwire.worker.claude import (
-    Assistant,
-    Init,
-    Lifecycle,
-    Result,
-    StreamEvent,
-    ToolResults,
-    initialize_line,
-    user_line,
-)
-from warmwire.worker.claude import ControlReply as Reply
+from warmwire.worker.claude_stdin import initialize_line, user_line
+from warmwire.worker.said import Assistant, Init, Lifecycle, Result, StreamEvent, ToolResults
+from warmwire.worker.said import ControlReply as Reply
 
 from tests.standin.messages_api import Behaviour, user_texts
 from tests.worker.contract.chat import (

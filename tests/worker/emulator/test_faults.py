@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker import claude, tree
+from warmwire.worker import claude, said, tree
 from warmwire.worker.emulation import settings
 
 from tests.worker.emulator.cli import (
@@ -86,7 +86,7 @@ def test_a_bad_line_stands_between_good_ones(cli: Start) -> None:
     running.ask("Hello")
     running.stdin.close()
     lines = list(iter(running.raw_line, None))
-    bad = [line for line in lines if isinstance(claude.parse(line), claude.BadLine)]
+    bad = [line for line in lines if isinstance(claude.parse(line), said.BadLine)]
     assert 1 == len(bad)
     assert "completed" == kind(json.loads(lines[-1]))
     assert lines.index(bad[0]) < len(lines) - 5

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker import claude
+from warmwire.worker import claude, said
 
 from tests.conftest import SECONDS
 from tests.worker.emulator.cli import (
@@ -100,8 +100,8 @@ def test_the_adapter_understands_every_line(
     emulated: Callable[[str], list[Json]], name: str, ending: str
 ) -> None:
     read = [claude.parse(json.dumps(line).encode()) for line in emulated(name)]
-    assert [] == [line for line in read if isinstance(line, claude.BadLine)]
-    assert [ending] == [line.ending for line in read if isinstance(line, claude.Result)]
+    assert [] == [line for line in read if isinstance(line, said.BadLine)]
+    assert [ending] == [line.ending for line in read if isinstance(line, said.Result)]
 
 
 def test_a_delta_line_reads_exactly_like_the_real_one(cli: Start) -> None:

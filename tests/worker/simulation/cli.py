@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections import deque
 
-from warmwire.worker import claude
 from warmwire.worker.errors import ErrorCode
+from warmwire.worker.said import Assistant, Init, Lifecycle, Line, Mirror, Result, Retry
 
 from tests.worker import said
 
-Output = claude.Line | None
+Output = Line | None
 """What it prints; None is its sudden end."""
 
 
@@ -36,17 +36,17 @@ class Cli:
     def read(self) -> Output:
         """The next line of stdout; it has not been made before it is read."""
         line = self.output.popleft()
-        if isinstance(line, claude.Init) and self._asked is not None:
+        if isinstance(line, Init) and self._asked is not None:
             self.memory.append(self._asked[1])
-        if isinstance(line, claude.Result):
+        if isinstance(line, Result):
             self._asked = None
         return line
 
     def _answer(self, uuid: str, text: str) -> list[Output]:
         name, answer = f"m-{uuid}", " ".join(["told", *self.memory])
-        init: list[Output] = [claude.Lifecycle(uuid, "queued"), claude.Init("cli", "m", "1")]
+        init: list[Output] = [Lifecycle(uuid, "queued"), Init("cli", "m", "1")]
         begun: list[Output] = [said.message_start(name), said.block_start(), said.delta("told")]
-        rest: list[Output] = [said.delta(answer.removeprefix("told")), claude.Assistant(name, answer)]
+        rest: list[Output] = [said.delta(answer.removeprefix("told")), Assistant(name, answer)]
         stored = said.mirror(said.prompt_entry(uuid, text), said.answer_entry(name, answer))
         done: list[Output] = [stored, said.result(uuid)]
         match text.partition("-")[0]:
@@ -55,23 +55,23 @@ class Cli:
             case "hang":
                 return [*init, *begun]
             case "retry":
-                begun = [*begun, claude.Retry(1, 2, 0, None, ""), *begun]
+                begun = [*begun, Retry(1, 2, 0, None, ""), *begun]
             case "piece":
-                return [*init, claude.Assistant(name, answer), *done]
+                return [*init, Assistant(name, answer), *done]
             case "error":
                 failed = said.result(uuid, error=ErrorCode.OVERLOADED)
                 return [*init, said.mirror(said.prompt_entry(uuid, text)), failed]
         return [*init, *begun, *rest, *said.message_end(), *done]
 
     def _interrupt(self, uuid: str, text: str) -> None:
-        begun = not any(isinstance(line, claude.Init) for line in self.output)
-        mirrored = any(isinstance(line, claude.Result) for line in self.output) and not any(
-            isinstance(line, claude.Mirror) for line in self.output
+        begun = not any(isinstance(line, Init) for line in self.output)
+        mirrored = any(isinstance(line, Result) for line in self.output) and not any(
+            isinstance(line, Mirror) for line in self.output
         )
         self.output.clear()
         if not begun:
             self._asked = None
-            self.output.append(claude.Lifecycle(uuid, "cancelled"))
+            self.output.append(Lifecycle(uuid, "cancelled"))
             return
         if not mirrored:
             self.output.append(said.mirror(said.prompt_entry(uuid, text)))

@@ -11,13 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shlex
-import shutil
 import signal
-import sys
 from collections.abc import Coroutine
 from importlib.metadata import version
-from pathlib import Path
 from time import monotonic, time_ns
 from typing import Any
 
@@ -44,7 +40,7 @@ from warmwire.worker.dialect import DIALECTS
 from warmwire.worker.fence import Fence
 from warmwire.worker.folder import claimed_folder
 from warmwire.worker.host import IN_PROGRESS, NAK, TERMINATE, Host, Lost, Services
-from warmwire.worker.launch import find_claude
+from warmwire.worker.launch import cli_command
 from warmwire.worker.operators import as_service, obey
 from warmwire.worker.ownership import Claim, place
 from warmwire.worker.processes import Processes
@@ -471,31 +467,6 @@ class Worker:
             recently=self._recent.told,
             tiers=self._tiers,
         )
-
-
-def cli_command(cli: str, dialect: str = "claude") -> tuple[str, ...]:
-    """What ``--cli`` means.
-
-    Raises:
-        BadInput: there is no such program; the text says what to do.
-    """
-    if dialect != "claude" and cli in ("emulator", "claude"):
-        raise BadInput("dialect", f"the {cli} speaks 'claude'; give --cli a program that speaks {dialect!r}")
-    if cli == "emulator":
-        emulator = Path(__file__).with_name("emulator.py")
-        return (sys.executable, "-I", "-S", "-E", str(emulator))
-    if cli == "claude":
-        found = find_claude()
-        if found is None:
-            raise BadInput("cli", "no claude CLI found: put it on PATH, or pip install 'warmwire[claude]'")
-        return (str(found),)
-    try:
-        words = tuple(shlex.split(cli))
-    except ValueError as error:
-        raise BadInput("cli", f"cannot be split into words: {error}") from error
-    if not words or shutil.which(words[0]) is None:
-        raise BadInput("cli", f"there is no program {words[0] if words else ''!r}")
-    return words
 
 
 async def _run(settings: WorkerSettings) -> int:

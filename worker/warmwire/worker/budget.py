@@ -14,8 +14,8 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from warmwire.broker.events import Usage
-from warmwire.worker.claude import StreamEvent
 from warmwire.worker.errors import ErrorCode
+from warmwire.worker.said import StreamEvent
 
 _DOLLARS = re.compile(r"cost:\s+\$([0-9.]+)")
 

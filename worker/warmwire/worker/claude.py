@@ -1,319 +1,44 @@
-"""The `claude` dialect: what the CLI is told on stdin and what the lines of its stdout mean.
+"""The `claude` dialect: what the lines of the CLI's stdout mean. (What it is told: `claude_stdin`.)
 
 Pure: values in, values out. The dialect is mostly undocumented; what is relied on here holds for Claude Code
 2.1.330 and tests/worker/contract/ checks it against the real CLI.
 
 `parse` never raises: what it cannot read becomes a `BadLine`, what does not matter an `Ignored`. A
 `stream_event` line is the hot path (one per delta): one decode, and the event inside is handed on as the
-bytes it came in. The module is long so that the whole dialect can be read in one place.
+bytes it came in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import msgspec
 
+from warmwire.worker.claude_stdin import COST
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.lines import HEAD, LineTooLong
-
-# --- stdin -----------------------------------------------------------------------------------------------
-
-
-def user_line(content: str | Sequence[Any], uuid: str) -> bytes:
-    """One user message. `uuid` is its id in the CLI, which silently drops an id it has seen before."""
-    return _line(
-        {
-            "type": "user",
-            "message": {"role": "user", "content": content},
-            "parent_tool_use_id": None,
-            "session_id": "",
-            "uuid": uuid,
-            # Verbatim: without it the CLI reads the file named in "@/etc/passwd" and executes "/clear".
-            "client_composed": True,
-        }
-    )
-
-
-def interrupt_line(request_id: str) -> bytes:
-    """Stop the running turn.
-
-    A message that the CLI has read but not yet begun is cancelled: its `Lifecycle` says so and no `Result`
-    follows. (Without `cancel_queued` an interrupt this early is lost now and then, and the turn runs.)
-    """
-    return _control(request_id, {"subtype": "interrupt", "cancel_queued": True})
-
-
-def initialize_line(request_id: str) -> bytes:
-    """Answered as soon as the CLI is up: the one sign of readiness that it gives before its first message."""
-    return _control(request_id, {"subtype": "initialize"})
-
-
-READY = "ready"
-COST = "cost"
-ADOPT = "adopt"
-SET_MODEL = "set-model"
-SET_MODE = "set-permission-mode"
-SET_THINKING = "set-thinking"
-NEEDED = (ADOPT, SET_MODEL, SET_MODE, SET_THINKING)
-"""Request ids of what is told between turns; a process that refuses it is of no use to its session."""
-
-
-def ready_line() -> bytes:
-    """Answered as soon as the CLI is up, by an error if need be.
-
-    Not by `initialize`: the first of those fixes the system prompt for good.
-    """
-    return _control(READY, {"subtype": "mcp_status"})
-
-
-def adopt_line(system_prompt: str) -> bytes:
-    """Bind a process that was started without a system prompt; before its first message, and once."""
-    return _control(ADOPT, {"subtype": "initialize", "systemPrompt": system_prompt})
-
-
-def set_model_line(model: str | None) -> bytes:
-    """From the next message on; None is what the CLI takes when it is not told. The API judges the name.
-
-    Not by `set_model`, which first asks the API for a token of the new model, and the turn waits. Either way
-    the CLI notes a change between turns in the conversation; one before the first message leaves no trace.
-    """
-    return _control(SET_MODEL, {"subtype": "apply_flag_settings", "settings": {"model": model}})
-
-
-def mode_line(mode: str) -> bytes:
-    """From the next message on, this is how tools get their leave."""
-    return _control(SET_MODE, {"subtype": "set_permission_mode", "mode": mode})
-
-
-def thinking_line(tokens: int | None) -> bytes:
-    """From the next message on; None is what the CLI takes when it is not told."""
-    return _control(SET_THINKING, {"subtype": "set_max_thinking_tokens", "max_thinking_tokens": tokens})
-
-
-def cost_line() -> bytes:
-    """What has the process cost? Answered at once, also within a turn, in words."""
-    return _control(COST, {"subtype": "get_session_cost"})
-
-
-def credential_line(token: str) -> bytes:
-    """A user's OAuth token, from the next call of the API on; for a process without an API key."""
-    return _line({"type": "update_environment_variables", "variables": {"CLAUDE_CODE_OAUTH_TOKEN": token}})
-
-
-def allow_line(request_id: str, wish: Wish, instead: bytes | None = None) -> bytes:
-    """Yes to a wish; the CLI uses the tool with the input that it is told here: its own, or another.
-
-    ``instead`` is JSON in one line.
-    """
-    given = msgspec.Raw(wish.input if instead is None else instead)
-    return _permission(request_id, {"behavior": "allow", "updatedInput": given})
-
-
-def deny_line(request_id: str, reason: str) -> bytes:
-    """No to a wish; the model is told the reason, and the turn goes on."""
-    return _permission(request_id, {"behavior": "deny", "message": reason})
-
-
-def _permission(request_id: str, answer: Mapping[str, Any]) -> bytes:
-    response = {"subtype": "success", "request_id": request_id, "response": answer}
-    return _line({"type": "control_response", "response": response})
-
-
-def refuse_line(request_id: str, reason: str) -> bytes:
-    """Answer a `ControlRequest`: left without an answer it would hang the turn."""
-    answer = {"subtype": "error", "request_id": request_id, "error": reason}
-    return _line({"type": "control_response", "response": answer})
-
-
-def _control(request_id: str, request: Mapping[str, Any]) -> bytes:
-    return _line({"type": "control_request", "request_id": request_id, "request": request})
-
-
-def _line(message: Mapping[str, Any]) -> bytes:
-    return msgspec.json.encode(message) + b"\n"
-
-
-# --- stdout: what a line can mean ------------------------------------------------------------------------
-
-
-class _Value(msgspec.Struct, frozen=True):
-    """A frozen value; a msgspec struct because it is made several times faster than a dataclass."""
-
-
-class StreamEvent(_Value, frozen=True):
-    """An event of the Messages API, byte for byte; `parent_tool_use_id` is set on those of a sub-agent."""
-
-    event: bytes
-    type: str
-    parent_tool_use_id: str | None = None
-
-
-class Init(_Value, frozen=True):
-    """A turn begins. It comes with each turn, after the user message: not a sign of readiness."""
-
-    session_id: str
-    model: str
-    version: str
-
-
-class Lifecycle(_Value, frozen=True):
-    """What became of the user message with this uuid: queued, started, completed, cancelled.
-
-    The last two come after the `Result`; only a message cancelled before it began has none.
-    """
-
-    message_uuid: str
-    state: str
-
-
-class Retry(_Value, frozen=True):
-    """The API call failed and is repeated: partial text of this message is void."""
-
-    attempt: int
-    max_attempts: int
-    delay_ms: float
-    status: int | None
-    error: str
-
-
-class ToolUse(_Value, frozen=True):
-    """A tool that the model asks for; `input` is JSON."""
-
-    id: str
-    name: str
-    input: bytes
-
-
-class ToolResult(_Value, frozen=True):
-    """What a tool gave back; `content` is JSON, a string or a list of blocks."""
-
-    tool_use_id: str
-    is_error: bool
-    content: bytes
-
-
-class Assistant(_Value, frozen=True):
-    """A finished block of an answer. It repeats the deltas, or is all there is where nothing was streamed.
-
-    `synthetic`: written by the CLI itself in place of an answer (an API error, say); no model said it.
-    """
-
-    message_id: str
-    text: str
-    tools: tuple[ToolUse, ...] = ()
-    synthetic: bool = False
-    parent_tool_use_id: str | None = None
-
-
-class ToolResults(_Value, frozen=True):
-    """Tools have finished."""
-
-    results: tuple[ToolResult, ...]
-    parent_tool_use_id: str | None = None
-
-
-class Mirror(_Value, frozen=True):
-    """New entries of the transcript, each as it came. Written one per line they resume the session."""
-
-    file: str
-    entries: tuple[bytes, ...]
-
-
-class Usage(_Value, frozen=True):
-    """Tokens of one turn."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_creation_input_tokens: int = 0
-    cache_read_input_tokens: int = 0
-
-
-Ending = Literal["completed", "interrupted", "failed"]
-
-
-class Result(_Value, frozen=True):
-    """The end of a turn; the transcript on disk and the mirror are complete when it comes."""
-
-    ending: Ending
-    error: ErrorCode | None  # set exactly when failed
-    detail: str  # what the CLI says about the failure, for people
-    text: str  # the last message's text
-    stop_reason: str | None
-    usage: Usage
-    cost_usd: float  # of this turn
-    duration_ms: float
-    ttft_ms: float | None
-    api_status: int | None
-    session_id: str
-    message_uuids: tuple[str, ...]  # the user messages that it answers
-
-
-class ControlReply(_Value, frozen=True):
-    """The answer to a control request of ours; `response` is JSON (b"" without one)."""
-
-    request_id: str
-    ok: bool
-    error: str = ""
-    response: bytes = b""
-
-
-class ControlRequest(_Value, frozen=True):
-    """The CLI asks (may it use this tool?) and waits for the answer; `request` is JSON."""
-
-    request_id: str
-    subtype: str
-    request: bytes
-
-
-class Withdrawn(_Value, frozen=True):
-    """The CLI wants no answer to that `ControlRequest` any more."""
-
-    request_id: str
-
-
-class Wish(_Value, frozen=True):
-    """A tool that the CLI would use if it is allowed to; `input` is JSON."""
-
-    tool: str
-    input: bytes
-
-
-class Ignored(_Value, frozen=True):
-    """A line of no importance; `type` is its type, with its subtype after a slash. `unknown`: to us."""
-
-    type: str
-    unknown: bool = False
-
-
-class BadLine(_Value, frozen=True):
-    """A line that cannot be understood; `head` is its beginning."""
-
-    code: ErrorCode
-    reason: str
-    head: bytes
-
-
-Control = ControlReply | ControlRequest | Withdrawn
-Line = (
-    StreamEvent
-    | Init
-    | Lifecycle
-    | Retry
-    | Assistant
-    | ToolResults
-    | Mirror
-    | Result
-    | ControlReply
-    | ControlRequest
-    | Withdrawn
-    | Ignored
-    | BadLine
+from warmwire.worker.said import (
+    UNREADABLE,
+    Assistant,
+    ControlReply,
+    ControlRequest,
+    Ending,
+    Ignored,
+    Init,
+    Lifecycle,
+    Line,
+    Mirror,
+    Result,
+    Retry,
+    StreamEvent,
+    ToolResult,
+    ToolResults,
+    ToolUse,
+    Usage,
+    Wish,
+    Withdrawn,
+    unreadable,
 )
-
-
-# --- stdout: reading -------------------------------------------------------------------------------------
 
 _STREAM_PREFIX = b'{"type":"stream_event"'
 _TYPE_PREFIX = b'{"type":"'
@@ -322,8 +47,6 @@ _TYPE_START = len(_TYPE_PREFIX)
 _OF_NO_IMPORTANCE = frozenset(
     ("conversation_reset", "keep_alive", "rate_limit_event", "tool_progress", "tool_use_summary")
 )
-# RecursionError is what a line nested a thousand deep raises, UnicodeDecodeError what is not UTF-8.
-_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def parse(line: bytes) -> Line:
@@ -334,15 +57,8 @@ def parse(line: bytes) -> Line:
         head = _HEAD.decode(line)
         read = _READERS.get(head.type)
         return read(line) if read else Ignored(head.type, unknown=head.type not in _OF_NO_IMPORTANCE)
-    except _UNREADABLE as error:
-        return _unreadable(line, error)
-
-
-def _unreadable(line: bytes, error: Exception) -> Line:
-    if not line.strip():
-        return Ignored("")
-    code = ErrorCode.LINE_TOO_LONG if isinstance(line, LineTooLong) else ErrorCode.BAD_LINE
-    return BadLine(code, str(error), bytes(line[:HEAD]))
+    except UNREADABLE as error:
+        return unreadable(line, error)
 
 
 # Structs with the fields of a line that are used here; all others are skipped unread.
@@ -551,7 +267,7 @@ def wish(request: ControlRequest) -> Wish | None:
         return None
     try:
         wire = _WISH.decode(request.request)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     return Wish(wire.tool_name, bytes(wire.input))
 
@@ -560,7 +276,7 @@ def input_of(wish: Wish) -> dict[str, Any] | None:
     """What the tool would get; None if it is no object."""
     try:
         found = msgspec.json.decode(wish.input)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     return found if isinstance(found, dict) else None
 
@@ -575,7 +291,7 @@ def cost_in(reply: ControlReply) -> str:
         return ""
     try:
         return msgspec.json.decode(reply.response, type=_SaidWire).text
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
 
 
@@ -600,7 +316,7 @@ def _result(line: bytes) -> Result:
     )
 
 
-def _total(models: Any) -> Usage:
+def _total(models: Iterable[_ModelUsageWire]) -> Usage:
     return Usage(
         input_tokens=sum(model.input_tokens for model in models),
         output_tokens=sum(model.output_tokens for model in models),
@@ -637,7 +353,7 @@ def session_of(entry: bytes) -> str:
     """The CLI's session id that an entry of a transcript belongs to; empty if it does not say."""
     try:
         return _ENTRY.decode(entry).session
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from warmwire.broker.events import ToolFinished, ToolStarted
-from warmwire.worker.claude import StreamEvent, ToolResult, ToolUse
+from warmwire.worker.said import StreamEvent, ToolResult, ToolUse
 
 DELTA_LIMIT = 128 * 1024
 """Bytes of one delta event; a larger one becomes several."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from warmwire.worker import claude
-from warmwire.worker.claude import Line
+from warmwire.worker import claude, claude_stdin
 from warmwire.worker.launch import Launch, Spawning, launch
+from warmwire.worker.said import Line
 from warmwire.worker.stream_json import StreamJson
 
 
@@ -53,13 +53,13 @@ class Claude:
     """The dialect of Claude Code."""
 
     launch = staticmethod(launch)
-    user_line = staticmethod(claude.user_line)
-    ready_line = staticmethod(claude.ready_line)
-    interrupt_line = staticmethod(claude.interrupt_line)
-    credential_line = staticmethod(claude.credential_line)
-    mode_line = staticmethod(claude.mode_line)
-    thinking_line = staticmethod(claude.thinking_line)
-    cost_line = staticmethod(claude.cost_line)
+    user_line = staticmethod(claude_stdin.user_line)
+    ready_line = staticmethod(claude_stdin.ready_line)
+    interrupt_line = staticmethod(claude_stdin.interrupt_line)
+    credential_line = staticmethod(claude_stdin.credential_line)
+    mode_line = staticmethod(claude_stdin.mode_line)
+    thinking_line = staticmethod(claude_stdin.thinking_line)
+    cost_line = staticmethod(claude_stdin.cost_line)
 
     def read(self, line: bytes) -> Sequence[Line]:
         return (claude.parse(line),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from warmwire.broker.events import TurnCompleted, TurnEnd, TurnFailed, TurnInterrupted, Usage
-from warmwire.worker import claude
+from warmwire.worker import said
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.turn import Turn
 
@@ -16,7 +16,7 @@ _ADDRESS = re.compile(r"\b\w+://\S+|\b[\w.-]+:\d{2,5}\b")
 """Where the API is, is no business of a viewer's."""
 
 
-def by_result(turn: Turn, line: claude.Result, now: float) -> TurnEnd:
+def by_result(turn: Turn, line: said.Result, now: float) -> TurnEnd:
     """The end that the CLI itself declares."""
     usage = Usage(
         input_tokens=line.usage.input_tokens,
@@ -39,7 +39,7 @@ def by_result(turn: Turn, line: claude.Result, now: float) -> TurnEnd:
     )
 
 
-def _broken_off(turn: Turn, line: claude.Result) -> bool:
+def _broken_off(turn: Turn, line: said.Result) -> bool:
     """Where an interrupt is a signal, the end that it makes has no reason."""
     return turn.interrupted_at is not None and line.stop_reason is None
 

@@ -37,7 +37,7 @@ from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
-from warmwire.worker import claude, pool, transcript
+from warmwire.worker import claude_stdin, pool, said, transcript
 from warmwire.worker.credentials import Keys
 from warmwire.worker.errors import CliError, CredentialRefused, ErrorCode
 from warmwire.worker.permissions import Answer
@@ -399,24 +399,24 @@ class Host:
         now = monotonic()
         for raw in lines:
             for line in self._dialect.read(raw):
-                if type(line) is not claude.StreamEvent:  # nearly every line is one
+                if type(line) is not said.StreamEvent:  # nearly every line is one
                     self._notice(line)
                 self._run(self._session.line(line, now))
 
-    def _notice(self, line: claude.Line) -> None:
+    def _notice(self, line: said.Line) -> None:
         self._trail.noticed(line)
         match line:
-            case claude.ControlReply(ok=False):
+            case said.ControlReply(ok=False):
                 self._refused(line)
-            case claude.Ignored(unknown=True):
+            case said.Ignored(unknown=True):
                 telemetry.unknown_lines.add(1)
                 log.debug("a line of an unknown type", session=str(self.key), type=line.type)
             case _:
                 pass  # the session's business alone
 
-    def _refused(self, reply: claude.ControlReply) -> None:
+    def _refused(self, reply: said.ControlReply) -> None:
         """Without what it was told between turns a process is of no use to the session."""
-        if reply.request_id in claude.NEEDED:
+        if reply.request_id in claude_stdin.NEEDED:
             log.error("the CLI refused", request=reply.request_id, error=reply.error)
             self._cli.kill()
             self._cli_failed(ErrorCode.CLI_FAILED)

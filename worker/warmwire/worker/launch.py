@@ -1,15 +1,18 @@
-"""How a CLI is started: argv, environment, folders. Pure but for `find_claude`, which looks at the disk."""
+"""How a CLI is started: argv, environment, folders. Pure but for what looks for programs."""
 
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
+from warmwire.broker.errors import BadInput
 from warmwire.worker.profiles import BUILT_IN, Profile
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
@@ -203,3 +206,28 @@ def find_claude(path: str | None = None) -> Path | None:
         if bundled.is_file():
             return bundled
     return None
+
+
+def cli_command(cli: str, dialect: str = "claude") -> tuple[str, ...]:
+    """What ``--cli`` means.
+
+    Raises:
+        BadInput: there is no such program; the text says what to do.
+    """
+    if dialect != "claude" and cli in ("emulator", "claude"):
+        raise BadInput("dialect", f"the {cli} speaks 'claude'; give --cli a program that speaks {dialect!r}")
+    if cli == "emulator":
+        emulator = Path(__file__).with_name("emulator.py")
+        return (sys.executable, "-I", "-S", "-E", str(emulator))
+    if cli == "claude":
+        found = find_claude()
+        if found is None:
+            raise BadInput("cli", "no claude CLI found: put it on PATH, or pip install 'warmwire[claude]'")
+        return (str(found),)
+    try:
+        words = tuple(shlex.split(cli))
+    except ValueError as error:
+        raise BadInput("cli", f"cannot be split into words: {error}") from error
+    if not words or shutil.which(words[0]) is None:
+        raise BadInput("cli", f"there is no program {words[0] if words else ''!r}")
+    return words

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from warmwire.broker.events import Event, PermissionRequested, PermissionResolved
-from warmwire.worker import claude
+from warmwire.worker import claude, claude_stdin, said
 from warmwire.worker.deltas import summary
 
 ANSWER_WITHIN = 60.0
@@ -35,7 +35,7 @@ Outcome = Literal["taken", "closed", "unknown"]
 class _Asked:
     event: PermissionRequested
     request: str  # its name in the CLI
-    wish: claude.Wish
+    wish: said.Wish
     until: float
 
 
@@ -71,18 +71,18 @@ class Permissions:
         """Whether a question is open: the CLI has reason to be silent."""
         return bool(self._open)
 
-    def hear(self, turn: str, line: claude.ControlRequest | claude.Withdrawn, now: float) -> Said:
+    def hear(self, turn: str, line: said.ControlRequest | said.Withdrawn, now: float) -> Said:
         """The CLI asks, or asks no longer."""
-        if isinstance(line, claude.Withdrawn):
+        if isinstance(line, said.Withdrawn):
             return self._withdraw(line.request_id)
         return self._ask(turn, line, now)
 
-    def _ask(self, turn: str, request: claude.ControlRequest, now: float) -> Said:
+    def _ask(self, turn: str, request: said.ControlRequest, now: float) -> Said:
         wish = claude.wish(request)
         if wish is None:
-            return Said([claude.refuse_line(request.request_id, "not available here")])
+            return Said([claude_stdin.refuse_line(request.request_id, "not available here")])
         if len(self._open) >= OPEN_LIMIT:
-            return Said([claude.deny_line(request.request_id, TOO_MANY)])
+            return Said([claude_stdin.deny_line(request.request_id, TOO_MANY)])
         self._asked += 1
         name = f"{self._epoch}-{self._asked}"
         question = PermissionRequested(
@@ -114,15 +114,15 @@ class Permissions:
         if turn is not None and turn != asked.event.turn:
             return "unknown", Said()
         if answer.allow:
-            line = claude.allow_line(asked.request, asked.wish, answer.input)
+            line = claude_stdin.allow_line(asked.request, asked.wish, answer.input)
         else:
-            line = claude.deny_line(asked.request, answer.reason or REFUSED)
+            line = claude_stdin.deny_line(asked.request, answer.reason or REFUSED)
         return "taken", Said([line], [self._close(name, "allowed" if answer.allow else "denied")])
 
     def overdue(self, now: float) -> Said:
         """Those that nobody has answered in time."""
         late = [(name, asked.request) for name, asked in self._open.items() if now >= asked.until]
-        lines = [claude.deny_line(request, TOO_LATE) for _, request in late]
+        lines = [claude_stdin.deny_line(request, TOO_LATE) for _, request in late]
         return Said(lines, [self._close(name, "overdue") for name, _ in late])
 
     def _withdraw(self, request: str) -> Said:

@@ -19,7 +19,7 @@ from warmwire.broker.envelope import EnvelopeWriter
 from warmwire.broker.events import Event, TurnEnd, TurnInterrupted, TurnProgress, TurnReset, TurnStarted
 from warmwire.broker.messages import Finished, OwnerView, Replay, Started, TurnRecord
 from warmwire.broker.names import SessionKey
-from warmwire.worker import claude, endings
+from warmwire.worker import claude, endings, said
 from warmwire.worker.binding import Binding
 from warmwire.worker.deltas import DELTA_LIMIT, fitting, message_id, tools_finished, tools_started, unstreamed
 from warmwire.worker.dialect import Claude, Dialect
@@ -185,41 +185,41 @@ class Session:
 
     # -- what the CLI says
 
-    def line(self, line: claude.Line, now: float) -> list[Command]:
+    def line(self, line: said.Line, now: float) -> list[Command]:
         """One line of the CLI's output, parsed."""
         self._heard_at = now
         turn = self.turn
         if turn is None or not turn.given or turn.end is not None:
             return []
-        if type(line) is claude.StreamEvent:  # nearly every line
+        if type(line) is said.StreamEvent:  # nearly every line
             turn.meter.hear(line)
             commands = self._stream_event(turn, line, now)
             return commands if turn.meter.breach is None else [*commands, *self._stop_over(turn, now)]
         return self._other_line(turn, line, now)
 
-    def _other_line(self, turn: Turn, line: claude.Line, now: float) -> list[Command]:
+    def _other_line(self, turn: Turn, line: said.Line, now: float) -> list[Command]:
         commands: list[Command] = []
         match line:
-            case claude.Mirror():
+            case said.Mirror():
                 if "/subagents/" not in line.file:
                     turn.mirrored += line.entries
-            case claude.Assistant(parent_tool_use_id=None):
+            case said.Assistant(parent_tool_use_id=None):
                 commands = self._assistant(turn, line, now)
-            case claude.ToolResults(parent_tool_use_id=None):
+            case said.ToolResults(parent_tool_use_id=None):
                 commands = self._publish_ours(*tools_finished(turn.id, line.results))
-            case claude.Retry():
+            case said.Retry():
                 commands = self._retry(turn)
-            case claude.ControlRequest() | claude.Withdrawn() | claude.ControlReply():
+            case said.ControlRequest() | said.Withdrawn() | said.ControlReply():
                 commands = self._control(turn, line, now)
-            case claude.Lifecycle(message_uuid=turn.cli_uuid):
+            case said.Lifecycle(message_uuid=turn.cli_uuid):
                 commands = self._lifecycle(turn, line.state, now)
-            case claude.BadLine():
+            case said.BadLine():
                 commands = self._kill(endings.failed(turn, line.code, now))
-            case claude.Result() if not line.message_uuids or turn.cli_uuid in line.message_uuids:
+            case said.Result() if not line.message_uuids or turn.cli_uuid in line.message_uuids:
                 commands = self._end(endings.by_result(turn, line, now))
         return commands
 
-    def _stream_event(self, turn: Turn, line: claude.StreamEvent, now: float) -> list[Command]:
+    def _stream_event(self, turn: Turn, line: said.StreamEvent, now: float) -> list[Command]:
         if line.parent_tool_use_id is not None:
             return []
         asked: list[Command] = []
@@ -242,7 +242,7 @@ class Session:
         line = self._dialect.cost_line() if turn.meter.counts_usd else None
         return [] if line is None else [Give(line)]
 
-    def _assistant(self, turn: Turn, line: claude.Assistant, now: float) -> list[Command]:
+    def _assistant(self, turn: Turn, line: said.Assistant, now: float) -> list[Command]:
         tools = self._publish_ours(*tools_started(turn.id, line.tools))
         if not line.text or line.synthetic or line.message_id in turn.streamed:
             return tools
@@ -265,8 +265,8 @@ class Session:
             TurnReset(turn=turn.id, attempt=turn.attempt, reason="api_retry", message=turn.messages)
         )
 
-    def _control(self, turn: Turn, line: claude.Control, now: float) -> list[Command]:
-        if not isinstance(line, claude.ControlReply):
+    def _control(self, turn: Turn, line: said.Control, now: float) -> list[Command]:
+        if not isinstance(line, said.ControlReply):
             return self._say(self._permissions.hear(turn.id, line, now))
         turn.meter.cost(claude.cost_in(line))
         return self._stop_over(turn, now)

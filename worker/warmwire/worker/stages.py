@@ -22,7 +22,7 @@ from warmwire.broker import telemetry
 from warmwire.broker.events import TurnEnd, TurnFailed
 from warmwire.broker.messages import Finished, Started, TurnRecord
 from warmwire.broker.names import SessionKey
-from warmwire.worker import claude
+from warmwire.worker import said
 from warmwire.worker.turn import AppendTranscript, Command, Held, NeedCli, PutRecord, Turn
 
 SLOW = 0.5
@@ -75,7 +75,7 @@ class Trail:
         if self._stages is not None:
             self._stages.provided(how)
 
-    def noticed(self, line: claude.Line) -> None:
+    def noticed(self, line: said.Line) -> None:
         """A line of the CLI that is no delta."""
         if self._stages is not None:
             self._stages.noticed(line)
@@ -165,15 +165,15 @@ class Stages:
         name = f"chat {model}" if model else "chat"
         self._chat = telemetry.tracer().start_span(name, self._inside, SpanKind.CLIENT, about)
 
-    def noticed(self, line: claude.Line) -> None:
+    def noticed(self, line: said.Line) -> None:
         """A line of the CLI that is no delta."""
         if self._chat is None or not self._chat.is_recording():
             return
         match line:
-            case claude.Assistant(tools=tools):
+            case said.Assistant(tools=tools):
                 for tool in tools:
                     self._chat.add_event("tool started", {"gen_ai.tool.name": tool.name})
-            case claude.ToolResults(results=results):
+            case said.ToolResults(results=results):
                 for _ in results:
                     self._chat.add_event("tool finished")
             case _:

@@ -17,10 +17,19 @@ from typing import Any
 
 import msgspec
 
-from warmwire.worker.claude import BadLine, Ignored, Line, Mirror, Result, StreamEvent, Usage
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.launch import Launch, Spawning
-from warmwire.worker.lines import HEAD, LineTooLong
+from warmwire.worker.said import (
+    UNREADABLE,
+    Ending,
+    Ignored,
+    Line,
+    Mirror,
+    Result,
+    StreamEvent,
+    Usage,
+    unreadable,
+)
 
 FLAGS = ("--input-format=stream-json", "--output-format=stream-json")
 HISTORY = "WARMWIRE_HISTORY"
@@ -36,7 +45,6 @@ BY_TYPE = {
     "rate_limit_error": ErrorCode.RATE_LIMITED,
     "overloaded_error": ErrorCode.OVERLOADED,
 }
-_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 class _Delta(msgspec.Struct):
@@ -117,11 +125,8 @@ class StreamJson:
             if not line.isascii():
                 line.decode()  # what leaves here is published as it is, so it must be UTF-8
             return self._event(line, _EVENT.decode(line))
-        except _UNREADABLE as error:
-            if not line.strip():
-                return (Ignored(""),)
-            code = ErrorCode.LINE_TOO_LONG if isinstance(line, LineTooLong) else ErrorCode.BAD_LINE
-            return (BadLine(code, str(error), bytes(line[:HEAD])),)
+        except UNREADABLE as error:
+            return (unreadable(line, error),)
 
     def _event(self, line: bytes, event: _Event) -> Sequence[Line]:
         if event.type in _EVENTS:
@@ -162,7 +167,7 @@ class StreamJson:
         code = BY_TYPE.get(error.type, ErrorCode.API_ERROR)
         return self._result("failed", code, error.message, "")
 
-    def _result(self, ending: Any, error: ErrorCode | None, detail: str, text: str) -> Result:
+    def _result(self, ending: Ending, error: ErrorCode | None, detail: str, text: str) -> Result:
         return Result(
             ending=ending,
             error=error,

@@ -18,7 +18,7 @@ import structlog
 
 from warmwire.broker import telemetry
 from warmwire.broker.tasks import Tasks
-from warmwire.worker import claude, pool
+from warmwire.worker import claude, claude_stdin, pool, said
 from warmwire.worker.dialect import Claude, Dialect
 from warmwire.worker.errors import CliError
 from warmwire.worker.launch import Launch, Spawning, traced
@@ -209,7 +209,7 @@ class Spare:
         plan = supply.dialect().launch(supply.command, spawn)
         try:
             process = await supply.start(supply.enclosed(plan, profile), self._lines, self._exit)
-            process.write(claude.ready_line())
+            process.write(claude_stdin.ready_line())
         except CliError as error:
             self._fail(str(error))
             self._process.set_exception(error)
@@ -242,7 +242,7 @@ class Spare:
         self._on_exit(exit_)
 
     def _hear(self, lines: list[bytes]) -> None:
-        if not self.ready and any(isinstance(claude.parse(line), claude.ControlReply) for line in lines):
+        if not self.ready and any(isinstance(claude.parse(line), said.ControlReply) for line in lines):
             self.ready = True
             took = monotonic() - self._since
             self._supply.ready_after(took)

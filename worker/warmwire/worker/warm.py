@@ -14,7 +14,7 @@ import structlog
 
 from warmwire.broker.names import SessionKey
 from warmwire.broker.sealed import Token
-from warmwire.worker import claude
+from warmwire.worker import claude, claude_stdin
 from warmwire.worker.credentials import hidden
 from warmwire.worker.dialect import Claude, Dialect
 from warmwire.worker.errors import CliError, CliGone, ErrorCode
@@ -126,7 +126,7 @@ class Warm:
         self._pooled = _pool_has_credential()
         self._take(process)
         self._tell_token(token)
-        process.write(claude.adopt_line(prompt_or_default(setup.system_prompt)))
+        process.write(claude_stdin.adopt_line(prompt_or_default(setup.system_prompt)))
         if setup.model is not None:
             self._tell_model(setup.model)
 
@@ -167,7 +167,7 @@ class Warm:
         self._stop_or_go()
 
     def _tell_model(self, model: str | None) -> None:
-        self.write(claude.set_model_line(model))
+        self.write(claude_stdin.set_model_line(model))
 
     def _tell_settings(self, setup: Setup) -> None:
         """What a process can be told at any time, where it is another than before."""
