@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -15,13 +16,15 @@ from warmwire.broker.envelope import EnvelopeWriter
 from warmwire.broker.messages import OwnerRecord, UserMessage
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey
 from warmwire.edge.settings import EdgeSettings
+from warmwire.producer import Producer
 
 from tests.client import eventually
+from tests.conftest import SECONDS
 from tests.edge.conftest import Serving, serving
 from tests.edge.fake_worker import FakeWorker, working
 from tests.edge.test_metrics import at, samples
 from tests.edge.wire import Wire
-from tests.system.product import Product, producing
+from tests.system.product import Product, end_of, producing
 
 KEY = SessionKey(DEFAULT_TENANT, "s1")
 FUTURE: dict[str, Any] = {"of_a_later_version": {"x": [1, None]}}
@@ -65,11 +68,43 @@ async def test_a_message_with_what_a_later_version_adds_is_answered(product: Pro
     assert before == await refused(product.wire)
 
 
-async def test_a_message_of_another_version_is_refused_and_counted_and_the_next_is_answered(
+@pytest.mark.parametrize(
+    ("changed", "named"), [({"v": 2}, "UserMessage.v:"), ({"options": {"model": 1}}, "options.model:")]
+)
+async def test_a_message_of_another_version_ends_for_its_sender_and_the_next_is_answered(
+    product: Product, changed: dict[str, Any], named: str
+) -> None:
+    before = await refused(product.wire)
+    watch = await product.wire.watch("s1")
+    await sent(product, **changed)
+    end = end_of(await watch.until("turn_failed"))
+    assert ("unreadable_message", False) == (end["code"], end["retryable"])
+    assert named in end["message"]
+    assert "turn_completed" == (await product.ask("Hello"))[-1][0]
+    assert before + 1 == await refused(product.wire)
+
+
+async def test_a_message_of_another_version_ends_for_a_producer_whoever_pulls_it(product: Product) -> None:
+    await product.work()
+    await product.ask("Hello")
+    async with Producer.connect(product.given["nats"], product.given["prefix"]) as producer:
+        watch = await producer.watch("s1")
+        for _ in range(4):
+            await sent(product, v=2)
+        ends: list[str] = []
+        async with asyncio.timeout(30 * SECONDS):
+            async for event in watch:
+                ends += [event.data["code"]] if event.type == "turn_failed" else []
+                if len(ends) == 4:
+                    break
+    assert {"unreadable_message"} == set(ends)
+
+
+async def test_a_message_without_a_turn_is_refused_and_counted_and_the_next_is_answered(
     product: Product,
 ) -> None:
     before = await refused(product.wire)
-    await sent(product, v=2)
+    await sent(product, turn=1)
     assert "turn_completed" == (await product.ask("Hello"))[-1][0]
     assert before + 1 == await refused(product.wire)
 

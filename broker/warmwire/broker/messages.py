@@ -106,6 +106,13 @@ class UserMessage(Message):
         return hashlib.sha256(body).hexdigest()[:32]
 
 
+class Addressed(Message):
+    """As much of a user message as is needed to tell its sender that the rest was not understood."""
+
+    turn: str = Field(min_length=1, max_length=64)
+    sent_ms: int = 0
+
+
 class OwnerRecord(Message):
     """Who owns a session. ``worker`` is absent once it was released.
 

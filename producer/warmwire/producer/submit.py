@@ -328,5 +328,5 @@ class Sessions:
 
 
 def _check_same(request: Request, digest: str) -> None:
-    if digest != request.message.digest:
+    if digest and digest != request.message.digest:  # without one nobody could read the message
         raise KeyReused

@@ -26,7 +26,7 @@ from warmwire.broker.discovery import announce
 from warmwire.broker.errors import BadInput, Conflict, Contended, NoResponder, Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.messages import Forward as ForwardMessage
-from warmwire.broker.messages import ForwardReply, Heartbeat, OwnerRecord, Tiers, UserMessage, decode
+from warmwire.broker.messages import ForwardReply, Heartbeat, OwnerRecord, Tiers, decode
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.pull import Pulled, Puller
 from warmwire.broker.sender import Sender
@@ -209,15 +209,16 @@ class Worker:
     def _pulled(self, pulled: Pulled) -> None:
         try:
             key = self._subjects.session_of(pulled.subject)
-            message = decode(UserMessage, pulled.data)
+            trace = pulled.headers.get("traceparent")
+            held = Held.read(pulled.data, pulled.sequence, pulled.ack, pulled.deliveries, trace)
         except BadInput as error:
             telemetry.alien.add(1)
             log.warning("alien user message terminated", subject=pulled.subject, error=str(error))
             self._tasks.begin(self._bus.publish(pulled.ack, TERMINATE), "terminate")
             return
-        held = Held(
-            message, pulled.sequence, pulled.ack, pulled.deliveries, pulled.headers.get("traceparent")
-        )
+        if held.unreadable:
+            telemetry.alien.add(1)
+            log.warning("unreadable user message: its turn fails", session=str(key), error=held.unreadable)
         self._placing[held.sequence] = held  # from here on it counts, and is kept from being redelivered
         self._tasks.begin(self._take(key, held, pulled), "place a message")
 

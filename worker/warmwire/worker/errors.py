@@ -61,6 +61,7 @@ class ErrorCode(StrEnum):
     LINE_TOO_LONG = "line_too_long", "The CLI printed a line longer than the limit.", False
     BAD_LINE = "bad_line", "The CLI printed a line that could not be understood.", True
     # The worker.
+    UNREADABLE_MESSAGE = "unreadable_message", "The worker cannot read the message.", False
     WORKER_LOST = "worker_lost", "The worker that ran the turn was lost.", True
     INTERNAL = "internal", "The worker failed; this is a bug.", True
 

@@ -29,7 +29,6 @@ from warmwire.broker.messages import (
     Release,
     Replay,
     Started,
-    UserMessage,
     decode,
     decode_control,
 )
@@ -473,8 +472,8 @@ class Host:
     def _forwarded(self, message: Arrived) -> None:
         try:
             forward = decode(Forward, message.data)
-            held = Held(
-                decode(UserMessage, forward.data.encode()),
+            held = Held.read(
+                forward.data.encode(),
                 forward.sequence,
                 forward.ack,
                 forward.deliveries,

@@ -164,11 +164,11 @@ class Session:
         finished = Finished(
             attempt=turn.attempt,
             epoch=self.epoch,
-            digest=message.digest,
+            digest=turn.held.digest,
             envelope=turn.writer.wrap(self.seq + 1, turn.end.encode()).decode(),
             text=text,
             truncated=truncated,
-            question=message.question,
+            question=turn.held.question,
         )
         spent = self.binding.spend(turn.meter, turn.end) if turn.given else None
         return [PutRecord(message.turn, finished, spent)]

@@ -7,8 +7,17 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from warmwire.broker.envelope import EnvelopeWriter
+from warmwire.broker.errors import BadInput
 from warmwire.broker.events import TurnEnd
-from warmwire.broker.messages import BoundRecord, Started, TurnRecord, UserMessage
+from warmwire.broker.messages import (
+    Addressed,
+    BoundRecord,
+    Question,
+    Started,
+    TurnRecord,
+    UserMessage,
+    decode,
+)
 from warmwire.worker.budget import Breach, Meter
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.patience import Step, next_step
@@ -52,6 +61,32 @@ class Held:
     ack: str
     deliveries: int
     traceparent: str | None = None
+    unreadable: str = ""
+    """Why ``message`` is a stand-in that has only the turn's id; empty where it could be read."""
+
+    @classmethod
+    def read(cls, data: bytes, sequence: int, ack: str, deliveries: int, traceparent: str | None) -> Held:
+        """From the queue. What is of another version is held, too: its sender waits for an end.
+
+        Raises:
+            BadInput: not even the turn can be read.
+        """
+        try:
+            return cls(decode(UserMessage, data), sequence, ack, deliveries, traceparent)
+        except BadInput as error:
+            known = decode(Addressed, data)
+            stand_in = UserMessage(turn=known.turn, content="", sent_ms=known.sent_ms)
+            return cls(stand_in, sequence, ack, deliveries, traceparent, str(error))
+
+    @property
+    def digest(self) -> str:
+        """Of the message, for its record; empty where it could not be read."""
+        return "" if self.unreadable else self.message.digest
+
+    @property
+    def question(self) -> Question | None:
+        """What was asked, as far as it could be read."""
+        return None if self.unreadable else self.message.question
 
     def newest(self, other: Held | None) -> Held:
         """The later delivery of the two; deliveries may overtake each other on their way here."""
@@ -224,6 +259,8 @@ class Turn:
 
 def not_again(held: Held, found: Started | None) -> Breach | None:
     """Why a turn is not (or no longer) run; ``found`` is the record of its last attempt."""
+    if held.unreadable:
+        return Breach(ErrorCode.UNREADABLE_MESSAGE, held.unreadable)
     if found is not None and found.digest != held.message.digest:
         return Breach(ErrorCode.INVALID_REQUEST, "Its Idempotency-Key belongs to another message.")
     if (found is not None and found.attempt >= ATTEMPTS) or held.deliveries > DELIVERIES:
