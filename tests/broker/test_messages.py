@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from warmwire.broker.errors import BadInput
 from warmwire.broker.messages import (
     RECORDED_QUESTION_LIMIT,
+    Addressed,
     Adopt,
     Adopted,
     BoundRecord,
@@ -52,6 +53,7 @@ EACH = [
     USER_MESSAGE,
     UserMessage(turn="t1", content=({"type": "text", "text": "Grüße 🦊"},), sent_ms=1),
     UserMessage(turn="t1", content="x", options=TurnOptions(model="m", double_texting="reject"), sent_ms=1),
+    Addressed(turn="t1", sent_ms=1),
     OwnerRecord(worker="w", nonce="n"),
     OwnerRecord(nonce="n"),
     SessionRecord(user="ada", sent=True),

@@ -490,6 +490,20 @@ def test_another_body_under_the_same_turn_id_is_never_run() -> None:
     assert "invalid_request" == owner.events[-1]["code"]
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_message_that_cannot_be_read_is_not_run_and_its_turn_fails(before: int) -> None:
+    owner = Owner()
+    if before:  # a worker of a newer version had begun it
+        owner.records["t1"] = started(held(1), before)
+    owner.offer(Held.read(b'{"v":2,"turn":"t1","content":"hi","sent_ms":1}', 1, "ack-1", 1, None))
+    assert [] == owner.prompts
+    assert "unreadable_message" == owner.events[-1]["code"]
+    assert "UserMessage.v" in owner.events[-1]["message"]
+    record = owner.records["t1"]
+    assert isinstance(record, Finished)
+    assert ("", None) == (record.digest, record.question)
+
+
 # -- an answer that the transcript holds
 
 
