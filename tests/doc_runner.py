@@ -215,6 +215,7 @@ def _clone(to: Path) -> None:
         if (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, to / name)
+    subprocess.run(["git", "init", "--quiet", to], check=True)
     venv = to / ".venv"
     venv.mkdir()
     for part in Path(sys.prefix).iterdir():

@@ -1,4 +1,4 @@
-"""The tutorials and the README, followed to the letter."""
+"""The tutorials, the README and CONTRIBUTING, followed to the letter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.doc_runner import ROOT, Block, blocks_of, follow, shows
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
-PAGES = [*TUTORIALS, ROOT / "README.md"]
+PAGES = [*TUTORIALS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
 
 @pytest.mark.slow
