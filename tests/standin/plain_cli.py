@@ -2,12 +2,14 @@
 
 It answers `recall` with what it has been told in its life, and before that by the file in WARMWIRE_HISTORY;
 `tool` with two messages, the first for a tool; `error` with an error event; `token` with the length of the
-one that it has; `die` by ending. `long` speaks slowly: SIGINT ends the program, as Ctrl-C does by default,
-with `--polite` only the message, with `--deaf` nothing.
+one that it has; `die` by ending; `grow` by taking memory until it is killed; `holds NEEDLE GLOB…` with those
+files that have the needle and that it can read. `long` speaks slowly: SIGINT ends the program, as Ctrl-C does
+by default, with `--polite` only the message, with `--deaf` nothing.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import signal
@@ -56,9 +58,28 @@ def answer(text: str) -> None:
         return
     if text == "token":
         speak(str(len(os.environ.get("CLAUDE_CODE_OAUTH_TOKEN", ""))))
+    elif text == "grow":
+        speak(f"Got {len(taken(512))} MB.")
+    elif text.startswith("holds "):
+        _, needle, *patterns = text.split()
+        paths = [path for pattern in patterns for path in glob.glob(pattern)]  # noqa: PTH207 - as small as can be
+        speak("\n".join(path for path in paths if holds(path, needle)))
     else:
         speak("\n".join(earlier) if text == "recall" else f"You said: {text}")
     end("end_turn")
+
+
+def taken(most: int) -> list[bytearray]:
+    """That many MB, one after the other."""
+    return [bytearray(os.urandom(1024)) * 1024 for _ in range(most)]
+
+
+def holds(path: str, needle: str) -> bool:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - as small as can be
+            return needle.encode() in file.read()
+    except OSError:
+        return False
 
 
 def speak_slowly() -> None:

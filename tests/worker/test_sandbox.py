@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shlex
 import shutil
 import signal
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from warmwire.broker.errors import BadInput
+from warmwire.edge.settings import EdgeSettings
 from warmwire.worker import sandbox, tree
 from warmwire.worker.launch import Launch, find_claude
 from warmwire.worker.process import Exit
 from warmwire.worker.sandbox import Sandbox
 
 from tests.client import eventually
+from tests.compose.secured import served
 from tests.conftest import require
+from tests.edge.conftest import serving
 from tests.standin.messages_api import Behaviour, MessagesApi
 from tests.system.product import Product, end_of, ended, only, text_of
 from tests.worker.conftest import Start
@@ -263,6 +268,39 @@ async def test_a_worker_that_is_killed_leaves_nothing_in_it(product: Product, tm
         worker.kill()
         await worker.wait()
     await eventually(lambda: not tree.working_in(tmp_path), "nothing is left")
+
+
+@pytest.mark.usefixtures("bwrap")
+@pytest.mark.parametrize("kind", ["bwrap", "none"])
+async def test_what_a_worker_logs_in_with_can_be_read_from_outside_of_it_only(
+    tmp_path: Path, kind: str
+) -> None:
+    canary = secrets.token_hex(8)
+    with TemporaryDirectory(dir="/var/tmp") as outside, served(Path(outside), "--no-tls") as nats:
+        settings = nats.environment("worker") | {
+            "WARMWIRE_DATA": str(tmp_path / "data"),
+            "WARMWIRE_CLI": shlex.join((sys.executable, str(PLAIN))),
+            "WARMWIRE_DIALECT": "stream-json",
+            "WARMWIRE_SANDBOX": kind,
+            "OPERATORS_OWN": canary,
+        }
+        (password,) = (path for path in (Path(outside) / "users").iterdir() if path.stem == "worker")
+        async with serving(EdgeSettings(**nats.settings("edge"), port=0)) as edge:
+            worker = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "warmwire.worker"), env=os.environ | settings
+            )
+            try:
+                product = Product(nats.url, "ww", tmp_path, edge.wire, edge.edge)
+                await eventually(lambda: edge.edge.not_ready() is None, "the edge hears the worker")
+                environ = f"/proc/{worker.pid}/environ"
+                told = text_of(await product.ask(f"holds {password.read_text().strip()} {password}"))
+                seen = text_of(await product.ask(f"holds {canary} {environ} /proc/[0-9]*/environ"))
+            finally:
+                worker.kill()
+                await worker.wait()
+    assert {"none": str(password), "bwrap": ""}[kind] == told
+    assert (kind == "none") is (environ in seen)
+    assert (kind == "none") is bool(seen)
 
 
 def state(pid: int) -> str | None:
