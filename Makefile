@@ -34,13 +34,14 @@ $(VENV)/.installed-dev: constraints-dev.txt $(VENV)/.installed
 up: $(VENV)/.installed ## everything on this machine, ready to chat (WARMWIRE_PORT=9000 make up for another port)
 	@exec $(BIN)/warmwire up
 
-# `make example-code-review` for one of them.
+# `make example-code-review` for one of them; CLI=claude for Claude Code in place of the stand-in.
+CLI ?= emulator
 EXAMPLES := microservice code-review code-extraction collaborative react
 
 examples: $(EXAMPLES:%=example-%) ## every example, one after the other (examples/README.md); React needs Chromium
 
 example-%: $(VENV)/.installed
-	$(BIN)/python -m examples.$(subst -,_,$*)
+	$(BIN)/python -m examples.$(subst -,_,$*) --cli '$(CLI)'
 
 example-react: $(VENV)/.installed-dev # Node, and what drives a browser
 

@@ -7,13 +7,17 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from warmwire.worker.launch import find_claude
+
 from examples.code_extraction.fences import Block, Fences
 from examples.code_review.alerts import Alerts
-from tests.conftest import SECONDS
+from tests.conftest import SECONDS, require
+from tests.standin.messages_api import Behaviour, in_thread
 
 ROOT = Path(__file__).parents[2]
 # No service runs beforehand, and what somebody has set for another one does not count.
@@ -107,6 +111,36 @@ def test_all_viewers_see_the_same_whenever_they_came() -> None:
     late = re.search(r"^Dora: .* had (\d+) at first$", said, re.MULTILINE)
     assert late is not None
     assert int(late[1]) >= 50
+
+
+@pytest.fixture
+def claude() -> Iterator[dict[str, str]]:
+    """What has Claude Code answer with the review, without an account."""
+    require(find_claude(), "claude CLI (pip install 'warmwire[claude]')")
+    review = (ROOT / "examples" / "code_review" / "answer.md").read_text()
+    with in_thread(Behaviour(text=review, rate=150)) as api:
+        yield {"ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": "made up"}
+
+
+@slow
+@pytest.mark.claude
+def test_the_review_alerts_before_it_ends_with_the_real_cli(claude: dict[str, str]) -> None:
+    said = run("code_review", "--cli", "claude", **claude)
+    assert 1 == said.count(">>> ALERT: CRITICAL: the query is put together from what the caller gave.")
+    assert said.index(">>> ALERT") < said.index("MAJOR: prices")
+    assert "turn_completed: the first alert after" in said
+
+
+@slow
+@pytest.mark.claude
+def test_the_microservice_answers_a_ticket_once_with_the_real_cli(claude: dict[str, str]) -> None:
+    said = run("microservice", "--cli", "claude", **claude)
+    turns = re.search(r"posted twice, turns: (\S+) (\S+)", said)
+    assert turns is not None
+    assert turns[1] == turns[2]
+    assert 1 == said.count("CRITICAL: the query is put together")
+    assert "stored: turn_completed, 632 characters" in said
+    assert "one trace: True" in said
 
 
 def test_examples_use_what_everybody_may() -> None:
