@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 36, 44
@@ -27,21 +27,66 @@ def chart(title: str, across: str, up: str, series: Series, *, logarithmic: bool
         )
         return LEFT + share * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - span * (HEIGHT - TOP - BOTTOM)
 
-    parts = [_text(LEFT, TOP - 16, title, size=15, weight="600")]
-    for tick in ticks:
-        x, y = at(xs[0], tick)
-        parts.append(f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#8884"/>')
-        parts.append(_text(LEFT - 8, y + 4, f"{tick:g}", anchor="end"))
+    parts = _grid(title, across, up, ticks, LEFT, lambda tick: at(xs[0], tick)[1])
     for x_value in xs:
         x, y = at(x_value, ticks[0])
         parts.append(_text(x, y + 18, f"{x_value:g}", anchor="middle"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, across, anchor="middle"))
-    parts.append(_text(LEFT, TOP - 2, up))
     for (name, line), colour in zip(series.items(), COLOURS, strict=False):
         path = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in line)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
         x, y = at(*line[-1])
         parts.append(_text(x + 8, y + 4, name, colour=colour))
+    return _svg(parts)
+
+
+def timeline(title: str, across: str, up: str, series: Series, *, logarithmic: bool = False) -> str:
+    """Lines over time, many points each; `logarithmic` is for what goes up."""
+    points = [point for line in series.values() for point in line]
+    begin, end = min(x for x, _ in points), max(x for x, _ in points)
+    ys = [y for _, y in points]
+    ticks = _powers(min(ys), max(ys)) if logarithmic else _steps(max(ys))
+    scale = _log if logarithmic else float
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        share = (x - begin) / (end - begin)
+        height = (scale(y) - scale(ticks[0])) / (scale(ticks[-1]) - scale(ticks[0]))
+        return LEFT + share * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - height * (HEIGHT - TOP - BOTTOM)
+
+    parts = _grid(title, across, up, ticks, at(begin, ticks[0])[0], lambda tick: at(begin, tick)[1])
+    parts += [
+        _text(at(hour, ticks[0])[0], HEIGHT - BOTTOM + 18, f"{hour:g}", anchor="middle")
+        for hour in _steps(end)
+        if begin <= hour <= end
+    ]
+    names = _apart({name: at(*line[-1])[1] for name, line in series.items()})
+    for (name, line), colour in zip(series.items(), COLOURS, strict=False):
+        path = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in line)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
+        parts.append(_text(WIDTH - RIGHT + 8, names[name] + 4, name, colour=colour))
+    return _svg(parts)
+
+
+def _grid(
+    title: str, across: str, up: str, ticks: Sequence[float], x: float, y_of: Callable[[float], float]
+) -> list[str]:
+    parts = [_text(LEFT, TOP - 18, title, size=15, weight="600"), _text(LEFT, TOP - 4, up)]
+    for tick in ticks:
+        y = y_of(tick)
+        parts.append(f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#8884"/>')
+        parts.append(_text(LEFT - 8, y + 4, f"{tick:g}", anchor="end"))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, across, anchor="middle"))
+    return parts
+
+
+def _apart(heights: Mapping[str, float]) -> dict[str, float]:
+    """The same, moved down where two would lie on each other."""
+    placed: dict[str, float] = {}
+    for name, height in sorted(heights.items(), key=lambda item: item[1]):
+        placed[name] = max([height, *(other + 15 for other in placed.values())])
+    return placed
+
+
+def _svg(parts: Sequence[str]) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">'
     return "\n".join((head, *parts, "</svg>\n"))
 

@@ -1,0 +1,578 @@
+"""A pool of workers in virtual time: discrete events, a seed, and the worker's own decisions. Pure.
+
+Who gets which process, how many messages are pulled, who is frozen, parked, evicted, how many spares there
+are: that is asked of `worker/pool.py`; who runs a message of `worker/ownership.py`. Made up is only what they
+decide about: times (`Costs`, as measured in docs/benchmarks.md), arrivals and turns (`Habits`, assumed).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from bench.scaling_autoscale import Policy, Scaler, Seen
+from warmwire.broker.liveness import DEAD_AFTER
+from warmwire.broker.messages import OwnerRecord
+from warmwire.broker.store import Owned
+from warmwire.worker import pool
+from warmwire.worker.ownership import Claim, place
+from warmwire.worker.settings import WorkerSettings
+from warmwire.worker.supply import SHARE
+
+Span = tuple[float, float, float]
+"""Least, median, most; seconds."""
+CAN = pool.Abilities(adopt=True, set_model=True)
+PROFILE = "default"
+NOTICED = 40.0
+"""Seconds until Kubernetes calls a silent node lost; its default."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What was measured: docs/benchmarks.md, docs/reference/chaos.md (a worker's death)."""
+
+    cold: Span = (0.427, 0.484, 0.584)
+    adopted: Span = (0.087, 0.133, 0.271)
+    pinned: Span = (0.033, 0.053, 0.078)
+    frozen: Span = (0.024, 0.040, 0.070)
+    parked: Span = (0.445, 0.511, 0.565)
+    start: Span = (0.340, 0.351, 0.400)
+    """A process, to its first word: cold without the first turn of one that is there."""
+    process_mb: int = 120
+    worker_mb: int = 60
+    redelivered: float = 3.1
+    """Seconds after a worker's death at which its messages are with another."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What was assumed: people and models. Seconds; medians and shapes of log-normal distributions."""
+
+    turns: float = 5.0
+    """Of a conversation, on average; geometric."""
+    length: tuple[float, float] = (12.0, 1.0)
+    """Of an answer: mean 19.8, one in a hundred over 120."""
+    thinking: tuple[float, float] = (25.0, 1.0)
+    """Between an answer and the next message: mean 41."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What a worker has, and its settings. Seconds, MB."""
+
+    turns: int
+    memory_mb: int
+    cores: int
+    sessions: int | None
+    drain: float
+    tolerated: float
+    """That Kubernetes waits for a lost node before it replaces its pods."""
+    spares: int = WorkerSettings.model_fields["spares"].default
+    max_spares: int = WorkerSettings.model_fields["max_spares"].default
+    freeze_after: float = WorkerSettings.model_fields["freeze_after"].default
+    park_after: float = WorkerSettings.model_fields["park_after"].default
+    starts_in: float = 30.0
+    """From the wish for a pod until it takes messages; assumed: its image is on the node."""
+
+    def limits(self, process_mb: int | None) -> pool.Limits:
+        """As a worker reckons them."""
+        found = pool.limits(
+            self.turns, self.sessions, emulated=False, cores=self.cores, memory_mb=self.memory_mb
+        )
+        found = replace(found, freeze_after=self.freeze_after, park_after=self.park_after)
+        return pool.fitted(found, process_mb)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How many conversations begin a second, at each time; when how many workers are lost with their node."""
+
+    name: str
+    seconds: float
+    rate: Callable[[float], float]
+    most: float
+    """That the rate ever is."""
+    workers: int
+    """At the beginning; what a fixed number would be."""
+    lost: tuple[tuple[float, int], ...] = ()
+    every: float = 60.0
+    """Seconds between two points of its plots."""
+
+
+@dataclass
+class Outcome:
+    """What came of it. ``first``: when a turn was sent, and seconds to its first delta."""
+
+    first: list[tuple[float, float]] = field(default_factory=list)
+    how: dict[str, int] = field(default_factory=dict)
+    queued: int = 0
+    longest_wait: float = 0.0
+    moved: int = 0
+    again: int = 0
+    over: int = 0
+    """Turns that an owner began past its limit: its sessions' messages come to it whatever it runs."""
+    spare_seconds: float = 0.0
+    worker_seconds: float = 0.0
+    load: list[tuple[float, int]] = field(default_factory=list)
+    slots: list[tuple[float, int]] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """A conversation."""
+
+    key: int
+    left: int
+    habits: random.Random
+    """Its own, so that it is the same conversation under each policy."""
+    owner: Worker | None = None
+    owned: Owned | None = None
+    new: bool = True
+    displaced: bool = False
+    """Its worker has gone while it was there."""
+
+
+@dataclass(eq=False, slots=True)
+class Turn:
+    """A message and its answer. ``length``: from its first delta to its end."""
+
+    session: Session
+    sent: float
+    length: float
+    begun: bool = False
+    seen: bool = False
+    """Its first delta has been counted."""
+
+
+@dataclass(eq=False, slots=True)
+class Spare:
+    """A process ahead of its session; ``ready``: when it will be."""
+
+    seen: pool.Spare
+    ready: float = math.inf
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """What a worker holds."""
+
+    id: str
+    wished: float
+    serving: bool = False
+    draining: bool = False
+    gone: float = math.inf
+    process_mb: int | None = None
+    held: dict[int, pool.Held[int]] = field(default_factory=dict)
+    sessions: dict[int, Session] = field(default_factory=dict)
+    running: dict[int, Turn] = field(default_factory=dict)
+    placing: int = 0
+    starting: int = 0
+    gate: deque[Callable[[], None]] = field(default_factory=deque)
+    spares: dict[int, Spare] = field(default_factory=dict)
+    arrivals: pool.Arrivals = field(default_factory=pool.Arrivals)
+    spawn_seconds: float = 0.0
+    adopted_at: float = -math.inf
+    looks: bool = False
+    """An upkeep is due soon."""
+
+
+class Cluster:
+    """The simulation: ``run`` plays a trace."""
+
+    HEARD_EVERY = 10.0
+    """Seconds between two readings of the metrics by Prometheus."""
+    DECIDES_EVERY = 15.0
+    """Seconds between two decisions of a HorizontalPodAutoscaler."""
+    UPKEEP_EVERY = 30.0
+    """Seconds between two looks at processes where nothing happens; the real worker looks each 0.5 s."""
+
+    def __init__(self, trace: Trace, policy: Policy, scaler: Scaler | None, pod: Pod, seed: int) -> None:
+        self.trace, self.policy, self.scaler, self.pod = trace, policy, scaler, pod
+        self.costs, self.habits = Costs(), Habits()
+        self.now = 0.0
+        self.outcome = Outcome()
+        self.workers: list[Worker] = []
+        self._random = random.Random(seed)
+        self._people = random.Random(seed + 1)  # the same arrivals for each policy
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        self._queue: deque[Turn] = deque()
+        self._next = 0  # which worker is served next
+        self._unnoticed = 0  # pods of a lost node that Kubernetes still counts
+        self._heard = Seen(0, 0, 0, 0)
+        self._least, self._full = pod.limits(None), pod.limits(self.costs.process_mb)
+
+    def run(self) -> Outcome:
+        """Play it to its end."""
+        for _ in range(self.trace.workers):
+            self._serve(self._wish())
+        self._after(0.0, self._arrive)
+        for each, every in ((self._hear, self.HEARD_EVERY), (self._note, self.trace.every)):
+            self._each(each, every)
+        self._each(self._decide, self.DECIDES_EVERY)
+        self._each(self._tick, self.UPKEEP_EVERY)
+        for at, many in self.trace.lost:
+            self._after(at, lambda many=many: self._lose(many))  # type: ignore[misc]
+        while self._events and self._events[0][0] <= self.trace.seconds:
+            self.now, _, event = heapq.heappop(self._events)
+            event()
+        self.now = self.trace.seconds
+        for worker in self.workers:
+            self._retire(worker)
+        return self.outcome
+
+    def _after(self, seconds: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.now + seconds, next(self._count), event))
+
+    def _each(self, event: Callable[[], None], every: float) -> None:
+        def again() -> None:
+            event()
+            self._after(every, again)
+
+        self._after(0.0, again)
+
+    def _draw(self, span: Span) -> float:
+        least, median, most = span
+        return self._random.triangular(least, most, median)
+
+    # -- people
+
+    def _arrive(self) -> None:
+        """The next conversation, thinned out of the highest rate."""
+        people, trace = self._people, self.trace
+        if people.random() * trace.most < trace.rate(self.now):
+            more = math.log(1 - people.random()) / math.log(1 - 1 / self.habits.turns)
+            habits = random.Random(people.getrandbits(32))
+            self._send(Session(next(self._count), int(more) + 1, habits))
+        self._after(people.expovariate(trace.most), self._arrive)
+
+    def _send(self, session: Session) -> None:
+        session.left -= 1
+        self._queue.append(Turn(session, self.now, _lognormal(session, self.habits.length)))
+        self._dispatch()
+
+    # -- the queue
+
+    def _dispatch(self) -> None:
+        while self._queue and (worker := self._puller()) is not None:
+            turn = self._queue.popleft()
+            waited = self.now - turn.sent
+            if waited > 0.05 and not turn.begun:
+                self.outcome.queued += 1
+                self.outcome.longest_wait = max(self.outcome.longest_wait, waited)
+            self._place(worker, turn)
+
+    def _puller(self) -> Worker | None:
+        """The next of those that have room, in turn."""
+        for step in range(len(self.workers)):
+            worker = self.workers[(self._next + step) % len(self.workers)]
+            if worker.serving and not worker.draining and self._room(worker):
+                self._next = (self._next + step + 1) % len(self.workers)
+                return worker
+        return None
+
+    def _room(self, worker: Worker) -> int:
+        active = len(worker.running)
+        load = pool.Load(active, worker.placing, len(worker.held) - active, self._left_mb(worker))
+        return pool.room(load, self._limits(worker))
+
+    def _limits(self, worker: Worker) -> pool.Limits:
+        return self._least if worker.process_mb is None else self._full
+
+    def _left_mb(self, worker: Worker) -> int:
+        taken = (len(worker.held) + len(worker.spares)) * self.costs.process_mb
+        return self.pod.memory_mb - self.costs.worker_mb - taken
+
+    def _place(self, worker: Worker, turn: Turn) -> None:
+        session, owner = turn.session, turn.session.owner
+        lost = owner is not None and owner.gone <= self.now
+        dead = owner is not None and owner.gone + DEAD_AFTER <= self.now
+        if isinstance(place(session.owned, worker.id, owner_dead=dead), Claim):
+            self._claim(worker, session)
+            self._begin(worker, turn)
+        elif lost and owner is not None:  # nobody answers there: asked again until it counts as dead
+            worker.placing += 1
+            self._after(owner.gone + DEAD_AFTER - self.now, lambda: self._placed(worker, turn))
+        elif owner is not None:
+            self.outcome.over += len(owner.running) >= self._limits(owner).turns
+            self._begin(owner, turn)
+
+    def _placed(self, worker: Worker, turn: Turn) -> None:
+        worker.placing -= 1
+        if worker.gone <= self.now or worker.draining:
+            self._queue.appendleft(turn)
+            self._dispatch()
+        else:
+            self._place(worker, turn)
+
+    def _claim(self, worker: Worker, session: Session) -> None:
+        if session.displaced:
+            self.outcome.moved += 1
+            session.displaced = False
+        session.owner = worker
+        session.owned = Owned(OwnerRecord(worker=worker.id, nonce=""), next(self._count))
+        worker.sessions[session.key] = session
+
+    # -- a turn
+
+    def _begin(self, worker: Worker, turn: Turn) -> None:
+        session = turn.session
+        turn.begun = True
+        worker.running[session.key] = turn
+        own = pool.Own(None) if session.key in worker.held else None
+        need = pool.Need(PROFILE, None, session.new)
+        service = pool.serve(need, own, [spare.seen for spare in worker.spares.values()], CAN)
+        tier = worker.held[session.key].tier if own else pool.Tier.WARM
+        worker.held[session.key] = pool.Held(session.key, pool.Tier.WARM, self.now, True)
+        self._provide(worker, turn, service, tier)
+        session.new = False
+
+    def _provide(self, worker: Worker, turn: Turn, service: pool.Service, tier: pool.Tier) -> None:
+        new = turn.session.new
+        if new and not isinstance(service, pool.Use):
+            worker.arrivals.add(self.now)
+        match service:
+            case pool.Use():
+                frozen = tier is pool.Tier.FROZEN
+                self._answer(
+                    worker,
+                    turn,
+                    "frozen" if frozen else "own",
+                    self._draw(self.costs.frozen if frozen else self.costs.pinned),
+                )
+            case pool.Adopt(number):
+                self._adopt(worker, turn, number)
+            case pool.Spawn():
+                how, span = ("spawned", self.costs.cold) if new else ("resumed", self.costs.parked)
+                self._start(worker, lambda: self._answer(worker, turn, how, self._draw(span)))
+        if new or len(worker.held) > self._limits(worker).sessions:
+            self._look_soon(worker)
+
+    def _adopt(self, worker: Worker, turn: Turn, number: int) -> None:
+        spare = worker.spares.pop(number)
+        worker.adopted_at = self.now
+        self._unused(spare)
+        wait = max(0.0, spare.ready - self.now)
+        if math.isinf(spare.ready):  # it waits for its own start
+            wait = self._draw(self.costs.start)
+        self._answer(
+            worker, turn, "adopted" if not wait else "adopted early", wait + self._draw(self.costs.adopted)
+        )
+
+    def _answer(self, worker: Worker, turn: Turn, how: str, seconds: float) -> None:
+        """The first delta comes in so many seconds; then the rest."""
+        self.outcome.how[how] = self.outcome.how.get(how, 0) + 1
+        if not turn.seen:
+            self._after(seconds, lambda: self._first(worker, turn))
+        self._after(seconds + turn.length, lambda: self._end(worker, turn))
+
+    def _first(self, worker: Worker, turn: Turn) -> None:
+        if worker.gone > self.now and not turn.seen:
+            turn.seen = True
+            self.outcome.first.append((turn.sent, self.now - turn.sent))
+
+    def _end(self, worker: Worker, turn: Turn) -> None:
+        session = turn.session
+        if worker.gone <= self.now or worker.running.get(session.key) is not turn:
+            return
+        del worker.running[session.key]
+        worker.held[session.key] = pool.Held(session.key, pool.Tier.WARM, self.now, False)
+        if session.left > 0:
+            self._after(_lognormal(session, self.habits.thinking), lambda: self._send(session))
+        if worker.draining:
+            self._release(worker, session.key, displaced=True)
+            if not worker.running:
+                self._retire(worker)
+        elif len(worker.held) > self._limits(worker).sessions:
+            self._look_soon(worker)
+        self._dispatch()
+
+    def _release(self, worker: Worker, key: int, *, displaced: bool) -> None:
+        session = worker.sessions.pop(key)
+        worker.held.pop(key, None)
+        session.owner = session.owned = None
+        session.displaced = displaced
+
+    # -- processes
+
+    def _start(self, worker: Worker, started: Callable[[], None]) -> None:
+        """When it is its turn; so many start at a time."""
+        if worker.starting >= self._least.starting:
+            worker.gate.append(started)
+            return
+        worker.starting += 1
+        started()
+        self._after(self._draw(self.costs.start), lambda: self._up(worker))
+
+    def _up(self, worker: Worker) -> None:
+        worker.starting -= 1
+        if worker.process_mb is None:
+            worker.process_mb = self.costs.process_mb
+        if worker.gate:
+            self._start(worker, worker.gate.popleft())
+        self._look_soon(worker)
+
+    def _spare(self, worker: Worker) -> None:
+        number, since = next(self._count), self.now
+        spare = worker.spares[number] = Spare(pool.Spare(number, PROFILE, since))
+
+        def begin() -> None:
+            took = self._draw(self.costs.start)
+            spare.ready = self.now + took
+            self._after(took, lambda: ready(spare.ready - since))
+
+        def ready(took: float) -> None:
+            spare.seen = replace(spare.seen, ready=True)
+            share = SHARE if worker.spawn_seconds else 1.0
+            worker.spawn_seconds += share * (took - worker.spawn_seconds)
+
+        self._start(worker, begin)
+
+    def _unused(self, spare: Spare) -> None:
+        self.outcome.spare_seconds += self.now - spare.seen.since
+
+    def _tick(self) -> None:
+        for worker in self.workers:
+            self._upkeep(worker)
+
+    def _look_soon(self, worker: Worker) -> None:
+        """At the worker's next look at its processes."""
+        if not worker.looks:
+            worker.looks = True
+            self._after(pool.SETTLE + 0.25, lambda: self._looked(worker))
+
+    def _looked(self, worker: Worker) -> None:
+        worker.looks = False
+        self._upkeep(worker)
+
+    def _upkeep(self, worker: Worker) -> None:
+        if not worker.serving or worker.draining or worker.gone <= self.now:
+            return
+        for work in pool.upkeep(self._view(worker), self._limits(worker)):
+            match work:
+                case pool.Park(key):
+                    self._release(worker, key, displaced=False)
+                case pool.Freeze(key):
+                    worker.held[key] = replace(worker.held[key], tier=pool.Tier.FROZEN)
+                case pool.KillSpare(number):
+                    self._unused(worker.spares.pop(number))
+                case pool.SpawnSpare():
+                    self._spare(worker)
+
+    def _view(self, worker: Worker) -> pool.View[int]:
+        pod = self.pod
+        rate = worker.arrivals.rate(self.now)
+        wanted = pool.spares_for(rate, worker.spawn_seconds, pod.spares, pod.max_spares)
+        return pool.View(
+            self.now,
+            list(worker.held.values()),
+            [spare.seen for spare in worker.spares.values()],
+            wanted={PROFILE: wanted},
+            starting=worker.starting,
+            adopted_at=worker.adopted_at,
+            memory_left_mb=self._left_mb(worker),
+        )
+
+    # -- workers come and go
+
+    def _wish(self) -> Worker:
+        worker = Worker(f"w-{next(self._count)}", self.now)
+        self.workers.append(worker)
+        return worker
+
+    def _serve(self, worker: Worker) -> None:
+        if worker.gone > self.now:
+            worker.serving = True
+            self._upkeep(worker)
+            self._dispatch()
+
+    def _leave(self, worker: Worker) -> None:
+        """Drain: idle sessions go at once, running turns end first."""
+        if not worker.serving:
+            self._retire(worker)
+            return
+        worker.draining = True
+        for spare in worker.spares.values():
+            self._unused(spare)
+        worker.spares.clear()
+        for key in [key for key, held in worker.held.items() if not held.in_flight]:
+            self._release(worker, key, displaced=True)
+        if not worker.running:
+            self._retire(worker)
+        self._after(self.pod.drain, lambda: self._die(worker))
+
+    def _lose(self, many: int) -> None:
+        for worker in [each for each in self.workers if each.serving and not each.draining][:many]:
+            self._unnoticed += 1
+            self._after(NOTICED + self.pod.tolerated, self._notice)
+            self._die(worker)
+
+    def _notice(self) -> None:
+        self._unnoticed -= 1
+        if self.scaler is None:
+            self._grow(1)
+
+    def _die(self, worker: Worker) -> None:
+        """It is no more; what it ran is redelivered."""
+        if worker.gone <= self.now:
+            return
+        running = list(worker.running.values())
+        for key in list(worker.sessions):
+            session = worker.sessions[key]
+            session.displaced = True
+        self._retire(worker)
+        self.outcome.again += len(running)
+        for turn in running:
+            self._after(self.costs.redelivered, lambda turn=turn: self._redeliver(turn))  # type: ignore[misc]
+
+    def _redeliver(self, turn: Turn) -> None:
+        self._queue.appendleft(turn)
+        self._dispatch()
+
+    def _retire(self, worker: Worker) -> None:
+        worker.gone = self.now
+        self.outcome.worker_seconds += self.now - worker.wished
+        for spare in worker.spares.values():
+            self._unused(spare)
+        self.workers = [each for each in self.workers if each is not worker]
+
+    # -- the autoscaler
+
+    def _hear(self) -> None:
+        there = [worker for worker in self.workers if worker.serving]
+        serving = [worker for worker in there if not worker.draining]
+        running = sum(len(worker.running) for worker in there)
+        free = sum(max(0, self.pod.turns - len(worker.running)) for worker in serving)
+        self._heard = Seen(len(self._queue), running, free, len(serving))
+
+    def _decide(self) -> None:
+        pods = [worker for worker in self.workers if not worker.draining]
+        replicas = len(pods) + self._unnoticed
+        wanted = self.policy.wanted(self._heard, replicas)
+        if self.scaler is not None:
+            wanted = self.scaler.replicas(self.now, replicas, wanted)
+            self._grow(wanted - replicas)
+            for worker in sorted(pods, key=lambda each: (each.serving, -each.wished))[
+                : max(0, replicas - wanted)
+            ]:
+                self._leave(worker)
+
+    def _grow(self, many: int) -> None:
+        for _ in range(many):
+            worker = self._wish()
+            self._after(self.pod.starts_in, lambda worker=worker: self._serve(worker))  # type: ignore[misc]
+
+    def _note(self) -> None:
+        running = sum(len(worker.running) for worker in self.workers)
+        serving = sum(worker.serving and not worker.draining for worker in self.workers)
+        self.outcome.load.append((self.now, running + len(self._queue)))
+        self.outcome.slots.append((self.now, serving * self.pod.turns))
+
+
+def _lognormal(session: Session, of: tuple[float, float]) -> float:
+    return of[0] * math.exp(of[1] * session.habits.gauss(0, 1))
