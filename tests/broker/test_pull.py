@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from warmwire.broker.bus import Arrived
 from warmwire.broker.messages import UserMessage
 from warmwire.broker.names import SessionKey
-from warmwire.broker.pull import GRACE, OPEN_FOR, Pulled, Puller
+from warmwire.broker.pull import ENOUGH, GRACE, OPEN_FOR, Pulled, Puller
 from warmwire.broker.streams import CONSUMER
 
 from .conftest import Broker, Server, connected
@@ -120,6 +120,28 @@ async def test_what_is_asked_for_already_is_not_asked_for_again(broker: Broker) 
         await submit(broker, 10)
         await worker.has(4)
         assert (4, 0) == await state(broker)
+
+
+async def test_while_much_is_asked_for_more_is_asked_for_in_one_request(broker: Broker) -> None:
+    async with working(broker, ENOUGH) as worker:
+        await eventually(lambda: worker.asked == [ENOUGH], "the first request")
+        for _ in range(5):
+            worker.capacity += 1
+            worker.puller.more_room()
+            await broker.bus.flush()
+        await eventually(lambda: len(worker.asked) > 1, "the next look")
+        assert [ENOUGH, 5] == worker.asked
+
+
+async def test_what_was_put_off_is_asked_for_once_little_may_still_come(broker: Broker) -> None:
+    await submit(broker, 3)
+    async with working(broker, ENOUGH) as worker:
+        await worker.has(3)
+        worker.capacity += 4
+        worker.puller.more_room()
+        await eventually(lambda: sum(worker.asked) == ENOUGH + 4, "a request for what is missing")
+        await submit(broker, ENOUGH + 4, "other")
+        await worker.has(ENOUGH + 4)
 
 
 async def test_requests_that_were_served_in_turn_leave_their_room_when_they_expire(broker: Broker) -> None:

@@ -30,6 +30,9 @@ GRACE = 2.0
 """Seconds after that in which the server may still say that it has expired."""
 EVERY = 0.5
 """Seconds between two looks at whether there is more room."""
+ENOUGH = 16
+"""Messages that may still come on open requests. With more there is no hurry to ask for others: each small
+request costs the server and us as much as a large one, and again each time it expires."""
 
 _EXPIRED = ("404", "408")  # no messages; the request's time is over
 _UNSERVED = "Nats-Pending-Messages"  # how many of a request's messages will not come
@@ -97,8 +100,9 @@ class Puller:
             await (self._subscription.drain() if self._bus.connected else self._subscription.unsubscribe())
 
     def more_room(self) -> None:
-        """Something has ended: look again."""
-        self._wake.set()
+        """Something has ended: look again, at once if little is asked for."""
+        if self._coming < ENOUGH:
+            self._wake.set()
 
     async def _listen(self) -> None:
         """A new inbox: the server forgets requests whose inbox nobody listens to."""
@@ -111,12 +115,13 @@ class Puller:
         if message.reply.startswith("$JS.ACK."):
             self._fewer(1)
             self._deliver(_pulled(message))
+            self.more_room()
         elif message.headers.get("Status", "100") != "100":
             request = self._requests.pop(message.subject.rsplit(".", 1)[1], None)
             if request is not None:
                 self._fewer(int(message.headers.get(_UNSERVED, request.asked)))
             if message.headers["Status"] in _EXPIRED:
-                self._wake.set()
+                self.more_room()
             else:  # the next look asks again
                 log.warning("cannot pull at the moment", answer=message.headers)
 

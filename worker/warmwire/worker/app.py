@@ -201,8 +201,12 @@ class Worker:
     def _room(self) -> int:
         if not self._fence.open(monotonic()):
             return 0
-        active = sum(host.active for host in self._hosts.values())
-        idle = sum(host.has_process and not host.active for host in self._hosts.values())
+        active = idle = 0
+        for host in self._hosts.values():  # once per turn, over all of them
+            if host.active:
+                active += 1
+            elif host.has_process:
+                idle += 1
         load = pool.Load(active, len(self._placing), idle, self._gauge.left_mb)
         return pool.room(load, pool.fitted(self._limits, self._gauge.process_mb))
 
