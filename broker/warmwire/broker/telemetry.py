@@ -170,7 +170,7 @@ lost_sessions = _counter("warmwire_sessions_lost_total", "Sessions of a worker t
 provided = _counter(
     "warmwire_processes_provided_total",
     "Turns that got a process: `own` (the session's), `adopted` (a spare: a hit), `spawned` (a new "
-    "conversation without a spare: a miss), `resumed` (from the transcript).",
+    "session without a spare: a miss), `resumed` (from the transcript).",
     {"how": HOW},
 )
 processes = _meter.create_gauge(
@@ -193,7 +193,7 @@ process_memory = _meter.create_gauge(
 )
 spares_wanted = _meter.create_gauge(
     _listed(
-        "warmwire_spares_wanted", "gauge", "Spares that the recent rate of new conversations asks for.", None
+        "warmwire_spares_wanted", "gauge", "Spares that the recent rate of new sessions asks for.", None
     ),
     description="Spares that there are to be.",
 )

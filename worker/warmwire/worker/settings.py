@@ -36,13 +36,13 @@ class WorkerSettings(BrokerSettings):
         1,
         ge=0,
         le=64,
-        description="Processes that are started ahead of the conversations that will need them.",
+        description="Processes that are started ahead of the sessions that will need them.",
     )
     max_spares: int = Field(
         8,
         ge=0,
         le=64,
-        description="The most processes that are started ahead. When many conversations begin there are as "
+        description="The most processes that are started ahead. When many sessions begin there are as "
         "many as begin while one becomes ready.",
     )
     freeze_after: float = Field(
