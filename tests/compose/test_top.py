@@ -17,6 +17,7 @@ import pytest
 
 from warmwire.compose.doctor import clock
 from warmwire.compose.session import logged
+from warmwire.compose.workers import hint
 
 from tests.broker.test_discovery import answers
 from tests.compose.running import Running, running
@@ -206,6 +207,37 @@ def test_the_doctor_says_what_to_do_where_nothing_answers(up: Up) -> None:
     assert "start `warmwire up`" in said.stdout
     assert "✗ CLI: cli: there is no program 'no-such-program'" in said.stdout
     assert "secret" not in said.stdout
+
+
+def test_an_autoscaler_is_told_what_it_asks_for(up: Up) -> None:
+    whole = told(up, "worker", "list", "--json")
+    (worker,) = whole["workers"]
+    found = {name: whole["autoscaler"][name] for name in ("workers", "draining", "slots", "spare")}
+    assert {"workers": 1, "draining": 0, "slots": worker["free"] + worker["running"], "spare": False} == found
+    assert 0 == whole["queue"]["waiting"]
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "spare"),
+    [
+        ((20, 20, 31), 0, False),
+        ((20, 9, 0), 0, True),
+        ((20, 10, 0), 0, False),
+        ((0, 0, 0), 0, True),
+        ((20, 20, 20), 7, False),
+    ],
+)
+def test_a_worker_may_go_when_the_others_have_room(
+    running: tuple[int, ...], waiting: int, spare: bool
+) -> None:
+    rows = [
+        {"worker": f"w-{n}", "draining": False, "running": n, "free": max(0, 20 - n), "sessions": 30}
+        for n in running
+    ]
+    gone = {"worker": "w-gone", "draining": True, "running": 1, "free": 19, "sessions": 1}
+    told = hint({"workers": [*rows, gone], "queue": {"waiting": waiting}})
+    assert (3, 1, sum(running) + 1 + waiting) == (told["workers"], told["draining"], told["turns"])
+    assert (spare, f"w-{min(running)}" if spare else None) == (told["spare"], told["leaves"])
 
 
 def test_a_drained_worker_leaves_and_another_takes_its_place(up: Up) -> None:

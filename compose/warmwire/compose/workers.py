@@ -1,6 +1,7 @@
 """`warmwire worker list` and `warmwire worker drain`: the operator's hands on workers."""
 
 import json
+from typing import Any
 
 import click
 
@@ -16,19 +17,51 @@ ANSWER_WITHIN = 2.0
 """Seconds that a worker may take to say that it leaves."""
 
 
-@click.command(name="list", help="List the workers that live, as JSON, one a line.")
+LIST = """List the workers that live, as JSON, one a line.
+
+With --json it is one object: the workers, their sums, what waits, and what an autoscaler asks for.
+"""
+
+
+@click.command(name="list", help=LIST)
 @nats_option
-def list_workers(nats: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One object, with a hint for autoscalers.")
+def list_workers(nats: str | None, as_json: bool) -> None:
     """The command."""
 
     async def work() -> None:
         async with connected(nats) as place:
             alive = await heard(place)
             backlog = await Store(place.bus, place.subjects).backlog()
-            for row in picture_of(alive, backlog)["workers"]:
+            picture = picture_of(alive, backlog)
+            if as_json:
+                click.echo(json.dumps(picture | {"autoscaler": hint(picture)}))
+                return
+            for row in picture["workers"]:
                 click.echo(json.dumps(row))
 
     run(work)
+
+
+def hint(picture: dict[str, Any]) -> dict[str, Any]:
+    """What an autoscaler asks for, by a picture of `top`. Pure.
+
+    ``spare``: a worker may go, for the others have at least half a worker's slots free without it; ``leaves`` is
+    the one whose going moves least.
+    """
+    serving = [row for row in picture["workers"] if not row["draining"]]
+    running = sum(row["running"] for row in picture["workers"])
+    free = sum(row["free"] for row in serving)
+    leaves = min(serving, key=lambda row: (row["running"], row["sessions"]), default=None)
+    spare = len(serving) > 1 and free * len(serving) >= 1.5 * (free + running)
+    return {
+        "workers": len(serving),
+        "draining": len(picture["workers"]) - len(serving),
+        "turns": picture["queue"]["waiting"] + running,
+        "slots": free + sum(row["running"] for row in serving),
+        "spare": spare,
+        "leaves": leaves["worker"] if leaves and spare else None,
+    }
 
 
 @click.command(
