@@ -140,7 +140,8 @@ async def test_what_was_put_off_is_asked_for_once_little_may_still_come(broker: 
         worker.capacity += 4
         worker.puller.more_room()
         await eventually(lambda: sum(worker.asked) == ENOUGH + 4, "a request for what is missing")
-        await submit(broker, ENOUGH + 4, "other")
+        await submit(broker, ENOUGH, "other")
+        await submit(broker, 1, "another")
         await worker.has(ENOUGH + 4)
 
 
