@@ -192,9 +192,7 @@ process_memory = _meter.create_gauge(
     description="What a CLI process takes, in MB.",
 )
 spares_wanted = _meter.create_gauge(
-    _listed(
-        "warmwire_spares_wanted", "gauge", "Spares that the recent rate of new sessions asks for.", None
-    ),
+    _listed("warmwire_spares_wanted", "gauge", "Spares that the recent rate of new sessions asks for.", None),
     description="Spares that there are to be.",
 )
 unknown_lines = _counter(
