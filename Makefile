@@ -103,6 +103,7 @@ check: $(VENV)/.installed-dev ## linters, types, import rules, generated pages a
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy .
+	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 	@$(MAKE) --no-print-directory docs

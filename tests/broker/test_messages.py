@@ -222,7 +222,7 @@ class TestADigest:
 
 def test_messages_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        USER_MESSAGE.turn = "t2"  # type: ignore[misc]
+        USER_MESSAGE.turn = "t2"
 
 
 def test_every_message_of_ours_is_tested_here() -> None:

@@ -234,7 +234,7 @@ def ways(overlay: str) -> set[tuple[str, str, int]]:
                         ]
                         for other in inside or [outside(peer)]:
                             pair = (other, own) if kind == "Ingress" else (own, other)
-                            made[kind] |= {(*pair, port["port"]) for port in rule["ports"]}
+                            made[kind] |= {(pair[0], pair[1], port["port"]) for port in rule["ports"]}
     both = made["Ingress"] & made["Egress"]
     return both | {way for way in made["Ingress"] | made["Egress"] if not {way[0], way[1]} <= set(names)}
 

@@ -75,7 +75,7 @@ def answering() -> Iterator[str]:
             self.send_response(200 if self.path == "/healthz?all=1" else 503)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -113,6 +114,7 @@ class Behind:
 class Put(Protocol):
     """The fixture `behind`."""
 
+    @abstractmethod
     async def __call__(
         self, kind: str, changes: Mapping[str, str] | None = None, more: str = "", **settings: Any
     ) -> Behind:

@@ -29,7 +29,7 @@ def exported() -> InMemorySpanExporter:
 def spans_of(trace_id: str) -> list[ReadableSpan]:
     """The finished spans of a trace."""
     spans = exported().get_finished_spans()
-    return [span for span in spans if format(span.context.trace_id, "032x") == trace_id]
+    return [span for span in spans if span.context and format(span.context.trace_id, "032x") == trace_id]
 
 
 async def test_the_callers_trace_goes_through_to_the_worker(wire: Wire, worker: FakeWorker) -> None:
@@ -50,6 +50,7 @@ async def test_the_callers_trace_goes_through_to_the_worker(wire: Wire, worker: 
     assert server.parent is not None
     assert format(server.parent.span_id, "016x") == CALLER
     assert publication.parent == server.context
+    assert publication.context is not None
     assert server.name == "POST /v1/chat/stream"
     sent = f"00-{TRACE}-{publication.context.span_id:016x}-01"
     assert worker.headers[0]["traceparent"] == sent

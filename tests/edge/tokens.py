@@ -14,6 +14,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ALL = "chat:read chat:write"
@@ -60,10 +61,8 @@ def pem(key: Any) -> bytes:
 
 def jwk(key: Any, kid: str, **other: Any) -> dict[str, Any]:
     """The public half, as in a key set."""
-    algorithm = (
-        jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
-    )
-    return {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig", **other}
+    to_jwk: Any = (RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else ECAlgorithm).to_jwk
+    return {**to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig", **other}
 
 
 class KeyServer:

@@ -241,8 +241,7 @@ def test_what_a_session_uses_is_stored_before_the_end_of_its_turn() -> None:
     owner.release(PutRecord)
     owner.answer("Hello")
     (finished,) = [command for command in owner.waits if isinstance(command, PutRecord)]
-    usage = {"tokens": 100 + 3 + 5, "usd": 1.25}
-    assert BoundRecord(profile="default", **usage) == finished.bound
+    assert BoundRecord(profile="default", tokens=100 + 3 + 5, usd=1.25) == finished.bound
 
 
 def test_a_session_without_budget_left_runs_nothing() -> None:

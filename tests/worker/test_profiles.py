@@ -156,6 +156,7 @@ def test_a_session_is_bound_by_its_first_turn(file: Path) -> None:
     profiles = load(file)
     first = profiles.bind(options(profile="coding", system_prompt="Be brief."), None)
     assert BoundRecord(profile="coding", system_prompt="Be brief.") == first
+    assert isinstance(first, BoundRecord)
     assert first == profiles.bind(options(), first)
     assert first == profiles.bind(options(profile="coding", system_prompt="Be brief."), first)
 

@@ -251,6 +251,6 @@ Simulation.TestCase.settings = settings(
     stateful_step_count=60,
     derandomize="WARMWIRE_SIMULATIONS" not in os.environ,  # the short run is the same each time
     deadline=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=tuple(HealthCheck.__members__.values()),
 )
 TestSimulation = pytest.mark.timeout(900)(pytest.mark.slow(Simulation.TestCase))

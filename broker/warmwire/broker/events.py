@@ -117,7 +117,7 @@ class Usage(BaseModel):
 class TurnEnd(Event):
     """What the three endings share. Durations in ms; ``traceparent`` as in ``turn_started``."""
 
-    type: str
+    type: Literal["turn_completed", "turn_interrupted", "turn_failed"]
     attempt: int
     usage: Usage = Usage()
     duration_ms: int

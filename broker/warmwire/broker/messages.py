@@ -55,11 +55,11 @@ class Message(BaseModel):
 class TurnOptions(Message):
     """How one turn is to be run."""
 
-    model: str | None = Field(None, max_length=OPTION_LIMIT)
-    profile: str | None = Field(None, max_length=OPTION_LIMIT)
+    model: str | None = Field(default=None, max_length=OPTION_LIMIT)
+    profile: str | None = Field(default=None, max_length=OPTION_LIMIT)
     system_prompt: str | None = None
     permission_mode: PermissionMode | None = None
-    thinking_tokens: int | None = Field(None, ge=0, le=THINKING_LIMIT)
+    thinking_tokens: int | None = Field(default=None, ge=0, le=THINKING_LIMIT)
     on_worker_loss: Literal["retry", "fail"] = "retry"
     double_texting: Literal["enqueue", "interrupt", "reject"] = "enqueue"
     on_disconnect: Literal["continue", "cancel"] = "continue"
@@ -80,7 +80,7 @@ class UserMessage(Message):
     content: Content
     options: TurnOptions = TurnOptions()
     sent_ms: int
-    credential: str | None = Field(None, max_length=CREDENTIAL_LIMIT)
+    credential: str | None = Field(default=None, max_length=CREDENTIAL_LIMIT)
     """The user's token, sealed: see ``sealed``. No part of the digest, as each sealing is another text."""
     viewed: bool | None = None
     """An edge has sent it for a viewer, and it is to stop when nobody views it any more."""
@@ -238,9 +238,9 @@ class Permission(Message):
     allow: bool
     turn: str | None = None
     """Answer only if it is this turn's."""
-    input: str | None = Field(None, max_length=ANSWER_LIMIT)
+    input: str | None = Field(default=None, max_length=ANSWER_LIMIT)
     """What the tool gets instead of what the model has asked for: a JSON object, byte for byte."""
-    reason: str | None = Field(None, max_length=REASON_LIMIT)
+    reason: str | None = Field(default=None, max_length=REASON_LIMIT)
     """Why not; the model is told."""
 
     @field_validator("input")

@@ -22,30 +22,35 @@ class BrokerSettings(BaseSettings):
     )
 
     nats: str = Field(
-        "nats://127.0.0.1:4222", description="URL of the NATS server; several are separated by commas."
+        default="nats://127.0.0.1:4222",
+        description="URL of the NATS server; several are separated by commas.",
     )
-    nats_user: str | None = Field(None, description="User of NATS; its password is in --nats-password-file.")
+    nats_user: str | None = Field(
+        default=None, description="User of NATS; its password is in --nats-password-file."
+    )
     nats_password_file: Path | None = Field(
-        None, description="File with the password of --nats-user, read anew for each connection."
+        default=None, description="File with the password of --nats-user, read anew for each connection."
     )
     nats_nkey_seed_file: Path | None = Field(
-        None, description="File with the seed of an NKEY, instead of a user and a password."
+        default=None, description="File with the seed of an NKEY, instead of a user and a password."
     )
     nats_tls_ca: Path | None = Field(
-        None,
+        default=None,
         description="File with the certificates (PEM) that the NATS servers' are signed with. With it a "
         "server without TLS is not talked to.",
     )
     nats_tls_cert: Path | None = Field(
-        None, description="File with our own certificate (PEM), where the NATS servers ask for one."
+        default=None, description="File with our own certificate (PEM), where the NATS servers ask for one."
     )
-    nats_tls_key: Path | None = Field(None, description="File with the key of that certificate.")
+    nats_tls_key: Path | None = Field(default=None, description="File with the key of that certificate.")
     nats_inbox_prefix: str | None = Field(
-        None, description="Where answers over NATS come. Default: _INBOX_ and the role: _INBOX_edge."
+        default=None, description="Where answers over NATS come. Default: _INBOX_ and the role: _INBOX_edge."
     )
-    prefix: str = Field("ww", description="First token of every NATS subject; also names the streams.")
+    prefix: str = Field(
+        default="ww", description="First token of every NATS subject; also names the streams."
+    )
     replicas: int = Field(
-        1, ge=1, le=5, description="Copies of each stream: 1 on a single server, 3 in a cluster."
+        default=1, ge=1, le=5, description="Copies of each stream: 1 on a single server, 3 in a cluster."
     )
 
     @field_validator("nats_inbox_prefix")

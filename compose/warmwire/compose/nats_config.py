@@ -251,7 +251,8 @@ def _hashed(password: str) -> str:
 def _public_key(folder: Folder, user: str) -> str:
     new = nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER)
     try:
-        return str(nkeys.from_seed(bytearray(folder.kept(f"users/{user}.nk", new))).public_key.decode())
+        pair: Any = nkeys.from_seed(bytearray(folder.kept(f"users/{user}.nk", new)))  # has no types
+        return str(pair.public_key.decode())
     except (nkeys.NkeysError, ValueError):
         raise DataFolderError(f"{folder.path / 'users' / user}.nk holds no seed of an NKEY") from None
 

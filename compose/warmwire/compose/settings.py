@@ -21,41 +21,48 @@ class UpSettings(BaseSettings):
         env_prefix="WARMWIRE_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    host: str = Field("127.0.0.1", description="Address that the edges listen on.")
-    port: int = Field(8080, ge=0, le=65535, description="Port that the edges listen on; 0 takes a free one.")
+    host: str = Field(default="127.0.0.1", description="Address that the edges listen on.")
+    port: int = Field(
+        default=8080, ge=0, le=65535, description="Port that the edges listen on; 0 takes a free one."
+    )
     data: Path = Field(
         default_factory=state_folder,
         description="Folder for everything that is kept.",
         json_schema_extra={"default": "~/.local/state/warmwire"},
     )
     nats: str | None = Field(
-        None,
+        default=None,
         description="URL of a running NATS with JetStream instead of the embedded one; several with commas.",
         json_schema_extra={"metavar": "URL"},
     )
     nats_port: int = Field(
-        0, ge=0, le=65535, description="Port of the embedded NATS, for services of yours; 0 takes a free one."
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port of the embedded NATS, for services of yours; 0 takes a free one.",
     )
-    workers: int = Field(1, ge=1, le=64, description="Worker processes.")
-    edges: int = Field(1, ge=1, le=64, description="Edge processes; they share the port.")
+    workers: int = Field(default=1, ge=1, le=64, description="Worker processes.")
+    edges: int = Field(default=1, ge=1, le=64, description="Edge processes; they share the port.")
     cli: str = Field(
-        "emulator",
+        default="emulator",
         description="What answers: emulator, claude, or a command line in the dialect of claude.",
         json_schema_extra={"metavar": "emulator|claude|COMMAND"},
     )
     metrics_port: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=65000,
         description="Port for the first worker's metrics; the next are for the others, then for the edges, "
         "which show theirs at /metrics, too. Default: none.",
     )
     insecure_no_auth: bool = Field(
-        False, description="Let everybody in who can reach --host, though it is not of loopback."
+        default=False, description="Let everybody in who can reach --host, though it is not of loopback."
     )
-    start_timeout: float = Field(60, gt=0, description="Seconds from start to ready; then `up` gives up.")
+    start_timeout: float = Field(
+        default=60, gt=0, description="Seconds from start to ready; then `up` gives up."
+    )
     stop_timeout: float = Field(
-        45, gt=0, description="Seconds that each role gets to end in order; then it is killed."
+        default=45, gt=0, description="Seconds that each role gets to end in order; then it is killed."
     )
 
     @field_validator("data")

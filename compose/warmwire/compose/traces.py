@@ -115,7 +115,7 @@ def receiver(port: int, take: Callable[[Trace], None]) -> ThreadingHTTPServer:
             self.send_header("content-length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's
             """Say nothing."""
 
     try:

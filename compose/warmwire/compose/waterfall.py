@@ -98,7 +98,8 @@ def verdict(found: Sequence[Row]) -> Verdict | None:
     if not ends:
         return None
     end = ends[-1]
-    parts, how = dict.fromkeys(("wait", "process", "chat", "else"), 0.0), ""
+    parts: dict[str, float] = dict.fromkeys(("wait", "process", "chat", "else"), 0.0)
+    how = ""
     for row in found:
         stage = _stage(row)
         how = row.name.split(" ")[0] if stage == "process" else how

@@ -48,7 +48,7 @@ class Thinking(BaseModel):
     model_config = _LAX
 
     type: Literal["enabled", "disabled"]
-    budget_tokens: int | None = Field(None, ge=0, le=THINKING_LIMIT)
+    budget_tokens: int | None = Field(default=None, ge=0, le=THINKING_LIMIT)
 
 
 class MessagesRequest(BaseModel):

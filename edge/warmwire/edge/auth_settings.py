@@ -20,42 +20,51 @@ class AuthSettings(BrokerSettings):
     """No secret is a flag, which every user of the machine could read: secrets are in files."""
 
     auth: Literal["off", "jwt"] = Field(
-        "off", description="Who is let in: off is everybody, on this machine only; jwt is who has a token."
+        default="off",
+        description="Who is let in: off is everybody, on this machine only; jwt is who has a token.",
     )
     insecure_no_auth: bool = Field(
-        False, description="Let everybody in who can reach this address, though it is not of loopback."
+        default=False,
+        description="Let everybody in who can reach this address, though it is not of loopback.",
     )
     jwt_secret_file: Path | None = Field(
-        None, description="File with the secret of HS256 tokens, 32 bytes or more."
+        default=None, description="File with the secret of HS256 tokens, 32 bytes or more."
     )
     jwt_public_key_file: Path | None = Field(
-        None, description="File with the public key (PEM) of RS256 or ES256 tokens."
+        default=None, description="File with the public key (PEM) of RS256 or ES256 tokens."
     )
     jwks_url: str | None = Field(
-        None,
+        default=None,
         description="URL of the key set of RS256 and ES256 tokens.",
         json_schema_extra={"metavar": "URL"},
     )
-    jwks_file: Path | None = Field(None, description="The same from a file, read again for an unknown key.")
-    jwks_refresh: float = Field(
-        30.0, gt=0, description="Seconds between two fetches of the key set, at least, whatever tokens name."
+    jwks_file: Path | None = Field(
+        default=None, description="The same from a file, read again for an unknown key."
     )
-    jwt_audience: str | None = Field(None, description="What aud must be or hold; else not checked.")
-    jwt_issuer: str | None = Field(None, description="What iss must be; else not checked.")
-    jwt_tenant_claim: str = Field("tenant", description="The claim that names the tenant.")
+    jwks_refresh: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds between two fetches of the key set, at least, whatever tokens name.",
+    )
+    jwt_audience: str | None = Field(default=None, description="What aud must be or hold; else not checked.")
+    jwt_issuer: str | None = Field(default=None, description="What iss must be; else not checked.")
+    jwt_tenant_claim: str = Field(default="tenant", description="The claim that names the tenant.")
     jwt_default_tenant: str | None = Field(
-        None, description="The tenant of tokens that name none; else those are refused."
+        default=None, description="The tenant of tokens that name none; else those are refused."
     )
     ticket_ttl: float = Field(
-        60.0, ge=1, le=3600, description="Seconds that a ticket for a stream of a browser is good for."
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="Seconds that a ticket for a stream of a browser is good for.",
     )
     allowed_origins: str = Field(
-        "",
+        default="",
         description="Origins whose pages may use the API, such as https://chat.example, separated by commas; "
         "else only pages of the edge itself.",
     )
     allowed_hosts: str = Field(
-        "",
+        default="",
         description="Names by which an edge without authentication may be asked for, beside localhost, "
         "its --host and IP addresses; separated by commas.",
     )

@@ -52,7 +52,7 @@ SessionId = Annotated[
 class Rollup(BaseModel):
     """What of a URL counts when a stream is resumed."""
 
-    rollup_ms: int = Field(0, ge=0, le=ROLLUP_LIMIT)
+    rollup_ms: int = Field(default=0, ge=0, le=ROLLUP_LIMIT)
 
 
 class ChatRequest(BaseModel):
@@ -67,15 +67,15 @@ class ChatRequest(BaseModel):
 
     message: Message
     session_id: SessionId | None = None
-    model: str | None = Field(None, max_length=OPTION_LIMIT)
-    profile: str | None = Field(None, max_length=OPTION_LIMIT)
+    model: str | None = Field(default=None, max_length=OPTION_LIMIT)
+    profile: str | None = Field(default=None, max_length=OPTION_LIMIT)
     system_prompt: str | None = None
     permission_mode: PermissionMode | None = None
-    thinking_tokens: int | None = Field(None, ge=0, le=THINKING_LIMIT)
+    thinking_tokens: int | None = Field(default=None, ge=0, le=THINKING_LIMIT)
     on_worker_loss: Literal["retry", "fail"] = "retry"
     double_texting: Literal["enqueue", "interrupt", "reject"] = "enqueue"
     on_disconnect: Literal["continue", "cancel"] = "continue"
-    rollup_ms: int = Field(0, ge=0, le=ROLLUP_LIMIT)
+    rollup_ms: int = Field(default=0, ge=0, le=ROLLUP_LIMIT)
 
     def prepared(self, limit: int, idempotency_key: str | None, tenant: str) -> Request:
         """The user message to publish; ``limit`` is in bytes. Raises BadInput."""

@@ -56,7 +56,7 @@ class Frame(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    id: str | None = Field(None, max_length=64)
+    id: str | None = Field(default=None, max_length=64)
 
 
 class Send(Frame, ChatRequest):
@@ -101,7 +101,7 @@ class Watch(Frame):
 
     type: Literal["watch"]
     session_id: str
-    cursor: str | None = Field(None, max_length=256)
+    cursor: str | None = Field(default=None, max_length=256)
 
 
 class Unwatch(Frame):

@@ -134,7 +134,7 @@ def _key(each: dict[str, Any]) -> Key:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """The operator has named one place."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, req: object, fp: object, *_: object, **__: object) -> None:
         """Do not follow."""
 
 

@@ -63,7 +63,7 @@ class Watch(BaseModel):
 
     model_config = _Strict
 
-    rollup_ms: int = Field(0, ge=0, le=ROLLUP_LIMIT)
+    rollup_ms: int = Field(default=0, ge=0, le=ROLLUP_LIMIT)
 
 
 class Page(BaseModel):
@@ -71,8 +71,8 @@ class Page(BaseModel):
 
     model_config = _Strict
 
-    after: int = Field(0, ge=0, lt=1 << 63)
-    limit: int = Field(PAGE, ge=1, le=PAGE_LIMIT)
+    after: int = Field(default=0, ge=0, lt=1 << 63)
+    limit: int = Field(default=PAGE, ge=1, le=PAGE_LIMIT)
 
 
 class Routes:

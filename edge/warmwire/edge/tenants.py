@@ -25,11 +25,11 @@ class TenantLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    rate: float = Field(0.0, ge=0)
+    rate: float = Field(default=0.0, ge=0)
     """Requests per second."""
-    turns: int = Field(0, ge=0)
+    turns: int = Field(default=0, ge=0)
     """Turns that wait or run."""
-    sessions: int = Field(0, ge=0, le=SESSIONS)
+    sessions: int = Field(default=0, ge=0, le=SESSIONS)
     """Conversations that are kept."""
 
 

@@ -7,6 +7,7 @@ that was signed with a public key as if that were a secret, is refused like any 
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -50,12 +51,15 @@ _WRONG = {
 class Keys(Protocol):
     """Where the key of a token comes from."""
 
+    @abstractmethod
     async def key(self, kid: str | None) -> Key:
         """The key of that id. Raises Problem."""
 
+    @abstractmethod
     async def start(self) -> None:
         """Begin."""
 
+    @abstractmethod
     async def stop(self) -> None:
         """End."""
 

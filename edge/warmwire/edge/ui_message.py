@@ -92,7 +92,7 @@ class UiRequest(BaseModel):
     id: str
     messages: tuple[dict[str, Any], ...] = Field(min_length=1)
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
-    message_id: str | None = Field(None, alias="messageId")
+    message_id: str | None = Field(default=None, alias="messageId")
 
     def chat(self) -> ChatRequest:
         """The same as a chat request: the last message, as the session knows the others. Raises Problem."""

@@ -48,7 +48,7 @@ class Protocol(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         """Give the application the extension."""
-        extensions = dict(self.scope["extensions"] or {})
+        extensions = dict(self.scope.get("extensions") or {})
         self.scope["extensions"] = {**extensions, CUT: {"close": self.transport.abort}}
         await super().run_asgi()
 

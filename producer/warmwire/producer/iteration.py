@@ -70,7 +70,7 @@ class TurnEvents(Events):
         super().__init__(cursor)
         self.id = turn
         self.session_id = session_id
-        self._on_cancel = on_cancel
+        self._on_cancel: OnCancel = on_cancel
         self._to_stop = on_cancel == "interrupt"
         self._beginning = cursor
 

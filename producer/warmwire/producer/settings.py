@@ -14,15 +14,19 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 class ProducerSettings(BrokerSettings):
     """How a service publishes its chat requests."""
 
-    max_message_bytes: int = Field(MAX_MESSAGE_BYTES, ge=1, description="Bytes in one user message, at most.")
+    max_message_bytes: int = Field(
+        default=MAX_MESSAGE_BYTES, ge=1, description="Bytes in one user message, at most."
+    )
     pool_public_key: str | None = Field(
-        None, description="The pool's public key (`warmwire keygen` shows it), for users' own tokens."
+        default=None, description="The pool's public key (`warmwire keygen` shows it), for users' own tokens."
     )
     credential_ttl: float = Field(
-        3600.0, gt=0, description="Seconds after which the token that came with a message is of no use."
+        default=3600.0,
+        gt=0,
+        description="Seconds after which the token that came with a message is of no use.",
     )
     turn_buffer_bytes: int = Field(
-        4 * 1024 * 1024,
+        default=4 * 1024 * 1024,
         ge=1024,
         description="Bytes of unread events kept per turn; past it the iteration ends and can be resumed.",
     )
@@ -35,17 +39,19 @@ class EdgeClientSettings(BaseSettings):
         env_prefix="WARMWIRE_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    url: str = Field("http://127.0.0.1:8080", description="Where an edge listens.")
-    access_token: SecretStr | None = Field(None, description="For an edge with authentication.")
-    connect_within: float = Field(10.0, gt=0, description="In which a connection must be made.")
+    url: str = Field(default="http://127.0.0.1:8080", description="Where an edge listens.")
+    access_token: SecretStr | None = Field(default=None, description="For an edge with authentication.")
+    connect_within: float = Field(default=10.0, gt=0, description="In which a connection must be made.")
     silence: float = Field(
-        60.0, gt=0, description="Without a byte, after which a connection counts as broken."
+        default=60.0, gt=0, description="Without a byte, after which a connection counts as broken."
     )
     patience: float = Field(
-        30.0, gt=0, description="For which a broken connection is made again, without anything new."
+        default=30.0, gt=0, description="For which a broken connection is made again, without anything new."
     )
-    first_pause: float = Field(0.2, gt=0, description="Before the second try, at most; then it doubles.")
-    longest_pause: float = Field(10.0, gt=0, description="Between two tries, at most.")
+    first_pause: float = Field(
+        default=0.2, gt=0, description="Before the second try, at most; then it doubles."
+    )
+    longest_pause: float = Field(default=10.0, gt=0, description="Between two tries, at most.")
 
     @field_validator("url")
     @classmethod

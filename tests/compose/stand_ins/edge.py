@@ -14,7 +14,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"ok" if ready else b'{"detail": "no worker has a free slot"}')
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's
         """Nothing: the tests read stderr."""
 
 

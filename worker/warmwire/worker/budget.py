@@ -25,13 +25,13 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    turn_steps: int | None = Field(None, ge=1)
+    turn_steps: int | None = Field(default=None, ge=1)
     """Messages of the model in one turn: each use of tools leads to another."""
-    turn_seconds: float | None = Field(None, gt=0)
-    turn_tokens: int | None = Field(None, ge=1)
-    turn_usd: float | None = Field(None, gt=0)
-    session_tokens: int | None = Field(None, ge=1)
-    session_usd: float | None = Field(None, gt=0)
+    turn_seconds: float | None = Field(default=None, gt=0)
+    turn_tokens: int | None = Field(default=None, ge=1)
+    turn_usd: float | None = Field(default=None, gt=0)
+    session_tokens: int | None = Field(default=None, ge=1)
+    session_usd: float | None = Field(default=None, gt=0)
 
     @property
     def counts_session(self) -> bool:

@@ -5,6 +5,7 @@ An adapter is made for each session; `claude` and `stream_json` hold what they k
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -21,30 +22,39 @@ class Dialect(Protocol):
     interrupted by SIGINT, and has its user's token from the start.
     """
 
+    @abstractmethod
     def launch(self, command: Sequence[str], spawn: Spawning) -> Launch:
         """How a process is started."""
 
+    @abstractmethod
     def user_line(self, content: str | Sequence[Any], uuid: str) -> bytes:
         """A message."""
 
+    @abstractmethod
     def ready_line(self) -> bytes | None:
         """A question that is answered as soon as the process is up."""
 
+    @abstractmethod
     def interrupt_line(self, request_id: str) -> bytes | None:
         """Stop the running turn."""
 
+    @abstractmethod
     def credential_line(self, token: str) -> bytes | None:
         """Another user's token, from the next turn on."""
 
+    @abstractmethod
     def mode_line(self, mode: str) -> bytes | None:
         """Another permission mode, from the next turn on."""
 
+    @abstractmethod
     def thinking_line(self, tokens: int | None) -> bytes | None:
         """Another budget for thinking, from the next turn on."""
 
+    @abstractmethod
     def cost_line(self) -> bytes | None:
         """What has the process cost?"""
 
+    @abstractmethod
     def read(self, line: bytes) -> Sequence[Line]:
         """What a line of stdout means; never raises."""
 

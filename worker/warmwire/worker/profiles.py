@@ -63,8 +63,8 @@ class Profile(BaseModel):
     models: tuple[Model, ...] = (ANY,)
     default_model: Model | None = None
     system_prompt: str | None = None
-    permission_modes: tuple[PermissionMode, ...] = Field(("default",), min_length=1)
-    max_thinking_tokens: int = Field(32_000, ge=0, le=THINKING_LIMIT)
+    permission_modes: tuple[PermissionMode, ...] = Field(default=("default",), min_length=1)
+    max_thinking_tokens: int = Field(default=32_000, ge=0, le=THINKING_LIMIT)
     tools: tuple[Tool, ...] = ()
     allowed_tools: tuple[Rule, ...] = ()
     disallowed_tools: tuple[Rule, ...] = ()
@@ -75,7 +75,7 @@ class Profile(BaseModel):
     sandbox: Literal["none", "bwrap"] | None = None
     network: bool = True
     hide: tuple[Path, ...] = ()
-    spares: int | None = Field(None, ge=0, le=SPARES_LIMIT)
+    spares: int | None = Field(default=None, ge=0, le=SPARES_LIMIT)
     limits: Limits = Limits()
 
     @model_validator(mode="after")

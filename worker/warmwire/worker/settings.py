@@ -14,99 +14,104 @@ class WorkerSettings(BrokerSettings):
     """Read from ``WARMWIRE_*`` environment variables; flags come from the same fields."""
 
     cli: str = Field(
-        "emulator",
+        default="emulator",
         description="The CLI to run: 'emulator' (a stand-in without a model), 'claude', or a command line "
         "that speaks the same dialect.",
     )
     dialect: Literal["claude", "stream-json"] = Field(
-        "claude",
+        default="claude",
         description="What --cli speaks: 'claude', or the plain 'stream-json' of bare Messages API events.",
     )
-    data: Path = Field(Path("warmwire-data"), description="Folder for the sessions' home folders.")
+    data: Path = Field(default=Path("warmwire-data"), description="Folder for the sessions' home folders.")
     max_turns_at_once: int | None = Field(
-        None,
+        default=None,
         ge=1,
         validation_alias=AliasChoices("WARMWIRE_MAX_TURNS", "max_turns_at_once"),
         description="Turns that run at once. Default: 300 with the emulator, by cores and memory otherwise.",
     )
     max_sessions: int | None = Field(
-        None, ge=1, description="Sessions with a warm process. Default: as many as half the memory holds."
+        default=None,
+        ge=1,
+        description="Sessions with a warm process. Default: as many as half the memory holds.",
     )
     spares: int = Field(
-        1,
+        default=1,
         ge=0,
         le=64,
         description="Processes that are started ahead of the sessions that will need them.",
     )
     max_spares: int = Field(
-        8,
+        default=8,
         ge=0,
         le=64,
         description="The most processes that are started ahead. When many sessions begin there are as "
         "many as begin while one becomes ready.",
     )
     freeze_after: float = Field(
-        60.0,
+        default=60.0,
         ge=0,
         description="Seconds after its last turn at which a session's process is stopped (SIGSTOP) until the "
         "next message.",
     )
     park_after: float = Field(
-        1800.0,
+        default=1800.0,
         gt=0,
         description="Seconds after its last turn at which a session's process is ended; the next message "
         "starts one from the transcript.",
     )
     drain_timeout: float = Field(
-        30.0,
+        default=30.0,
         ge=0,
         description="Seconds that running turns may go on after SIGTERM before they are handed over.",
     )
     cli_traces: str | None = Field(
-        None,
+        default=None,
         pattern=r"^https?://[^@\s]+$",
         description="Address of an OTLP/HTTP collector, without credentials: a Claude Code that is started "
         "for a turn sends it spans of its own, within the turn's trace. Default: none.",
     )
     stall_timeout: float = Field(
-        300.0, gt=0, description="Seconds of silence of a CLI within a turn after which it is stopped."
+        default=300.0,
+        gt=0,
+        description="Seconds of silence of a CLI within a turn after which it is stopped.",
     )
     pool_key_file: Path | None = Field(
-        None,
+        default=None,
         description="File with the pool's private keys, one a line, for users' own tokens; `warmwire keygen` "
         "makes one.",
     )
     profiles: Path | None = Field(
-        None, description="TOML file with the profiles that sessions may name: what they may do, and use."
+        default=None,
+        description="TOML file with the profiles that sessions may name: what they may do, and use.",
     )
     sandbox: Literal["none", "bwrap"] = Field(
-        "none",
+        default="none",
         description="Where CLIs run: 'none', or 'bwrap' (bubblewrap), where they can write to their own "
         "folders alone. A profile may say otherwise.",
     )
     permission_timeout: float = Field(
-        60.0, gt=0, le=86400, description="Seconds that people have to allow a tool; then it is no."
+        default=60.0, gt=0, le=86400, description="Seconds that people have to allow a tool; then it is no."
     )
     control_group: bool = Field(
-        True,
+        default=True,
         description="Take a control group of its own, where that is allowed: the surest way to leave nothing "
         "behind.",
     )
     cli_memory_mb: int | None = Field(
-        None,
+        default=None,
         ge=64,
         description="MB of data that each process of a CLI may have; Claude Code reserves more than it uses "
         "and needs 4096. Default: no limit.",
     )
     metrics_port: int | None = Field(
-        None,
+        default=None,
         ge=0,
         le=65535,
         description="Port for GET /metrics alone, without authentication. Default: none.",
     )
-    metrics_host: str = Field("127.0.0.1", description="Address on which --metrics-port listens.")
+    metrics_host: str = Field(default="127.0.0.1", description="Address on which --metrics-port listens.")
     send_window_ms: float = Field(
-        2.0,
+        default=2.0,
         ge=0,
         le=100,
         description="Milliseconds between two rounds of reading CLIs: deltas share their way; 0: none.",

@@ -58,14 +58,14 @@ class Emulator:
         self.busy, self.turn = False, None
 
     def perform(self, step: Step, begun: float) -> None:
-        if isinstance(step, float):
-            self.wait(begun + step)
-        elif isinstance(step, bytes):
+        if isinstance(step, bytes):
             write(1, step)
         elif isinstance(step, dict):
             self.session.remember(step)
-        else:
+        elif isinstance(step, str):
             misbehave(step)
+        else:
+            self.wait(begun + step)
 
     def wait(self, deadline: float) -> None:
         """Listen until the deadline, and at least once: input is heard even when deltas are overdue."""
