@@ -147,7 +147,8 @@ def _quietly(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except ModuleNotFoundError as error:
-        needed = f"Python package {error.name}, which `warmwire chat` needs here,"
+        package = (error.name or "").partition(".")[0]
+        needed = f"Python package {package}, which `warmwire chat` needs here,"
         raise MissingProgram(needed, 'pip install "warmwire[compose]"') from error
 
 
