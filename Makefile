@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench-scaling bench captures check docs release-check hooks format constraints clean
+.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench-peers bench-scaling bench captures check docs release-check hooks format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -92,12 +92,17 @@ bench-cost: $(VENV)/.installed-dev ## CPU per delta with tracing and metrics on,
 bench-scaling: $(VENV)/.installed-dev ## a day, a burst, a lost node in virtual time: how many workers, and when (docs/scaling.md)
 	$(BIN)/python -m bench.scaling --svg docs/images
 
+bench-peers: $(VENV)/.installed-dev ## ours next to pushpin, resumable-stream, sse-starlette, LiteLLM; says what is missing
+	$(BIN)/python -m bench.peers --install
+
 # Everything that is measured, one after the other: about half an hour. Each says by its exit code whether its aims hold.
 bench: $(VENV)/.installed-dev ## every benchmark, with tables and JSON in bench/results; needs cc and a quiet machine
 	@mkdir -p bench/results
 	@for what in streams growth modes idle replay fanout slow_viewer cost worker ttft scaling scaling_sizes; do \
 		echo "== $$what"; $(BIN)/python -m bench.$$what --json bench/results/$$what.json || failed="$$failed $$what"; \
-	done; [ -z "$$failed" ] || { echo "bench: not within their aims:$$failed" >&2; exit 1; }
+	done; \
+	echo "== peers"; $(BIN)/python -m bench.peers --allow-missing --json bench/results/peers.json || failed="$$failed peers"; \
+	[ -z "$$failed" ] || { echo "bench: not within their aims:$$failed" >&2; exit 1; }
 
 check: $(VENV)/.installed-dev ## linters, types, import rules, generated pages and the site
 	$(BIN)/ruff check

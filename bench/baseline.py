@@ -29,13 +29,18 @@ class Chat(BaseModel):
     message: str
 
 
-async def answer(process: Process, message: str) -> AsyncIterator[str]:
-    """The events of one turn."""
+def ask(process: Process, message: str) -> asyncio.StreamReader:
+    """Begin a turn; what the process says follows."""
     assert process.stdin is not None
     assert process.stdout is not None
     line = {"type": "user", "message": {"role": "user", "content": message}, "uuid": "u"}
     process.stdin.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-    async for raw in process.stdout:
+    return process.stdout
+
+
+async def answer(process: Process, message: str) -> AsyncIterator[str]:
+    """The events of one turn."""
+    async for raw in ask(process, message):
         said = json.loads(raw)
         if said["type"] == "result":
             return
@@ -65,8 +70,13 @@ async def whole(asked: Chat) -> Response:
     return Response("".join(said), media_type="text/event-stream")
 
 
-if __name__ == "__main__":
+def serve(app: FastAPI) -> None:
+    """On a free port, which is printed, with uvloop and httptools."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
         print(listening.getsockname()[1], flush=True)
         config = uvicorn.Config(app, loop="uvloop", http="httptools", log_level="warning", access_log=False)
         uvicorn.Server(config).run([listening])
+
+
+if __name__ == "__main__":
+    serve(app)

@@ -41,8 +41,12 @@ class Source:
                 self.viewer = None
 
     def ask(self, text: str, viewer: asyncio.Transport) -> None:
-        """A user message."""
+        """A user message, to be answered to a viewer."""
         self.viewer = viewer
+        self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """A user message."""
         line = {"type": "user", "message": {"role": "user", "content": text}, "uuid": "u"}
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
@@ -65,8 +69,8 @@ class Viewer(asyncio.Protocol):
         source.ask(asked["message"], self.transport)
 
 
-async def main() -> None:
-    server = await asyncio.get_running_loop().create_server(Viewer, "127.0.0.1", 0, backlog=2048)
+async def main(viewer: type[Viewer] = Viewer) -> None:
+    server = await asyncio.get_running_loop().create_server(viewer, "127.0.0.1", 0, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

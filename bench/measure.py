@@ -97,12 +97,14 @@ def below(pid: int) -> Iterator[tuple[int, str]]:
                 continue
 
 
-def wait_for(condition: Callable[[], object], what: str, process: subprocess.Popen[bytes]) -> None:
-    """Until it holds; ends the benchmark if the process ends or time is over."""
-    end = time.monotonic() + WITHIN
+def wait_for(
+    condition: Callable[[], object], what: str, process: subprocess.Popen[bytes], within: float = WITHIN
+) -> None:
+    """Until it holds; ends the benchmark if the process ends or ``within`` seconds are over."""
+    end = time.monotonic() + within
     while not condition():
         if process.poll() is not None or time.monotonic() > end:
-            raise SystemExit(f"bench: not within {WITHIN:g} s: {what}")
+            raise SystemExit(f"bench: not within {within:g} s: {what}")
         time.sleep(0.02)
 
 

@@ -1,15 +1,17 @@
 /* Many viewers in one cheap process: each posts one message and reads its stream.
  *
- *     viewers PORT SESSIONS EACH RATE COUNT APART PREFIX [PATH]
+ *     viewers PORT SESSIONS EACH RATE COUNT APART PREFIX [PATH [LIMIT]]
  *
  * EACH viewers follow each of SESSIONS sessions: the first posts, the others (if EACH > 1) watch. Posts are APART
  * microseconds from each other. Every second a line of JSON says how much has come; the last line sums it up. Latency
- * is counted from the moment when all streams have begun until the first of them has all of its deltas.
+ * is counted from the moment when all streams have begun until the first of them has all of its deltas. LIMIT: seconds
+ * after the last post when it ends whatever is missing. A PATH that ends in /chat/completions is asked as OpenAI's is.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,6 +77,22 @@ static void count_one(struct viewer *v, long long number, long long received, lo
     if (v->next == wanted && ++complete && !window_to) window_to = at;
 }
 
+/* The three numbers of a stamp; 0 if it is none. */
+static int stamped(const char *text, const char *close, long long numbers[3]) {
+    char *at = (char *)text;
+    for (int i = 0; i < 3; i++) numbers[i] = strtoll(at, &at, 10);
+    return at == close;
+}
+
+/* A stamp through which the border of two HTTP chunks goes ("\r\n", the size, "\r\n"): some servers cut anywhere. */
+static int mended(const char *text, const char *close, long long numbers[3]) {
+    char whole[TAIL];
+    const char *cut = memchr(text, '\r', close - text), *on = cut ? memchr(cut + 2, '\n', close - cut > 2 ? close - cut - 2 : 0) : NULL;
+    if (!on || close - text >= TAIL) return 0;
+    int n = snprintf(whole, sizeof whole, "%.*s%.*s", (int)(cut - text), text, (int)(close - on - 1), on + 1);
+    return stamped(whole, whole + n, numbers);
+}
+
 static void take(struct viewer *v, char *data, size_t length, long long at, int streams) {
     char *end = data + length, *stamp = data;
     while ((stamp = memchr(stamp, '@', end - stamp))) {
@@ -85,10 +103,8 @@ static void take(struct viewer *v, char *data, size_t length, long long at, int 
             memcpy(v->rest, stamp, v->tail);
             return;
         }
-        char *at_number;
-        long long number = strtoll(stamp + 1, &at_number, 10), received = strtoll(at_number, &at_number, 10),
-                  made = strtoll(at_number, &at_number, 10);
-        if (at_number == close) count_one(v, number, received, made, at, streams), stamp = close + 1;
+        long long n[3];
+        if (stamped(stamp + 1, close, n) || mended(stamp + 1, close, n)) count_one(v, n[0], n[1], n[2], at, streams), stamp = close + 1;
         else stamp++;
     }
 }
@@ -149,12 +165,13 @@ static void say(int last) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 8) return fprintf(stderr, "usage: viewers PORT SESSIONS EACH RATE COUNT APART PREFIX [PATH]\n"), 2;
+    if (argc < 8) return fprintf(stderr, "usage: viewers PORT SESSIONS EACH RATE COUNT APART PREFIX [PATH [LIMIT]]\n"), 2;
     int port = atoi(argv[1]), sessions = atoi(argv[2]), each = atoi(argv[3]), streams = sessions * each;
     double rate = atof(argv[4]);
     long long apart = atoll(argv[6]) * 1000, heard = now(), told = now(), begin = 0;
     const char *prefix = argv[7], *path = argc > 8 ? argv[8] : "/v1/chat/stream";
-    int epoll = epoll_create1(0), opened = 0;
+    int epoll = epoll_create1(0), opened = 0, openai = !!strstr(path, "/chat/completions");
+    long long limit = argc > 9 ? (long long)(atof(argv[9]) * SECOND) + streams * apart : LLONG_MAX;
     char request[1024], body[512];
     struct rlimit files = {1 << 20, 1 << 20};
     setrlimit(RLIMIT_NOFILE, &files);
@@ -173,7 +190,10 @@ int main(int argc, char **argv) {
             if (watching)
                 snprintf(request, sizeof request, "GET /v1/sessions/%s%d/events HTTP/1.1\r\nHost: localhost\r\n\r\n", prefix, session);
             else {
-                int n = snprintf(body, sizeof body, "{\"session_id\":\"%s%d\",\"message\":\"go %g %lld\"}", prefix, session, rate, wanted);
+                static const char ours[] = "{\"session_id\":\"%s%d\",\"message\":\"go %g %lld\"}";
+                static const char theirs[] = "{\"model\":\"source\",\"stream\":true,"
+                                             "\"messages\":[{\"role\":\"user\",\"content\":\"%s%d: go %g %lld\"}]}";
+                int n = snprintf(body, sizeof body, openai ? theirs : ours, prefix, session, rate, wanted);
                 snprintf(request, sizeof request,
                          "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, n, body);
             }
@@ -185,7 +205,7 @@ int main(int argc, char **argv) {
         for (int i = 0; i < n; i++) receive(events[i].data.ptr, streams);
         if (n > 0) heard = now();
         if (now() - told >= SECOND) told += SECOND, say(0);
-        if (complete == streams || now() - heard > PATIENCE * SECOND) break;
+        if (complete == streams || now() - heard > PATIENCE * SECOND || now() - begin > limit) break;
     }
     say(1);
     return lost || repeated || refused || complete < streams;
