@@ -14,7 +14,7 @@ import pytest
 
 from warmwire.broker.envelope import EnvelopeWriter
 from warmwire.broker.messages import OwnerRecord, UserMessage
-from warmwire.broker.names import DEFAULT_TENANT, SessionKey
+from warmwire.broker.names import DEFAULT_TENANT, SessionKey, turn_id_for
 from warmwire.edge.settings import EdgeSettings
 from warmwire.producer import Producer
 
@@ -24,7 +24,7 @@ from tests.edge.conftest import Serving, serving
 from tests.edge.fake_worker import FakeWorker, working
 from tests.edge.test_metrics import at, samples
 from tests.edge.wire import Wire
-from tests.system.product import Product, end_of, producing
+from tests.system.product import Product, end_of, ended, producing
 
 KEY = SessionKey(DEFAULT_TENANT, "s1")
 FUTURE: dict[str, Any] = {"of_a_later_version": {"x": [1, None]}}
@@ -98,6 +98,15 @@ async def test_a_message_of_another_version_ends_for_a_producer_whoever_pulls_it
                 if len(ends) == 4:
                     break
     assert {"unreadable_message"} == set(ends)
+
+
+async def test_who_sends_what_could_not_be_read_once_more_is_told_the_same_end(product: Product) -> None:
+    watch = await product.wire.watch("s1")
+    await sent(product, v=2, turn=turn_id_for(DEFAULT_TENANT, "s1", "a-key"))
+    told = end_of(await watch.until("turn_failed"))
+    body = {"session_id": "s1", "message": "Hello"}
+    again = await product.wire.post(body, {"idempotency-key": "a-key"})
+    assert told == end_of(await ended(again))
 
 
 async def test_a_message_without_a_turn_is_refused_and_counted_and_the_next_is_answered(
