@@ -46,7 +46,7 @@ def list_workers(nats: str | None, as_json: bool) -> None:
 def hint(picture: dict[str, Any]) -> dict[str, Any]:
     """What an autoscaler asks for, by a picture of `top`. Pure.
 
-    ``spare``: a worker may go, for the others have at least half a worker's slots free without it; ``leaves`` is
+    ``spare``: a worker may go, without it at least half a worker's slots are free; ``leaves``: it is
     the one whose going moves least.
     """
     serving = [row for row in picture["workers"] if not row["draining"]]
