@@ -118,3 +118,32 @@ def test_the_index_lists_every_page() -> None:
     docs = ROOT / "docs"
     pages = {str(file.relative_to(docs)) for file in docs.rglob("*.md")} - {"index.md"}
     assert set() == pages - set(re.findall(r"\]\(([^)#]+)\)", (docs / "index.md").read_text()))
+
+
+# -- the operators' page: what it names is there, and what may fail is on it
+
+
+def operations() -> str:
+    return (ROOT / "docs" / "operations.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "test"), sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", operations())))
+)
+def test_each_failure_is_shown_by_a_test_that_is_there(file: str, test: str) -> None:
+    assert not test or f"def {test}(" in (ROOT / file).read_text()
+    assert (ROOT / file).exists()
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_each_error_code_is_among_the_failures(code: ErrorCode) -> None:
+    assert f"`{code.value}`" in operations()
+
+
+def test_alerts_metrics_and_scenarios_of_the_failures_are_there_and_each_alert_is_used() -> None:
+    rules = (ROOT / "compose" / "observability" / "alerts.yml").read_text()
+    assert set(re.findall(r"alert: (\w+)", rules)) == set(re.findall(r"`(Warmwire\w+)`", operations()))
+    assert set(re.findall(r"warmwire_[a-z_]+", operations())) <= telemetry.INSTRUMENTS.keys()
+    played = set(re.findall(r"`([a-z0-9-]+)`", page("chaos.md").partition("## The scenarios")[2]))
+    named = re.findall(r"chaos ((?:`[\w-]+`(?:, )?)+)", operations())
+    assert {name for some in named for name in re.findall(r"`([\w-]+)`", some)} <= played
