@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench-peers bench-scaling bench captures check docs release-check hooks format constraints clean
+.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench-modes bench-peers bench-scaling bench captures check docs release-check hooks format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -91,6 +91,9 @@ bench-cost: $(VENV)/.installed-dev ## CPU per delta with tracing and metrics on,
 
 bench-scaling: $(VENV)/.installed-dev ## a day, a burst, a lost node in virtual time: how many workers, and when (docs/scaling.md)
 	$(BIN)/python -m bench.scaling --svg docs/images
+
+bench-modes: $(VENV)/.installed-dev ## streamed or the whole answer at once, at 100 requests a second; needs cc
+	$(BIN)/python -m bench.modes
 
 bench-peers: $(VENV)/.installed-dev ## ours next to pushpin, resumable-stream, sse-starlette, LiteLLM; says what is missing
 	$(BIN)/python -m bench.peers --install

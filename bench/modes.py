@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +36,24 @@ def measured(bench: Bench, mode: str, requests: int, per_second: float, seconds:
         list(bench.run(served, requests, 1000, 1, WARM_APART))
         before, cpu = sum(served.memory().values()), sum(served.cpu().values())
         count, apart = round(RATE * seconds), round(1e6 / per_second)
-        said = []
-        most = before
-        for line in bench.run(served, requests, RATE, count, apart, path):
-            said.append(line)
-            most = max(most, sum(served.memory().values()))
-        last = said[-1]
+        begun = time.monotonic()
+        seen = [
+            (said, sum(served.memory().values()))
+            for said in bench.run(served, requests, RATE, count, apart, path)
+        ]
+        took = time.monotonic() - begun
         used = sum(served.cpu().values()) - cpu
+    last, memory = seen[-1][0], [held for _, held in seen]
     return {
         "mode": mode,
         "first_text_p50_ms": last["wait_p50"],
         "first_text_p99_ms": last["wait_p99"],
         "left_percent": round(100 * last["abandoned"] / requests, 1),
         "lost": last["lost"],
+        "memory_mb_mean": round(sum(memory) / len(memory) / 2**20, 1),
+        "cpu_percent_of_a_core": round(100 * used / took, 1),
         "memory_kb_per_running_request": round(
-            (most - before) / 1024 / min(requests, per_second * seconds), 1
+            (max(memory) - before) / 1024 / min(requests, per_second * seconds), 1
         ),
         "cpu_ms_per_request": round(used / requests * 1000, 2),
     }
@@ -68,7 +72,16 @@ def main() -> int:
         for mode in MODES:
             rows.append(measured(bench, mode, options.requests, options.per_second, options.seconds))
             print(json.dumps(rows[-1]), file=sys.stderr)
-    head = ("mode", "first text p50", "p99", "left after 5 s", "memory a request", "CPU a request")
+    head = (
+        "mode",
+        "first text p50",
+        "p99",
+        "left after 5 s",
+        "memory",
+        "a request",
+        "CPU of a core",
+        "a request",
+    )
     print(measure.table(head, [_cells(row) for row in rows]))
     given = {name: value for name, value in vars(options).items() if name != "json"}
     measure.report(options.json, "modes", given, rows)
@@ -81,7 +94,9 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['first_text_p50_ms']:.0f} ms",
         f"{row['first_text_p99_ms']:.0f} ms",
         f"{row['left_percent']} %",
+        f"{row['memory_mb_mean']} MB",
         f"{row['memory_kb_per_running_request']} kB",
+        f"{row['cpu_percent_of_a_core']} %",
         f"{row['cpu_ms_per_request']} ms",
     )
 

@@ -1,6 +1,6 @@
 """Ours next to other systems that bring a process's output to viewers: same sources, viewers, rate.
 
-    python -m bench.peers [--load 100x10] [--system NAME] [--seconds 8] [--rounds 1] [--json FILE] [--check]
+    python -m bench.peers [--load 100x10] [--system NAME] [--seconds 7] [--rounds 1] [--json FILE] [--check]
 
 Systems take turns under each load. One that did not keep up with a load is not given a larger one. A peer
 that is not installed here is named, with what installs it; the exit code is 1 then, unless `--allow-missing`
@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,7 +29,7 @@ from bench.streams import Bench, Load, row
 
 OURS = ("floor", "baseline", "product")
 LOADS = (Load(100, 10), Load(200, 20), Load(1000, 10), Load(1000, 20))
-APART = 3_000
+APART = 5_000
 """Microseconds between the beginnings of two streams."""
 WARM_APART = 3_000
 """Microseconds between two sessions that get their process."""
@@ -137,7 +139,9 @@ def rounds(
         for load in loads:
             for name in (name for name in names if name not in behind):
                 try:
+                    began = time.monotonic()
                     rows.append({"round": number} | bench.compared(name, load))
+                    rows[-1]["took"] = round(time.monotonic() - began, 1)
                 except (
                     OSError,
                     SystemExit,
@@ -157,7 +161,7 @@ def main() -> int:
         "--load", action="append", type=Load.parse, help="STREAMSxRATE; more than one may be given"
     )
     parser.add_argument("--system", action="append", choices=(*OURS, *PEERS))
-    parser.add_argument("--seconds", type=float, default=8, help="how long all of them run together")
+    parser.add_argument("--seconds", type=float, default=7, help="how long all of them run together")
     parser.add_argument("--rounds", type=int, default=1, help="times that all is measured")
     parser.add_argument("--check", action="store_true", help="only say what is installed, and what is not")
     parser.add_argument("--install", action="store_true", help="install first what only this needs")
@@ -167,6 +171,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file to write the figures to, too")
     options = parser.parse_args()
     names = options.system or [*OURS, *PEERS]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started ends with us
     if options.install:
         install()
     lacking = missing(names)
