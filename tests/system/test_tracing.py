@@ -253,7 +253,7 @@ def test_a_failed_turn_says_so(receiver: Receiver, tmp_path: Path) -> None:
 
 
 @pytest.mark.claude
-def test_the_spans_of_a_cli_that_is_started_for_a_turn_are_below_its_attempt(
+def test_the_spans_of_a_cli_that_is_started_for_a_turn_are_below_its_chat(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     require(find_claude(), "claude CLI (pip install 'warmwire[claude]')")
@@ -276,13 +276,13 @@ def test_the_spans_of_a_cli_that_is_started_for_a_turn_are_below_its_attempt(
         with running(tmp_path / "up", environment=environment) as up:
             up.wait_until_ready()
             assert "turn_completed" == ask(up, CANARY, trace_id)[-1]["type"]
-            attempt = one(whole(receiver, trace_id), "process ww.req")
+            chat = one(whole(receiver, trace_id), "chat")
             wait_for(
                 lambda: named(receiver.trace(trace_id), "claude_code.interaction"), "the CLI's spans", 30
             )
     trace = receiver.trace(trace_id)
     interaction = one(trace, "claude_code.interaction")
-    assert attempt.span_id == interaction.parent_span_id
+    assert chat.span_id == interaction.parent_span_id
     requests = named(trace, "claude_code.llm_request")
     assert [interaction.span_id] * 2 == [span.parent_span_id for _, span in requests]
     assert "claude_code.tool" in {span.name for _, span in trace}

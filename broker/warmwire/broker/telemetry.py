@@ -8,7 +8,10 @@ event, never on deltas. W3C trace context: https://www.w3.org/TR/trace-context/
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from opentelemetry import metrics, propagate, trace
@@ -250,7 +253,9 @@ lease_renewals = _tally(
 )
 lease_failures = _tally("warmwire_lease_failures_total", "In-progress acks that could not be sent.")
 heartbeats_missed = _tally("warmwire_heartbeats_missed_total", "Heartbeats that a worker could not send.")
-alien = _counter("warmwire_alien_messages_total", "Messages dropped because they are not ours.")
+alien = _counter(
+    "warmwire_alien_messages_total", "Messages that could not be read: not ours, or of another version."
+)
 
 
 # -- traces
@@ -288,6 +293,30 @@ def link_to(traceparent: str | None) -> list[trace.Link]:
     return [trace.Link(named)] if named.is_valid else []
 
 
+def below(traceparent: str, span: int) -> str:
+    """The ``traceparent`` of another span of the same trace."""
+    version, trace_id, _, flags = traceparent.split("-", 3)
+    return f"{version}-{trace_id}-{span:016x}-{flags}"
+
+
+def new_span_id() -> int:
+    """For a span whose children are told of it before it begins."""
+    return random.getrandbits(64) or 1
+
+
+@contextmanager
+def span_id(chosen: int) -> Iterator[None]:
+    """The spans that begin meanwhile, one at most, have this id; 0: one of their own."""
+    token = told_span_id.set(chosen)
+    try:
+        yield
+    finally:
+        told_span_id.reset(token)
+
+
+told_span_id: ContextVar[int] = ContextVar("told_span_id", default=0)
+
+
 def exported(signal: str) -> bool:
     """Whether the standard ``OTEL_*`` variables say where that signal ("TRACES", "METRICS") is to be sent."""
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
@@ -312,6 +341,9 @@ def configure(service: str) -> None:
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - see above
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - see above
 
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    from warmwire.broker.span_ids import SpanIds  # noqa: PLC0415 - see above
+
+    resource = Resource.create({"service.name": service})
+    provider = TracerProvider(resource=resource, id_generator=SpanIds())
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)

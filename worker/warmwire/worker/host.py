@@ -383,7 +383,7 @@ class Host:
     async def _need_cli(self, need: NeedCli) -> list[Command]:
         try:
             token = self._services.keys.open(need.credential, self.key, time())
-            await self._cli.provide(need.setup, self._conversation, token, self._trail.traceparent)
+            await self._cli.provide(need.setup, self._conversation, token, self._trail.chat)
         except (CliError, CredentialRefused) as error:
             self._trail.provided(None)
             log.error("no CLI", session=str(self.key), error=str(error))  # noqa: TRY400 - its text says it all

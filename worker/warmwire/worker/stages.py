@@ -42,9 +42,9 @@ class Trail:
         self._stages: Stages | None = None
 
     @property
-    def traceparent(self) -> str | None:
-        """The attempt at hand as a span; None where nobody traces."""
-        return self._stages.traceparent if self._stages is not None else None
+    def chat(self) -> str | None:
+        """The span that the CLI's own are to be below, before it begins; None where nobody traces."""
+        return self._stages.chat if self._stages is not None else None
 
     def begin(self, turn: Turn | None, found: TurnRecord | None) -> None:
         """The turn at hand begins, unless it has ended before; from now on it carries the attempt's trace."""
@@ -137,6 +137,14 @@ class Stages:
         )
         self._inside = set_span_in_context(self._attempt)
         self.traceparent = telemetry.traceparent_of(self._attempt) or held.traceparent
+        self._chat_id = telemetry.new_span_id() if self._attempt.is_recording() else 0
+
+    @property
+    def chat(self) -> str | None:
+        """``chat`` as a parent, before it begins; None where this worker does not trace."""
+        if self.traceparent is None or not self._chat_id:
+            return None
+        return telemetry.below(self.traceparent, self._chat_id)
 
     def providing(self) -> None:
         """A process is being looked for."""
@@ -163,7 +171,8 @@ class Stages:
         if model is not None:
             about["gen_ai.request.model"] = model
         name = f"chat {model}" if model else "chat"
-        self._chat = telemetry.tracer().start_span(name, self._inside, SpanKind.CLIENT, about)
+        with telemetry.span_id(self._chat_id):
+            self._chat = telemetry.tracer().start_span(name, self._inside, SpanKind.CLIENT, about)
 
     def noticed(self, line: said.Line) -> None:
         """A line of the CLI that is no delta."""
