@@ -49,7 +49,13 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 def site_uri(path: str) -> str:
     """Where a file of the repository lies on the site, as the source of a page."""
     uri = path.removeprefix("docs/") if path.startswith("docs/") else f"repository/{path}"
-    return uri if uri.endswith((".md", *IMAGES)) else f"{uri}.md"
+    return uri if _is_page(path) or uri.endswith(IMAGES) else f"{uri}.md"
+
+
+def _is_page(path: str) -> bool:
+    """Not what an example uses: the Markdown of an answer is shown as it is."""
+    ours = "/" not in path or path.startswith("docs/") or path.endswith("README.md")
+    return ours and path.endswith(".md")
 
 
 def _repository_path(uri: str) -> str:
@@ -59,7 +65,7 @@ def _repository_path(uri: str) -> str:
 
 def _linked(path: str) -> Iterator[str]:
     """The files of the repository that a page links to."""
-    if path.endswith(".md"):
+    if _is_page(path):
         prose = CODE.sub("", (ROOT / path).read_text())
         found = (_resolved(posixpath.dirname(path), link["target"]) for link in LINK.finditer(prose))
         yield from filter(None, found)
@@ -75,7 +81,9 @@ def _resolved(folder: str, target: str) -> str | None:
 
 
 def _file(path: str, uri: str, config: MkDocsConfig) -> File:
-    if path.endswith((".md", *IMAGES)):
+    if _is_page(path) or path.endswith(IMAGES):
         return File.generated(config, uri, abs_src_path=str(ROOT / path))
     kind = path.rpartition(".")[2]
-    return File.generated(config, uri, content=f"# {path}\n\n~~~~{kind}\n{(ROOT / path).read_text()}\n~~~~\n")
+    return File.generated(
+        config, uri, content=f"# {path}\n\n~~~~~{kind}\n{(ROOT / path).read_text()}\n~~~~~\n"
+    )
