@@ -26,7 +26,9 @@ class Follower:
         self._feed = feed
         self._store = store
         self._sink = sink
-        self._position = Position(0, 0)  # of this turn's last event that the sink has been given
+        self._position: tuple[int, int] = Position(
+            0, 0
+        )  # of this turn's last event that the sink has been given
         self._waiting: list[Item] | None = None
 
     def begin(self) -> None:
@@ -67,6 +69,10 @@ class Follower:
         for item in waiting:
             self._give(item)
 
+    def tell(self, sink: Listener) -> None:
+        """From now on give it to this one."""
+        self._sink = sink
+
     def stop(self) -> None:
         """Follow no longer."""
         if self._live in self._feed.listeners:
@@ -106,8 +112,9 @@ class Follower:
         if self._waiting is None:
             if type(item) is Envelope and item.turn == self.turn and not item.terminal:
                 # Nearly every item comes this way: no more work than it takes.
-                if item[:2] > self._position and not self.ended:
-                    self._position = item.position
+                position = item[:2]
+                if position > self._position and not self.ended:
+                    self._position = position
                     self._sink(item)
             else:
                 self._give(item)

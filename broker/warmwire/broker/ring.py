@@ -21,7 +21,7 @@ class Ring:
         self._events: deque[Envelope] = deque()
         self._bytes = 0
         self._start: Position | None = None  # the events are all that came after it
-        self._end = Position(0, 0)
+        self._end: tuple[int, int] = Position(0, 0)
 
     def begin(self, start: Position) -> None:
         """What came before ``start`` is not whole any more."""
@@ -31,7 +31,7 @@ class Ring:
 
     def add(self, envelope: Envelope) -> None:
         """The next event; one that is not newer is not kept (a turn's ending, late from its record)."""
-        position = envelope.position
+        position = envelope[:2]  # as a position, for less: this is on the path of every delta
         if self._start is None:
             self._start = Position(envelope.epoch, envelope.seq - 1)
         elif position <= self._end:

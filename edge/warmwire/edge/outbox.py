@@ -77,7 +77,7 @@ class Encoder:
     def frame(self, item: Item, channel: Channel) -> bytes:
         """The item as a viewer is sent it; empty if it is not."""
         if item is not self._item:
-            self._frame = self.once(item, channel)
+            self._frame = self._encode(item, channel.turn, channel.key.session)
             self._item = None if isinstance(item, Lost) else item  # a gap names what the viewer follows
         return self._frame
 
@@ -133,7 +133,8 @@ class Outbox:
             channel.turn = item.turn
         if frame:
             events_shown.value += 1
-        if frame and self._at_once and self._at_once(frame):
+        free = self._open and not (self._waiting or self.slow)
+        if frame and free and self._at_once and self._at_once(frame):
             channel.went_out(item)
         elif frame:
             self._waiting.append((frame, item, channel))
@@ -154,12 +155,8 @@ class Outbox:
 
         Then a connection that keeps up costs no wake-up of its coroutine.
         """
-
-        def at_once(frame: bytes) -> bool:
-            free = self._open and not (self._waiting or self.slow or self._rollup)
-            return free and write(frame)
-
-        self._at_once = at_once
+        if not self._rollup:
+            self._at_once = write
 
     def put(self, frame: bytes) -> None:
         """A frame that is no event. Before the first is taken the bound is what an owner keeps."""

@@ -75,23 +75,20 @@ class Followed:
 class _Held:
     """A sink that keeps what comes until it is known whether that is the beginning."""
 
-    def __init__(self, sink: Listener) -> None:
-        self._sink = sink
-        self._items: list[Item] | None = []
+    def __init__(self) -> None:
+        self._items: list[Item] = []
 
     def __call__(self, item: Item) -> None:
-        if self._items is None:
-            self._sink(item)
-        elif len(self._items) <= WAITING_LIMIT:
+        if len(self._items) <= WAITING_LIMIT:
             self._items.append(item)
 
-    def release(self) -> bool:
-        """It is: give it on. False if there was more than is kept."""
-        items, self._items = self._items or [], None
-        if len(items) > WAITING_LIMIT:
+    def release(self, follower: Follower, sink: Listener) -> bool:
+        """It is: the sink gets that, and what comes from now on. False if there was more than is kept."""
+        if len(self._items) > WAITING_LIMIT:
             return False
-        for item in items:
-            self._sink(item)
+        follower.tell(sink)
+        for item in self._items:
+            sink(item)
         return True
 
 
@@ -118,13 +115,13 @@ class Sessions:
         A repetition (same idempotency key) publishes nothing new and follows the turn from its beginning.
         Raises as ``publish``.
         """
-        held = _Held(sink)
+        held = _Held()
         follower = Follower(await self._feeds.acquire(request.key), self._store, request.turn, held)
         followed = Followed(self._feeds, request.key, follower)
         try:
             follower.begin()
             first = await self.publish(request)
-            if (first or not request.keyed) and held.release():
+            if (first or not request.keyed) and held.release(follower, sink):
                 return followed
         except BaseException:
             followed.stop()
