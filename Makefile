@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench-modes bench-peers bench-scaling bench captures check docs release-check hooks format constraints clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
 
 # --- set-up: each stamp is one finished installation, redone when what it was made from changes -------------------
 
