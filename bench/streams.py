@@ -26,7 +26,7 @@ from bench.measure import Served
 APART = 20_000
 """Microseconds between the beginnings of two streams, unless said otherwise."""
 APART_MS = 50
-"""The same in milliseconds for this benchmark: of a thousand streams that last a minute 17 begin in a second."""
+"""The same in milliseconds, here: of a thousand streams that last a minute 17 begin in a second."""
 WARM_APART = 12_000
 """Microseconds between two sessions that get their process."""
 
