@@ -49,7 +49,7 @@ def pod() -> Pod:
 
 
 def daily(now: float) -> float:
-    """Conversations a second: least at 4 in the morning, a top before noon, a higher one in the evening."""
+    """Sessions a second: least at 4 in the morning, a top before noon, a higher one in the evening."""
     hour = now / HOUR
     bumps = ((10.5, 2.5, 0.42), (15.0, 2.0, 0.30), (20.5, 2.0, 0.50))
     return 0.03 + sum(top * math.exp(-(((hour - at) / wide) ** 2)) for at, wide, top in bumps)
@@ -73,7 +73,7 @@ TRACES = {
 }
 SAYS = {
     "day": "A day of 24 hours",
-    "burst": "Ten times as many conversations for ten minutes",
+    "burst": "Ten times as many sessions for ten minutes",
     "node": "Two of the workers are lost with their node",
 }
 COMPARED = tuple(SAYS)

@@ -54,7 +54,7 @@ class Habits:
     """What was assumed: people and models. Seconds; medians and shapes of log-normal distributions."""
 
     turns: float = 5.0
-    """Of a conversation, on average; geometric."""
+    """Of a session, on average; geometric."""
     length: tuple[float, float] = (12.0, 1.0)
     """Of an answer: mean 19.8, one in a hundred over 120."""
     thinking: tuple[float, float] = (25.0, 1.0)
@@ -90,7 +90,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Trace:
-    """How many conversations begin a second, at each time; when how many workers are lost with their node."""
+    """How many sessions begin a second, at each time; when how many workers are lost with their node."""
 
     name: str
     seconds: float
@@ -124,12 +124,12 @@ class Outcome:
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """A conversation."""
+    """A session."""
 
     key: int
     left: int
     habits: random.Random
-    """Its own, so that it is the same conversation under each policy."""
+    """Its own, so that it is the same session under each policy."""
     owner: Worker | None = None
     owned: Owned | None = None
     new: bool = True
@@ -243,7 +243,7 @@ class Cluster:
     # -- people
 
     def _arrive(self) -> None:
-        """The next conversation, thinned out of the highest rate."""
+        """The next session, thinned out of the highest rate."""
         people, trace = self._people, self.trace
         if people.random() * trace.most < trace.rate(self.now):
             more = math.log(1 - people.random()) / math.log(1 - 1 / self.habits.turns)
