@@ -1,10 +1,10 @@
 """Streamed, or the whole answer at once: what a person waits for, and what it costs.
 
-    python -m bench.modes [--requests 600] [--per-second 100] [--seconds 6] [--json FILE]
+    python -m bench.modes [--requests 600] [--per-second 100] [--seconds 6] [--rate 20]
 
-The same turns at 100 requests a second, each answered at 20 deltas a second: by the product, by a FastAPI
-process that streams, and by one that collects the answer and sends it when it is whole. Who sees nothing for
-five seconds counts as a person who has left.
+The same turns at 100 requests a second, each answered at 20 deltas a second (`--rate`): by the product, by a
+FastAPI process that streams, and by one that collects the answer and sends it when it is whole. Who sees nothing
+for five seconds counts as a person who has left.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from typing import Any
 from bench import measure
 from bench.streams import WARM_APART, Bench
 
-RATE = 20.0
-"""Deltas a second of each answer."""
 MODES = {
     "streamed, warmwire": ("product", "/v1/chat/stream"),
     "streamed, one process": ("baseline", "/v1/chat/stream"),
@@ -29,17 +27,19 @@ MODES = {
 }
 
 
-def measured(bench: Bench, mode: str, requests: int, per_second: float, seconds: float) -> dict[str, Any]:
+def measured(
+    bench: Bench, mode: str, requests: int, per_second: float, seconds: float, rate: float
+) -> dict[str, Any]:
     """One row."""
     system, path = MODES[mode]
     with bench.system(system, requests) as served:
         list(bench.run(served, requests, 1000, 1, WARM_APART))
         before, cpu = sum(served.memory().values()), sum(served.cpu().values())
-        count, apart = round(RATE * seconds), round(1e6 / per_second)
+        count, apart = round(rate * seconds), round(1e6 / per_second)
         begun = time.monotonic()
         seen = [
             (said, sum(served.memory().values()))
-            for said in bench.run(served, requests, RATE, count, apart, path)
+            for said in bench.run(served, requests, rate, count, apart, path)
         ]
         took = time.monotonic() - begun
         used = sum(served.cpu().values()) - cpu
@@ -64,13 +64,15 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=600)
     parser.add_argument("--per-second", type=float, default=100)
     parser.add_argument("--seconds", type=float, default=6, help="how long each answer takes")
+    parser.add_argument("--rate", type=float, default=20, help="deltas a second of each answer")
     parser.add_argument("--json", type=Path, help="file to write the figures to, too")
     options = parser.parse_args()
+    given = {name: value for name, value in vars(options).items() if name != "json"}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options.seconds)
         for mode in MODES:
-            rows.append(measured(bench, mode, options.requests, options.per_second, options.seconds))
+            rows.append(measured(bench, mode, **given))
             print(json.dumps(rows[-1]), file=sys.stderr)
     head = (
         "mode",
@@ -83,7 +85,6 @@ def main() -> int:
         "a request",
     )
     print(measure.table(head, [_cells(row) for row in rows]))
-    given = {name: value for name, value in vars(options).items() if name != "json"}
     measure.report(options.json, "modes", given, rows)
     return int(any(row["lost"] for row in rows))
 
