@@ -3,8 +3,8 @@
     python -m bench.modes [--requests 600] [--per-second 100] [--seconds 6] [--rate 20]
 
 The same turns at 100 requests a second, each answered at 20 deltas a second (`--rate`): by the product, by a
-FastAPI process that streams, and by one that collects the answer and sends it when it is whole. Who sees nothing
-for five seconds counts as a person who has left.
+FastAPI process that streams, and by one that collects the answer and sends it when it is whole. Who sees
+nothing for five seconds counts as a person who has left.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ours next to other systems that bring a process's output to viewers: same sources, viewers, rate.
 
-    python -m bench.peers [--load 100x10] [--system NAME] [--seconds 7] [--rounds 1] [--json FILE] [--check]
+    python -m bench.peers [--load 100x10] [--system NAME] [--seconds 6] [--rounds 1] [--json FILE] [--check]
 
 Systems take turns under each load. One that did not keep up with a load is not given a larger one. A peer
 that is not installed here is named, with what installs it; the exit code is 1 then, unless `--allow-missing`
@@ -29,13 +29,13 @@ from bench.streams import Bench, Load, row
 
 OURS = ("floor", "baseline", "product")
 LOADS = (Load(100, 10), Load(200, 20), Load(1000, 10), Load(1000, 20))
-APART = 5_000
-"""Microseconds between the beginnings of two streams."""
+APART = 5.0
+"""Milliseconds between the beginnings of two streams."""
 WARM_APART = 3_000
 """Microseconds between two sessions that get their process."""
 WARM = 10, 2
 """Rate and number of deltas of each session's first turn: one that is over at once could not be followed."""
-WARM_GRACE, GRACE = 20.0, 4.0
+WARM_GRACE, GRACE = 45.0, 4.0
 """Seconds after its time that the first turns, and the measured ones, may take to be whole."""
 KEEPS_UP = 0.95
 """Share of the offered rate from which on a system counts as one that keeps up."""
@@ -43,6 +43,8 @@ KEEPS_UP = 0.95
 
 class Peers(Bench):
     """The same helpers, with more systems, and for a bounded time."""
+
+    apart = round(APART * 1000)
 
     def start(self, name: str, streams: int) -> AbstractContextManager[Served]:
         """One system, by its name."""
@@ -54,7 +56,7 @@ class Peers(Bench):
     def compared(self, name: str, load: Load) -> dict[str, Any]:
         """One row: a system under a load."""
         path = PEERS[name].path if name in PEERS else "/v1/chat/stream"
-        ramp = load.streams * APART / 1e6
+        ramp = load.streams * self.apart / 1e6
         count = round(load.rate * (ramp + self._seconds))
         with self.start(name, load.streams) as served:
             self.grace = WARM_GRACE
@@ -62,7 +64,7 @@ class Peers(Bench):
             if warm["begun"] < load.streams:
                 print(f"bench: {name}: {warm['begun']} of {load.streams} sessions began", file=sys.stderr)
             self.grace = GRACE
-            saying = self.run(served, load.streams, load.rate, count, APART, path)
+            saying = self.run(served, load.streams, load.rate, count, self.apart, path)
             seen = [(said, served.cpu()) for said in saying]
         return compare(name, load, seen, ramp, count)
 
@@ -161,7 +163,8 @@ def main() -> int:
         "--load", action="append", type=Load.parse, help="STREAMSxRATE; more than one may be given"
     )
     parser.add_argument("--system", action="append", choices=(*OURS, *PEERS))
-    parser.add_argument("--seconds", type=float, default=7, help="how long all of them run together")
+    parser.add_argument("--seconds", type=float, default=6, help="how long all of them run together")
+    parser.add_argument("--apart", type=float, default=APART, help="ms between the beginnings of two streams")
     parser.add_argument("--rounds", type=int, default=1, help="times that all is measured")
     parser.add_argument("--check", action="store_true", help="only say what is installed, and what is not")
     parser.add_argument("--install", action="store_true", help="install first what only this needs")
@@ -181,9 +184,15 @@ def main() -> int:
     there = [name for name in names if name not in lacking]
     with tempfile.TemporaryDirectory() as folder:
         bench = Peers(Path(folder), options.seconds)
+        bench.apart = round(options.apart * 1000)
         rows, failures = rounds(bench, there, options.load or LOADS, options.rounds)
     print(shown(rows))
-    settings = {"seconds": options.seconds, "rounds": options.rounds, "versions": versions(there)}
+    settings = {
+        "seconds": options.seconds,
+        "apart": options.apart,
+        "rounds": options.rounds,
+        "versions": versions(there),
+    }
     measure.report(options.json, "peers", settings | {"missing": lacking, "failed": failures}, rows)
     return failed or int(bool(failures))
 
