@@ -67,19 +67,19 @@ class Encoder:
     A feed tells one item to all its listeners before the next, so remembering the last one is enough.
     """
 
-    __slots__ = ("_encode", "_frame", "_item")
+    __slots__ = ("_encode", "item", "last")
 
     def __init__(self, encode: Callable[[Item, str, str], bytes]) -> None:
         self._encode = encode
-        self._item: Item | None = None
-        self._frame = b""
+        self.item: Item | None = None
+        self.last = b""  # its frame
 
     def frame(self, item: Item, channel: Channel) -> bytes:
         """The item as a viewer is sent it; empty if it is not."""
-        if item is not self._item:
-            self._frame = self._encode(item, channel.turn, channel.key.session)
-            self._item = None if isinstance(item, Lost) else item  # a gap names what the viewer follows
-        return self._frame
+        if item is not self.item:
+            self.last = self._encode(item, channel.turn, channel.key.session)
+            self.item = None if isinstance(item, Lost) else item  # a gap names what the viewer follows
+        return self.last
 
     def once(self, item: Item, channel: Channel) -> bytes:
         """As ``frame``, of an item that is nobody else's."""
@@ -128,27 +128,35 @@ class Outbox:
         """The sink of a channel."""
         if self.ended or self.gone or channel.behind:
             return
-        frame = channel.encoder.frame(item, channel)
+        encoder = channel.encoder  # what follows is done for each viewer of each delta
+        frame = encoder.last if item is encoder.item else encoder.frame(item, channel)
         if channel.whole_session and not isinstance(item, Lost):
             channel.turn = item.turn
         if frame:
             events_shown.value += 1
         free = self._open and not (self._waiting or self.slow)
         if frame and free and self._at_once and self._at_once(frame):
-            channel.went_out(item)
-        elif frame:
-            self._waiting.append((frame, item, channel))
-            self._bytes += len(frame) + FIRST_BYTES
-            if self._bytes > self._limit and self._open:
-                self._squeeze()
-                rungs["merged"].value += 1
-                if self._bytes > self._limit / 2:  # else it would be squeezed for each event from here on
-                    self._fall_behind()
-                    return
-            if not (self._rollup and self._may_wait(item, channel)):
-                self._wake()
+            channel.sent = item
+            if channel.delivery is not None:
+                channel.delivery.taken(item)
+        elif frame and not self._keep(frame, item, channel):
+            return
         if channel.at_end is not None and isinstance(item, Envelope) and item.terminal:
             channel.at_end()
+
+    def _keep(self, frame: bytes, item: Item, channel: Channel) -> bool:
+        """Until the connection takes it; False if it fell behind by that."""
+        self._waiting.append((frame, item, channel))
+        self._bytes += len(frame) + FIRST_BYTES
+        if self._bytes > self._limit and self._open:
+            self._squeeze()
+            rungs["merged"].value += 1
+            if self._bytes > self._limit / 2:  # else it would be squeezed for each event from here on
+                self._fall_behind()
+                return False
+        if not (self._rollup and self._may_wait(item, channel)):
+            self._wake()
+        return True
 
     def allow_at_once(self, write: Callable[[bytes], bool]) -> None:
         """An event for which none waits may be written by this, at once; it says whether it has.

@@ -57,6 +57,7 @@ class Direct:
     """Writes parts of a response whose head has been sent, as uvicorn would, to the connection itself."""
 
     __slots__ = ("_transport", "flow")
+    _frame = _chunk = b""  # the last one, which many viewers may get
 
     def __init__(self, transport: asyncio.WriteTransport, flow: FlowControl) -> None:
         self._transport = transport
@@ -65,7 +66,9 @@ class Direct:
     def write(self, body: bytes) -> None:
         """One chunk; an empty one would be the last."""
         if body and not self._transport.is_closing():
-            self._transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            if body is not Direct._frame:
+                Direct._frame, Direct._chunk = body, b"%x\r\n%b\r\n" % (len(body), body)
+            self._transport.write(Direct._chunk)
 
 
 class EventStream(Response):
