@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from warmwire.broker.envelope import END, Cursor, Envelope, Position
 from warmwire.broker.errors import NoResponder, Unavailable
+from warmwire.broker.events import TERMINAL
 from warmwire.broker.feed import Feed, Listener, ending_of
 from warmwire.broker.reader import Ending, Item, Lost, Shown
 from warmwire.broker.store import Store
@@ -110,7 +111,7 @@ class Follower:
 
     def _live(self, item: Item) -> None:
         if self._waiting is None:
-            if type(item) is Envelope and item.turn == self.turn and not item.terminal:
+            if type(item) is Envelope and item.turn == self.turn and item.type not in TERMINAL:
                 # Nearly every item comes this way: no more work than it takes.
                 position = item[:2]
                 if position > self._position and not self.ended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from warmwire.broker.envelope import END, Cursor, Envelope, Position
 from warmwire.broker.errors import NoResponder
+from warmwire.broker.events import TERMINAL
 from warmwire.broker.feed import Feed, Feeds, Listener, ending_of
 from warmwire.broker.follower import WAITING_LIMIT, check_bound
 from warmwire.broker.messages import Replay
@@ -27,7 +28,7 @@ class Watcher:
         self._feed = feed
         self._store = store
         self._sink = sink
-        self._position = Position(0, 0)
+        self._position: tuple[int, int] = Position(0, 0)
         self._open: set[str] = set()  # turns of which the sink has had something, but not the end
         self._waiting: list[Item] | None = None
 
@@ -73,8 +74,8 @@ class Watcher:
 
     async def _now(self, *, lost: bool) -> list[Item]:
         view = await self._ask(Replay())
-        self._position = view.at if view else (await self._last())[0]
-        gap = [Lost(UNREAD, self._position)] if lost else []
+        self._position = at = view.at if view else (await self._last())[0]
+        gap = [Lost(UNREAD, at)] if lost else []
         return [*gap, *_running(view)]
 
     async def _since(self, cursor: Cursor) -> list[Item]:
@@ -128,9 +129,9 @@ class Watcher:
 
     def _live(self, item: Item) -> None:
         if self._waiting is None:
-            if type(item) is Envelope and item[:2] > self._position and not item.terminal:
+            if type(item) is Envelope and item[:2] > self._position and item.type not in TERMINAL:
                 # Nearly every item comes this way, once per viewer: no more work than it takes.
-                self._position = Position(item.epoch, item.seq)
+                self._position = item[:2]
                 if item.turn != self.turn or item.turn not in self._open:
                     self.turn = item.turn
                     self._open.add(item.turn)
