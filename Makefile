@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench-modes bench-peers bench-scaling bench captures check docs release-check hooks format constraints clean
+.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench-modes bench-peers bench-scaling bench house coverage mutation captures check docs release-check hooks format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -126,6 +126,20 @@ release-check: $(VENV)/.installed-dev ## wheel and sdist into dist/, then `warmw
 
 # --- upkeep --------------------------------------------------------------------------------------------------------
 
+house: $(VENV)/.installed-dev ## the code in figures: sizes, copies, ignores; before and now (docs/house.md)
+	$(BIN)/python docs/house.py $(if $(wildcard coverage.json),--coverage coverage.json) $(if $(wildcard mutation.json),--mutation mutation.json)
+
+# Branches, and every Python process that the tests start; their files are put together at the end.
+coverage: $(VENV)/.installed-dev ## every test, and what they do not reach (docs/house.md); a quarter of an hour
+	rm -f .coverage .coverage.* coverage.json
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal || { [ $$? -eq 1 ] && $(BIN)/coverage run -m pytest --last-failed; }
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet
+	$(BIN)/coverage report
+
+mutation: $(VENV)/.installed-dev ## small changes to the pure modules: do their tests notice? about ten minutes (docs/house.md)
+	$(BIN)/python -m tests.mutation --json mutation.json
+
 captures: $(VENV)/.installed-dev ## pictures of the page, of `top` and of traces anew, from real runs; needs Chromium (docs/images)
 	$(BIN)/python -m docs.captures
 
@@ -148,5 +162,5 @@ constraints: $(VENV)/.installed-dev ## newest versions and their hashes into con
 		--extra claude --constraint constraints.txt --output-file constraints-dev.txt pyproject.toml
 
 clean: ## everything that was built or cached, the virtual environment too
-	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist .coverage coverage.json mutation.json site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
