@@ -29,9 +29,9 @@ ROOT = Path(__file__).parents[1]
 RULE = "Decisions hold no I/O and no clock"
 SAMPLE = 900
 """Mutants: about ten minutes on two cores."""
-NEEDS_A_SERVER = ("tests/edge/test_guide.py",)
+NEEDS_A_SERVER = ("tests/edge/test_guide.py", "tests/edge/test_guide_server.py")
 """Tests that bear such a name and start more than the module."""
-MORE = ("tests/broker/test_reader_machine.py", "tests/compose/test_chat_blocks.py")
+MORE = ("tests/compose/test_chat_blocks.py",)
 """Tests of these modules that do not bear their names."""
 WITHOUT_PROCESSES = "not (signal or history or token or product or tool_is_within or turns_run)"
 """Leaves out what starts processes, which would take longer than all the rest."""
@@ -47,13 +47,13 @@ pytest_add_cli_args = ["-p", "no:xdist", "-p", "no:cacheprovider", "-k", "{witho
 """
 PLAIN_NAMES = """
 
-@pytest.hookimpl(wrapper=True)
-def pytest_pycollect_makeitem():
-    found = yield
-    for item in found if isinstance(found, list) else ():
-        if isinstance(item, pytest.Function):
-            item.name, item._nodeid = (text.replace("\\\\", "/") for text in (item.name, item._nodeid))
-    return found
+def pytest_make_parametrize_id(val):
+    shown = ascii(val)
+    return shown.replace("\\\\", "/") if "\\\\" in shown and isinstance(val, str | bytes) else None
+
+
+def pytest_collection_modifyitems(items):
+    items[:] = [item for item in items if "\\\\" not in item.nodeid]
 """
 """For the tests' conftest.py: mutmut asks for tests by name, and finds none whose name holds a backslash."""
 
@@ -66,10 +66,15 @@ def pure_modules() -> list[str]:
 
 
 def tests_of(modules: Iterable[str]) -> list[str]:
-    """The test files that bear the modules' names, and some more."""
+    """The test files that bear the modules' names, or names that begin with them, and some more."""
     parts = [module.split(".")[1:] for module in modules]
-    mirrored = ["/".join(["tests", *folders, f"test_{name}.py"]) for *folders, name in parts]
-    return [path for path in (*mirrored, *MORE) if path not in NEEDS_A_SERVER and (ROOT / path).is_file()]
+    found = {
+        path
+        for *folders, name in parts
+        for pattern in (f"test_{name}.py", f"test_{name}_*.py")
+        for path in ROOT.joinpath("tests", *folders).glob(pattern)
+    }
+    return sorted({str(path.relative_to(ROOT)) for path in found} - set(NEEDS_A_SERVER) | set(MORE))
 
 
 def plant(tree: Path, modules: Sequence[str]) -> None:

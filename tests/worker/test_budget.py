@@ -19,7 +19,7 @@ from warmwire.worker.session import Session
 from warmwire.worker.turn import KillCli, NeedCli, PutRecord, Rules
 
 from tests.worker import said
-from tests.worker.test_session import EPOCH, KEY, STALL, Owner, held
+from tests.worker.owner import EPOCH, KEY, STALL, Owner, held
 
 
 def start(read: int = 10, agent: str | None = None, **cached: int) -> StreamEvent:

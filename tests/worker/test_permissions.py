@@ -18,7 +18,7 @@ from warmwire.worker.permissions import (
     Answer,
 )
 
-from tests.worker.test_session import EPOCH, STALL, Owner, held, running
+from tests.worker.owner import EPOCH, STALL, Owner, held, running
 
 YES, NO = Answer(allow=True), Answer(allow=False)
 
