@@ -132,7 +132,7 @@ house: $(VENV)/.installed-dev ## the code in figures: sizes, copies, ignores; be
 # Branches, and every Python process that the tests start; their files are put together at the end.
 coverage: $(VENV)/.installed-dev ## every test, and what they do not reach (docs/house.md); a quarter of an hour
 	rm -f .coverage .coverage.* coverage.json
-	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal || { [ $$? -eq 1 ] && $(BIN)/coverage run -m pytest --last-failed; }
+	WARMWIRE_TEST_SECONDS=3 $(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal || { [ $$? -eq 1 ] && WARMWIRE_TEST_SECONDS=3 $(BIN)/coverage run -m pytest --last-failed; }
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet
 	$(BIN)/coverage report

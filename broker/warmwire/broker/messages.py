@@ -19,9 +19,8 @@ Content = str | tuple[dict[str, Any], ...]
 CREDENTIAL_LIMIT = 16 * 1024
 """Characters of a sealed credential, at most."""
 
-PERMISSION_MODES = ("default", "acceptEdits", "auto", "bypassPermissions", "dontAsk", "plan")
-"""What Claude Code knows; a profile says which of them a turn may ask for."""
 PermissionMode = Literal["default", "acceptEdits", "auto", "bypassPermissions", "dontAsk", "plan"]
+"""What Claude Code knows; a profile says which of them a turn may ask for."""
 
 THINKING_LIMIT = 128_000
 """Tokens of thinking that a turn may ask for, whatever its profile allows."""
