@@ -32,4 +32,4 @@ def test_failures_are_counted_among_the_ends() -> None:
     recent.ended(
         KEY, TurnFailed(turn="t", attempt=1, duration_ms=1, code="x", message="", retryable=False), 0
     )
-    assert (recent.told.ended, recent.told.failed) == (1, 1)
+    assert (recent.told.ended, recent.told.failed, recent.last_failure) == (1, 1, "x")

@@ -172,6 +172,13 @@ def test_the_time_in_which_the_worker_was_frozen_is_no_silence() -> None:
     assert KillCli not in owner.order
 
 
+def test_a_session_without_a_turn_is_frozen_like_any_other() -> None:
+    owner = Owner()
+    owner.session.thawed(owner.now)
+    owner.offer(held(1))
+    assert "t1" == getattr(owner.session.turn, "id", None)
+
+
 def test_viewers_hear_of_a_cli_that_is_alive_but_says_nothing() -> None:
     owner = running()
     owner.later(PROGRESS_EVERY)
