@@ -137,6 +137,13 @@ class Worker(Process):
         return bool(found)
 
 
+async def _before_another_try(ended: Process, end: float) -> None:
+    """The pause of a supervisor; at the end of its patience, or after a fault of ours, NotInTime."""
+    if monotonic() > end or "Traceback" in ended.said:
+        raise NotInTime(f"{ended.name} has ended: {ended.said[-2000:]}")
+    await asyncio.sleep(1)
+
+
 class Cluster:
     """Servers, workers and edges of one scenario. Use it with `async with`."""
 
@@ -258,9 +265,7 @@ class Cluster:
             self.workers.append(worker)
             if await worker.ready():
                 return worker
-            if monotonic() > end or "Traceback" in worker.said:
-                raise NotInTime(f"{worker.name} has ended: {worker.said[-2000:]}")
-            await asyncio.sleep(1)  # the pause of a supervisor
+            await _before_another_try(worker, end)
 
     def _worker(self, nats: str, environment: Mapping[str, str]) -> Worker:
         self._started += 1
@@ -270,17 +275,27 @@ class Cluster:
     async def start_edges(self, count: int) -> list[str]:
         """Start edges; returns their URLs once they accept connections."""
         ports = free_ports(count)
-        for port in ports:
-            name = f"edge-{port}"
-            environment = self._environment(self.url) | {
-                "WARMWIRE_PORT": str(port),
-                "WARMWIRE_HOST": "127.0.0.1",
-            }
-            command = [sys.executable, "-m", "warmwire.edge"]
-            self.edges.append(Process(name, command, self.folder / f"{name}.out", environment))
-        for port in ports:
-            await until(lambda port=port: listens(port), f"the edge on port {port}")  # type: ignore[misc]
+        begun = [(port, self._edge(port)) for port in ports]
+        self.edges += [edge for _, edge in begun]
+        await asyncio.gather(*(self._edge_ready(port, edge) for port, edge in begun))
         return [f"http://127.0.0.1:{port}" for port in ports]
+
+    async def _edge_ready(self, port: int, edge: Process) -> None:
+        """As with workers."""
+        end = monotonic() + 30 * SECONDS
+        while True:
+            await until(lambda edge=edge: listens(port) or not edge.running, f"the edge on port {port}")  # type: ignore[misc]
+            if edge.running:
+                return
+            await _before_another_try(edge, end)
+            again = self._edge(port)
+            self.edges[self.edges.index(edge)] = edge = again
+
+    def _edge(self, port: int) -> Process:
+        name = f"edge-{port}"
+        environment = self._environment(self.url) | {"WARMWIRE_PORT": str(port), "WARMWIRE_HOST": "127.0.0.1"}
+        command = [sys.executable, "-m", "warmwire.edge"]
+        return Process(name, command, self.folder / f"{name}.out", environment)
 
     def _environment(self, nats: str) -> dict[str, str]:
         return {

@@ -104,7 +104,8 @@ class Chat:
 
     def on_disk(self, folder: str = "s1") -> list[bytes]:
         """The transcript that its only session has written there so far."""
-        paths = list((self.folder / folder / "home").rglob("*.jsonl"))
+        projects = self.folder / folder / "home" / ".claude" / "projects"  # beside it files come and go
+        paths = list(projects.rglob("*.jsonl")) if projects.exists() else []
         return paths[0].read_bytes().splitlines() if paths else []
 
 

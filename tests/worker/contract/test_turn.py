@@ -79,8 +79,7 @@ async def test_deltas_come_one_by_one(chat: Chat) -> None:
     cli = await chat(plays=SLOW)
     cli.process.write(user_line("Hi", new_id()))
     await cli.until(StreamEvent, is_delta)
-    assert 1 == len([line for line in cli.raw if b"content_block_delta" in line])
-    assert [] == [line for line in cli.raw if b"content_block_stop" in line]
+    assert [] == [line for line in cli.raw if b"content_block_stop" in line]  # there is more to come
 
 
 @relied_on

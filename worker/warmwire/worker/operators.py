@@ -46,6 +46,7 @@ async def obey(
             log.warning("alien request dropped", subject=message.subject, error=str(error))
 
     await bus.subscribe(subject, asked)
+    await bus.flush()  # who is told that we are ready is heard from then on
 
 
 def as_service(worker: str, subjects: Subjects, recent: Recent) -> Service:
