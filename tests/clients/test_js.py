@@ -110,6 +110,7 @@ async def test_the_react_example_streams_stops_and_survives_a_reload(
         with example(tmp_path, up.url) as url:
             page = await context.new_page()
             await page.goto(url)
+            await page.get_by_label("Message").wait_for(timeout=120_000 * SECONDS)  # Vite makes it on request
             await page.get_by_label("Message").fill("Hello there")
             await page.get_by_role("button", name="Send").click()
             answer = page.locator(".assistant")

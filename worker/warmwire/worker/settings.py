@@ -111,7 +111,7 @@ class WorkerSettings(BrokerSettings):
     )
     metrics_host: str = Field(default="127.0.0.1", description="Address on which --metrics-port listens.")
     send_window_ms: float = Field(
-        default=2.0,
+        default=4.0,
         ge=0,
         le=100,
         description="Milliseconds between two rounds of reading CLIs: deltas share their way; 0: none.",
