@@ -25,8 +25,9 @@ from bench.measure import Served
 
 APART = 20_000
 """Microseconds between the beginnings of two streams, unless said otherwise."""
-APART_MS = 50
-"""The same in milliseconds, here: of a thousand streams that last a minute 17 begin in a second."""
+APART_MS = 41.3
+"""The same in milliseconds, here: of a thousand streams that last a minute 17 begin in a second. No part of a
+period, or all streams would speak in the same moments, which costs less and is later."""
 WARM_APART = 12_000
 """Microseconds between two sessions that get their process."""
 
