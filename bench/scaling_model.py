@@ -3,6 +3,8 @@
 Who gets which process, how many messages are pulled, who is frozen, parked, evicted, how many spares there
 are: that is asked of `worker/pool.py`; who runs a message of `worker/ownership.py`. Made up is only what they
 decide about: times (`Costs`, as measured in docs/benchmarks.md), arrivals and turns (`Habits`, assumed).
+
+Long, as a simulation's parts (worker, queue, cluster, figures) share one clock and one heap of events.
 """
 
 from __future__ import annotations

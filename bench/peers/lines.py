@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 
 from bench.floor import CHUNK, Source
 
 BEGIN, END = b'"event":', b',"session_id":'
 
 
-class Lines(Source):
+class Lines(Source, ABC):
     """A source of which each read gives the events of whole lines; what to do with them is said by `show`."""
 
     rest = b""
@@ -23,10 +24,10 @@ class Lines(Source):
         if any(b'"type":"result"' in line for line in lines):
             self.finish()
 
+    @abstractmethod
     def show(self, events: list[bytes]) -> None:
         """Some events, as JSON."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """The turn is over."""
-        raise NotImplementedError

@@ -64,27 +64,23 @@ async def loaded(stack: Stack, plan: Plan, name: str) -> Load:
 @scenario
 async def stop_nats(stack: Stack, plan: Plan) -> Outcome:
     """`docker stop` of the NATS server that leads the records' stream; it is started again later."""
-    load = await loaded(stack, plan, "stop-nats-")
-    leader = await stack.leader_of("WW_STATE")
-    stopped = hit(load, f"docker stop {leader}")
-    await stack.compose("stop", leader)
-    await over(load, stopped)
-    await stack.up()
-    outcome = await concluded(load, stopped)
-    outcome.notes.append(f"turns begun again: {resets(load.history)}")
-    return outcome
+    return await _without_leader(stack, plan, "stop")
 
 
 @scenario
 async def kill_nats(stack: Stack, plan: Plan) -> Outcome:
     """`docker kill` of that server."""
-    load = await loaded(stack, plan, "kill-nats-")
+    return await _without_leader(stack, plan, "kill")
+
+
+async def _without_leader(stack: Stack, plan: Plan, how: str) -> Outcome:
+    load = await loaded(stack, plan, f"{how}-nats-")
     leader = await stack.leader_of("WW_STATE")
-    killed = hit(load, f"docker kill {leader}")
-    await stack.compose("kill", leader)
-    await over(load, killed)
+    gone = hit(load, f"docker {how} {leader}")
+    await stack.compose(how, leader)
+    await over(load, gone)
     await stack.up()
-    outcome = await concluded(load, killed)
+    outcome = await concluded(load, gone)
     outcome.notes.append(f"turns begun again: {resets(load.history)}")
     return outcome
 

@@ -2,6 +2,8 @@
 
 nats-py is used with callbacks only (its ``async for`` makes a task per message), with endless reconnection
 and short pings: https://github.com/nats-io/nats.py
+
+Longer than other modules, so that whatever depends on nats-py's inside stands in one place.
 """
 
 from __future__ import annotations
