@@ -57,7 +57,7 @@ def subjects() -> list[str]:
     made = Subjects("ww")
     key = SessionKey("tenant", "session")
     session = [made.requests, made.owner, made.about, made.bound, made.transcript, made.events]
-    session += [made.control, made.forwards, made.watchers]
+    session += [made.control, made.forwards, made.viewers]
     of_ticket = [made.ticket("digest")]
     of_turn = [made.turn(key, "turn"), made.interrupt(key, "turn")]
     of_worker = [made.heartbeat("worker"), made.worker_control("worker"), made.edge_heartbeat("edge")]
@@ -83,7 +83,7 @@ def test_no_subject_is_built_that_this_test_does_not_know() -> None:
     known = {"requests", "owner", "turn", "interrupt", "about", "transcript", "events", "control", "forwards"}
     # with a wildcard: what the rows of single ones say
     known |= {"bound", "ticket", "turns", "interrupts", "tenant_requests", "tenant_transcripts"}
-    assert known | {"watchers", "heartbeat", "edge_heartbeat", "worker_control", "session_of"} == built
+    assert known | {"viewers", "heartbeat", "edge_heartbeat", "worker_control", "session_of"} == built
 
 
 @pytest.mark.parametrize(

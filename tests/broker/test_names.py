@@ -98,7 +98,7 @@ class TestSubjects:
             subjects.events(KEY),
             subjects.control(KEY),
             subjects.forwards(KEY),
-            subjects.watchers(KEY),
+            subjects.viewers(KEY),
         ):
             assert KEY == subjects.session_of(subject)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from warmwire.broker.bus import Bus, connect
-from warmwire.broker.messages import Adopt, Adopted, Heartbeat, Release, decode
+from warmwire.broker.messages import Claim, Claimed, Heartbeat, Release, decode
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.store import Store
 from warmwire.compose.errors import ComposeError
@@ -39,10 +39,10 @@ class Operator:
     async def release(self) -> None:
         await self._bus.request(self._subjects.control(KEY), Release().encode(), 5 * SECONDS)
 
-    async def adopt(self, worker: Worker) -> bool:
+    async def claim(self, worker: Worker) -> bool:
         subject = self._subjects.worker_control(worker.id)
-        asked = Adopt(tenant=KEY.tenant, session=KEY.session).encode()
-        return decode(Adopted, await self._bus.request(subject, asked, 5 * SECONDS)).mine
+        asked = Claim(tenant=KEY.tenant, session=KEY.session).encode()
+        return decode(Claimed, await self._bus.request(subject, asked, 5 * SECONDS)).mine
 
     async def owned_by(self, *workers: str | None) -> None:
         """Until it is."""
@@ -67,7 +67,7 @@ async def test_a_session_goes_to_another_worker_and_remembers(nats_server: str, 
         assert first.id == await operator.owner()
         await operator.release()
         await operator.owned_by(None)
-        assert await operator.adopt(second)
+        assert await operator.claim(second)
         assert second.id == await operator.owner()
         assert "Hello" in text_of(await product.ask("recall"))
         assert second.id == await operator.owner()
@@ -86,7 +86,7 @@ async def test_a_running_turn_ends_first_and_what_waits_runs_where_it_goes(
         await operator.release()
         assert "turn_completed" == end_of(await ended(running))["type"]
         await operator.owned_by(None, second.id)  # the message that waits may have brought it there by itself
-        assert await operator.adopt(second)
+        assert await operator.claim(second)
         end = end_of(await ended(waiting))
         assert ("turn_completed", 1) == (end["type"], end["attempt"])
         assert second.id == await operator.owner()
@@ -104,13 +104,13 @@ async def test_who_gave_it_away_takes_it_again_where_nobody_else_does(
         assert only.id == await operator.owner()
 
 
-async def test_what_another_owns_is_not_adopted(nats_server: str, tmp_path: Path) -> None:
+async def test_what_another_owns_is_not_claimed(nats_server: str, tmp_path: Path) -> None:
     async with operating(nats_server, tmp_path) as (product, operator):
         first = await product.work()
         await product.ask("Hello")
         second = await product.work()
-        assert not await operator.adopt(second)
-        assert await operator.adopt(first)
+        assert not await operator.claim(second)
+        assert await operator.claim(first)
         assert first.id == await operator.owner()
 
 

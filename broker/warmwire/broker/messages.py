@@ -342,15 +342,15 @@ class Drain(Message):
     op: Literal["drain"] = "drain"
 
 
-class Adopt(Message):
+class Claim(Message):
     """Asks a worker to claim a session that nobody owns; ``session`` is with its tenant."""
 
-    op: Literal["adopt"] = "adopt"
+    op: Literal["claim"] = "claim"
     tenant: str
     session: str
 
 
-class Adopted(Message):
+class Claimed(Message):
     """Whether the worker owns the session now."""
 
     mine: bool
@@ -377,7 +377,7 @@ class Heartbeat(Message):
 M = TypeVar("M", bound=Message)
 
 
-WorkerControl = Drain | Adopt
+WorkerControl = Drain | Claim
 _worker_controls: TypeAdapter[WorkerControl] = TypeAdapter(
     Annotated[WorkerControl, Field(discriminator="op")]
 )

@@ -154,13 +154,13 @@ class Subjects:
         """User messages that another worker pulled, handed to the owner."""
         return f"{self.prefix}.fwd.{key}"
 
-    def watchers(self, key: SessionKey) -> str:
-        """Asked to learn who is watching; edges with viewers answer."""
+    def viewers(self, key: SessionKey) -> str:
+        """Asked to learn who views the session; edges with viewers answer."""
         return f"{self.prefix}.see.{key}"
 
     @property
-    def all_watchers(self) -> str:
-        """What every edge listens to, to say who is watching there."""
+    def all_viewers(self) -> str:
+        """What every edge listens to, to say who views there."""
         return f"{self.prefix}.see.*.*"
 
     def heartbeat(self, worker: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from warmwire.broker.errors import NoResponder
-from warmwire.broker.messages import Adopt, Adopted, Heartbeat, Release, decode
+from warmwire.broker.messages import Claim, Claimed, Heartbeat, Release, decode
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey
 from warmwire.broker.store import Store
 from warmwire.producer.manage import Management
@@ -24,7 +24,7 @@ TURNS = 20
 
 LOOK_EVERY = 0.1
 """Seconds between two looks at whether the owner has let go."""
-ADOPT_WITHIN = 5.0
+CLAIM_WITHIN = 5.0
 """Seconds that a worker may take to claim a session."""
 
 tenant_option = click.option(
@@ -159,7 +159,7 @@ def move(
             if now:
                 await sessions.interrupt(key, None)
             await _let_go(place, key, owned.sequence, within)
-            await _adopted(place, key, to)
+            await _claimed(place, key, to)
             click.echo(f"{key} is at {to}")
 
     run(work)
@@ -191,12 +191,12 @@ async def _let_go(place: Place, key: SessionKey, epoch: int, within: float) -> N
         await asyncio.sleep(LOOK_EVERY)
 
 
-async def _adopted(place: Place, key: SessionKey, to: str) -> None:
+async def _claimed(place: Place, key: SessionKey, to: str) -> None:
     """Raises ComposeError."""
-    asked = Adopt(tenant=key.tenant, session=key.session).encode()
+    asked = Claim(tenant=key.tenant, session=key.session).encode()
     try:
-        answer = await place.bus.request(place.subjects.worker_control(to), asked, ADOPT_WITHIN)
-        mine = decode(Adopted, answer).mine
+        answer = await place.bus.request(place.subjects.worker_control(to), asked, CLAIM_WITHIN)
+        mine = decode(Claimed, answer).mine
     except NoResponder:
         mine = False
     if not mine:

@@ -40,7 +40,7 @@ class Presence:
 
     async def start(self) -> None:
         """Answer whoever asks. Raises Unavailable."""
-        self._subscription = await self._bus.subscribe(self._subjects.all_watchers, self._asked)
+        self._subscription = await self._bus.subscribe(self._subjects.all_viewers, self._asked)
 
     async def stop(self) -> None:
         """Answer no more."""
@@ -77,7 +77,7 @@ class Presence:
         inbox = self._bus.new_inbox()
         subscription = await self._bus.subscribe(inbox, answered)
         try:
-            await self._bus.publish(self._subjects.watchers(key), b"", reply=inbox)
+            await self._bus.publish(self._subjects.viewers(key), b"", reply=inbox)
             await asyncio.sleep(HEARD_WITHIN)
         finally:
             await subscription.unsubscribe()

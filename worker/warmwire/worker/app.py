@@ -259,7 +259,7 @@ class Worker:
         try:
             host = None if self._draining else await self._host(key, None)
         except (Conflict, Contended, Unavailable, Lost) as error:
-            log.warning("session not adopted", session=str(key), error=str(error) or type(error).__name__)
+            log.warning("session not claimed", session=str(key), error=str(error) or type(error).__name__)
             return False
         return host is not None and not host.closing
 

@@ -11,7 +11,7 @@ from warmwire.broker import telemetry
 from warmwire.broker.bus import Arrived, Bus
 from warmwire.broker.discovery import Handled, Service
 from warmwire.broker.errors import BadInput
-from warmwire.broker.messages import Adopt, Adopted, Drain, Heartbeat, decode_worker_control
+from warmwire.broker.messages import Claim, Claimed, Drain, Heartbeat, decode_worker_control
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.tasks import Tasks
 from warmwire.worker.recent import Recent
@@ -24,13 +24,13 @@ async def obey(
     subject: str,
     leave: asyncio.Event,
     beat: Callable[[], Heartbeat],
-    adopt: Callable[[SessionKey], Awaitable[bool]],
+    claim: Callable[[SessionKey], Awaitable[bool]],
 ) -> None:
-    """Set ``leave`` when the worker is to drain, ``adopt`` what it is to claim. Raises Unavailable."""
+    """Set ``leave`` when the worker is to drain, ``claim`` what it is to own. Raises Unavailable."""
     tasks = Tasks()
 
-    async def adopted(reply: str, key: SessionKey) -> None:
-        await bus.publish(reply, Adopted(mine=await adopt(key)).encode())
+    async def claimed(reply: str, key: SessionKey) -> None:
+        await bus.publish(reply, Claimed(mine=await claim(key)).encode())
 
     def asked(message: Arrived) -> None:
         try:
@@ -39,8 +39,8 @@ async def obey(
                     leave.set()
                     if message.reply:
                         tasks.begin(bus.publish(message.reply, beat().encode()), "reply")
-                case Adopt(tenant=tenant, session=session):
-                    tasks.begin(adopted(message.reply, SessionKey(tenant, session)), "adopt a session")
+                case Claim(tenant=tenant, session=session):
+                    tasks.begin(claimed(message.reply, SessionKey(tenant, session)), "claim a session")
         except BadInput as error:
             telemetry.alien.add(1)
             log.warning("alien request dropped", subject=message.subject, error=str(error))
