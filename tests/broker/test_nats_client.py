@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from nats.protocol.parser import Parser
 
-from warmwire.broker.bus import PART_LIMIT, _Parser
+from warmwire.broker.nats_client import PART_LIMIT, NatsParser
 
 Handed = tuple[int, bytes, bytes, bytes, bytes | None]
 
@@ -69,14 +69,14 @@ async def parsed(parser: type[Parser], data: bytes, cuts: list[int]) -> tuple[li
 async def test_any_stream_cut_anywhere(lines: list[bytes], more: some.DataObject) -> None:
     data = b"".join(lines)
     cuts = more.draw(some.lists(some.integers(0, len(data)), max_size=8))
-    assert await parsed(Parser, data, []) == await parsed(_Parser, data, cuts)
+    assert await parsed(Parser, data, []) == await parsed(NatsParser, data, cuts)
 
 
 @pytest.mark.parametrize("step", [1000, 32768, PART_LIMIT + 1])
 async def test_a_message_that_is_larger_than_what_is_kept(step: int) -> None:
     large = bytes(range(256)) * 1000
     data = message(1, b"before") + message(2, large, b"r") + message(3, b"after")
-    handed, _ = await parsed(_Parser, data, list(range(step, len(data), step)))
+    handed, _ = await parsed(NatsParser, data, list(range(step, len(data), step)))
     assert [(1, b"before"), (2, large), (3, b"after")] == [(sid, data) for sid, _, _, data, _ in handed]
 
 
@@ -86,5 +86,5 @@ async def test_a_message_that_is_larger_than_what_is_kept(step: int) -> None:
 async def test_what_is_no_message_is_a_breach_of_the_protocol(line: bytes) -> None:
     client: Any = Client()
     with pytest.raises(nats.errors.ProtocolError):
-        await _Parser(client).parse(message(1, b"x") + line)
+        await NatsParser(client).parse(message(1, b"x") + line)
     assert 1 == len(client.handed)
