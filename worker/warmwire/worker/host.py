@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -76,6 +76,8 @@ LONGEST_PAUSE = 2.0
 """Seconds between two tries of a write that must succeed; doubled from the first to the longest."""
 
 T = TypeVar("T")
+Ending = Coroutine[object, object, None]
+"""A host's end, still to be carried out: not by the host itself, as it ends the host's own tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,6 @@ class Services:
     subjects: Subjects
     sender: Sender
     ended: Callable[[SessionKey, Ended], None]
-    leave: Callable[[Host, Coroutine[Any, Any, None]], None]
-    """Carries out a host's end, which ends the host's own tasks."""
     keys: Keys
 
 
@@ -103,13 +103,21 @@ class Lost(Exception):
 class Host:
     """One session that this worker owns. ``open`` it, ``offer`` messages, ``close`` it."""
 
-    def __init__(self, services: Services, key: SessionKey, epoch: int, nonce: str) -> None:
+    def __init__(
+        self,
+        services: Services,
+        key: SessionKey,
+        epoch: int,
+        nonce: str,
+        leave: Callable[[Host, Ending], None],
+    ) -> None:
         self.key = key
         self.closing = False
         self.given_away = False  # somebody wants another worker to have it
         self.closed = asyncio.Event()
         self._services = services
         self._nonce = nonce
+        self._leave = leave
         self._dialect = services.supply.dialect()
         settings, profiles = services.settings, services.supply.profiles
         rules = Rules(settings.stall_timeout, settings.permission_timeout, profiles)
@@ -178,7 +186,7 @@ class Host:
         self.drain()
         if not self.active and not self.closing:
             self.closing = True
-            self._services.leave(self, self.close())
+            self._leave(self, self.close())
 
     def drain(self) -> None:
         """Begin no further turn."""
@@ -236,7 +244,7 @@ class Host:
             telemetry.lost_sessions.add(1)
             log.warning("session lost to another worker", session=str(self.key))
             self.closing = True
-            self._services.leave(self, self.abandon())
+            self._leave(self, self.abandon())
 
     async def abandon(self) -> None:
         """Somebody else owns the session: stop at once, answer for nothing."""
@@ -463,7 +471,7 @@ class Host:
                 self._run(commands)
                 return PermissionReply(outcome=outcome).encode()
             case Close():
-                self._services.leave(self, self.close())
+                self._leave(self, self.close())
                 return b"{}"
             case Release():
                 self._give_away()
