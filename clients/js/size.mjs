@@ -3,7 +3,7 @@
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
-const BUDGET = 6 * 1024; // bytes
+const BUDGET = 6.25 * 1024; // bytes
 const WHOLE = 7.5 * 1024; // with the WebSocket transport, which is an entry of its own
 
 async function size(...entries) {

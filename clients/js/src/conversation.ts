@@ -8,7 +8,7 @@ import { Refused } from "./errors.js";
 import type { PermissionRequested, Placed } from "./events.js";
 
 const PAGES = 20; // of a hundred ended turns that are looked through
-const SENDS = 5; // tries to send a message, under the same key
+const TRIES = 5; // of a request that a break of the connection or a server that starts or leaves may have failed
 
 export interface UserMessage {
   role: "user";
@@ -37,7 +37,7 @@ export interface ConversationState {
   status: "connecting" | "ready" | "waiting" | "streaming" | "closed";
   /** The connection broke and is being made again; what is shown stands. */
   reconnecting: boolean;
-  /** Why it is closed, if it is not by `close`. */
+  /** Why it is closed, if it is not by `close`; else why what was said before cannot be had. */
   error: Error | null;
 }
 
@@ -114,7 +114,9 @@ export class Conversation {
   #wasLive = false;
   #error: Error | null = null;
   #told = false;
-  #loading: Promise<void> | null = null;
+  /** Who has asked for the load under way, and whether it is to be done once more. */
+  #loading: AbortSignal | null = null;
+  #more = false;
 
   constructor(
     readonly client: Warmwire,
@@ -163,7 +165,8 @@ export class Conversation {
     this.#entries = [...this.#entries, entry];
     this.#changed();
     try {
-      const { turn } = await this.#sent(message, { ...options, idempotencyKey: key });
+      const how = { ...options, idempotencyKey: key, session: this.session }; // the same key is the same message
+      const { turn } = await repeated(() => this.client.send(message, how));
       this.#identify(entry, turn);
       return true;
     } catch (error) {
@@ -183,18 +186,6 @@ export class Conversation {
   /** Answers a question of the CLI's. */
   permit(request: string, answer: Permission): Promise<void> {
     return this.client.permit(this.session, request, answer);
-  }
-
-  // A connection that broke may have brought it there: the same key is the same message.
-  async #sent(message: Content, options: ChatOptions): Promise<{ turn: string }> {
-    for (let tries = 1; ; tries += 1) {
-      try {
-        return await this.client.send(message, { ...options, session: this.session });
-      } catch (error) {
-        if (tries >= SENDS || (error instanceof Refused && !error.passing)) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 250 * 2 ** tries * (0.5 + Math.random() / 2)));
-      }
-    }
   }
 
   async #follow(signal: AbortSignal): Promise<void> {
@@ -245,30 +236,40 @@ export class Conversation {
 
   // -- what the server knows
 
-  /** Loads once at a time; who asks meanwhile has it done again. */
-  #load(signal: AbortSignal): Promise<void> {
-    const before = this.#loading;
-    const load = async () => {
-      await before;
-      if (this.#loading === mine) this.#loading = null;
-      const asked = new Set(this.#entries);
-      const waiting = (await this.client.session(this.session))?.messages ?? []; // first: what ends meanwhile is in the other list
-      const ended = await this.#ended();
-      if (!signal.aborted) this.#merge(ended, waiting, asked);
-    };
-    const mine: Promise<void> = load().catch((error: unknown) => {
-      if (!signal.aborted) this.#error = error as Error; // what is followed goes on; older turns are missing
-      this.#changed();
-    });
-    this.#loading = mine;
-    return mine;
+  /** One at a time; who asks meanwhile has it done once more. */
+  async #load(signal: AbortSignal): Promise<void> {
+    this.#more = true;
+    if (this.#loading === signal) return;
+    this.#loading = signal;
+    while (this.#more && this.#loading === signal) {
+      this.#more = false;
+      await this.#loaded(signal);
+    }
+    if (this.#loading === signal) this.#loading = null; // else it was closed, and started anew
   }
 
-  async #ended(): Promise<EndedTurn[]> {
+  async #loaded(signal: AbortSignal): Promise<void> {
+    const asked = new Set(this.#entries);
+    try {
+      // first what waits: what ends meanwhile is in the other list
+      const waiting = (await repeated(() => this.client.session(this.session), signal))?.messages ?? [];
+      const ended = await this.#ended(signal);
+      if (signal.aborted) return;
+      this.#error = null;
+      this.#merge(ended, waiting, asked);
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#error = error as Error; // what is followed goes on; older turns are missing
+      this.#changed();
+    }
+  }
+
+  async #ended(signal: AbortSignal): Promise<EndedTurn[]> {
     const found: EndedTurn[] = [];
     let after: number | null = 0;
     for (let page = 0; page < PAGES && after !== null; page += 1) {
-      const answer: { turns: EndedTurn[]; next: number | null } = await this.client.turns(this.session, after, 100);
+      const from: number = after;
+      const answer = await repeated(() => this.client.turns(this.session, from, 100), signal);
       found.push(...answer.turns);
       after = answer.next;
     }
@@ -319,6 +320,18 @@ export class Conversation {
       this.#told = false;
       for (const listener of this.#listeners) listener();
     });
+  }
+}
+
+/** A request that may be repeated, until it succeeds, is refused for good, or is wanted no longer. */
+async function repeated<T>(request: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await request();
+    } catch (error) {
+      if (tries >= TRIES || signal?.aborted || (error instanceof Refused && !error.passing)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 250 * 2 ** tries * (0.5 + Math.random() / 2)));
+    }
   }
 }
 

@@ -9,7 +9,7 @@ import type { Turn } from "./turn.js";
 /** A token, or who makes one; asked each time a connection is made, and once more when a token was refused. */
 export type Token = string | (() => string | Promise<string>);
 
-const SILENCE = 45_000; // ms without a byte, of which the server sends one every 15 s, after which a connection is dead
+const SILENCE = 45_000; // ms without a byte, of which a stream brings one every 15 s, after which a connection is dead
 
 export class Http {
   constructor(
@@ -23,9 +23,21 @@ export class Http {
   async request(path: string, init: RequestInit & { headers?: Record<string, string> } = {}): Promise<Response> {
     const bearer = await this.bearer();
     const headers = bearer ? { ...init.headers, Authorization: `Bearer ${bearer}` } : { ...init.headers };
-    const response = await this.fetch(this.url + path, { ...init, headers });
+    const response = await this.#answered(this.url + path, { ...init, headers });
     if (!response.ok) throw await refusalOf(response);
     return response;
+  }
+
+  /** The head of the response. Throws, too, where none comes for too long. */
+  async #answered(url: string, init: RequestInit): Promise<Response> {
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(new Error("no answer for too long")), SILENCE);
+    const signal = init.signal ? AbortSignal.any([init.signal, late.signal]) : late.signal;
+    try {
+      return await this.fetch(url, { ...init, signal });
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   post(path: string, body: object, headers: Record<string, string> = {}, signal?: AbortSignal): Promise<Response> {

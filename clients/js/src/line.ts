@@ -130,11 +130,11 @@ export class Line implements AsyncIterable<Placed> {
     return true;
   }
 
-  // Many lose their connection in the same moment: half of each pause is by chance.
+  // Many lose their connection in the same moment: half of each pause is by chance, but nobody comes before it was told to.
   #wait(told: number | null | undefined): number {
     const { first = FIRST, longest = LONGEST } = this.#how.retry ?? {};
     const own = Math.min(first * 2 ** (this.#failures - 1), longest);
-    return (told ?? own) * (0.5 + Math.random() / 2);
+    return (told ?? own / 2) + (own * Math.random()) / 2;
   }
 }
 

@@ -38,6 +38,8 @@ export class Turn implements AsyncIterable<Event> {
   #line: Line;
   #stop = new AbortController();
   #begun = false;
+  #leaving: ReturnType<typeof setTimeout> | undefined;
+  #interrupting: Promise<unknown> | null = null;
   #settle!: () => void;
   /** Over once the turn is accepted, or will not be. */
   #settled = new Promise<void>((resolve) => (this.#settle = resolve));
@@ -90,13 +92,12 @@ export class Turn implements AsyncIterable<Event> {
     signal?.addEventListener("abort", abort, { once: true });
     try {
       yield* this.#read();
-    } catch (error) {
-      if (signal?.aborted) await this.#interruptAborted();
-      throw error;
     } finally {
       signal?.removeEventListener("abort", abort);
+      clearTimeout(this.#leaving);
       this.#stop.abort();
       this.#settle();
+      await this.#interrupting;
     }
   }
 
@@ -112,19 +113,21 @@ export class Turn implements AsyncIterable<Event> {
   accepted(id: string): void {
     this.#id = id;
     this.#settle();
-    if (this.#how.signal?.aborted) this.#stop.abort(this.#how.signal.reason);
+    if (this.#how.signal?.aborted) this.#leave();
   }
 
   // A message that is on its way may be accepted yet: an interrupt needs its turn.
   #abort(): void {
-    const { signal, onAbort } = this.#how;
-    const stop = () => this.#stop.abort(signal?.reason);
-    if (this.#id !== null || onAbort === "detach") stop();
-    else setTimeout(stop, LEAVE);
+    if (this.#id !== null || this.#how.onAbort === "detach") this.#leave();
+    else this.#leaving = setTimeout(() => this.#leave(), LEAVE);
   }
 
-  async #interruptAborted(): Promise<void> {
-    if (this.#how.onAbort === "interrupt" && this.#id !== null) await this.#how.interrupt(this.#id);
+  // Now, not when its reader comes for the next event: it may never come. Where it does, it is told of a failure.
+  #leave(): void {
+    const { signal, onAbort, interrupt } = this.#how;
+    if (onAbort === "interrupt" && this.#id !== null) this.#interrupting ??= interrupt(this.#id);
+    this.#interrupting?.catch(() => {});
+    this.#stop.abort(signal?.reason);
   }
 }
 

@@ -13,6 +13,7 @@ export type SocketMaker = new (url: string, protocols: string[]) => WebSocket;
 
 const PING = 15_000; // ms; the server's own pings are not seen by scripts
 const SILENCE = 45_000; // ms without a frame after which a connection is dead
+const OPEN = 1; // a WebSocket's readyState
 const WAITING = 10_000; // frames that were received and not read, after which the connection is given up and comes again
 
 interface Told {
@@ -58,19 +59,30 @@ export function websocket(make: SocketMaker = globalThis.WebSocket): Transport {
 }
 
 // A message comes first: its session is watched from then on. Should that connection break before the turn is known, the
-// message is sent `again`, which says its turn, and that turn is told from its beginning.
-function framesOfTurn(socket: Socket, turn: Turn, again: boolean): AsyncGenerator<Frame, Ending> {
+// message is sent `again`, which says its turn. That one has begun by now: its beginning is told over the next connection,
+// as here it would come after what is being said.
+async function* framesOfTurn(socket: Socket, turn: Turn, again: boolean): AsyncGenerator<Frame, Ending> {
   const answered = ({ type, turn: id }: Told) => {
     if (type !== "accepted" || !id) return null;
     turn.accepted(id);
-    if (again) socket.say(watching(turn.session, `${id}.0.0`));
-    return null;
+    return again ? { cursor: `${id}.0.0`, event: null } : null;
   };
-  return framesOf(socket, answered, (event, cursor) => {
+  const wanted = (event: Event, cursor: string) => {
     if (event.type === "turn_queued" && turn.id === null) turn.accepted(event.turn);
     const of = turnOf(event, cursor);
     return turn.id !== null && (of === turn.id || of === null);
-  });
+  };
+  const frames = framesOf(socket, answered, wanted);
+  try {
+    for (;;) {
+      const next = await frames.next();
+      if (next.done) return next.value;
+      yield next.value;
+      if (again && next.value.event === null) return { done: false, after: 0 };
+    }
+  } finally {
+    await frames.return({ done: true });
+  }
 }
 
 function watching(session: string, cursor: string | null): object {
@@ -91,6 +103,7 @@ class Socket {
     socket.addEventListener("message", ({ data }) => this.#heard(JSON.parse(String(data)) as Told));
     socket.addEventListener("close", ({ code, reason }) => this.#end(endingOf(code, reason)));
     socket.addEventListener("error", () => this.#end(new Error("the WebSocket has failed")));
+    this.#timer = setInterval(() => this.#look(), PING);
   }
 
   /** Opens one. Throws when that fails, or when aborted. */
@@ -106,7 +119,6 @@ class Socket {
     }).catch((error: unknown) => {
       throw socket.#ending instanceof Error ? socket.#ending : error;
     });
-    socket.#keep();
     return socket;
   }
 
@@ -143,12 +155,10 @@ class Socket {
     this.#wake();
   }
 
-  #keep(): void {
-    if (this.#ending !== null) return;
-    this.#timer = setInterval(() => {
-      if (Date.now() - this.#heardAt > SILENCE) this.close();
-      else this.say({ type: "ping" });
-    }, PING);
+  // One that takes too long to open is dead, too.
+  #look(): void {
+    if (Date.now() - this.#heardAt > SILENCE) this.close();
+    else if (this.#socket.readyState === OPEN) this.say({ type: "ping" });
   }
 }
 

@@ -54,6 +54,29 @@ test.each(both)("an abort throws, and stops the turn (%s)", async (_, client) =>
   expect(await endOf(session, turn.id!)).toBe("turn_interrupted");
 });
 
+test.each(both)("who aborts and comes for no further event stops the turn, too (%s)", async (_, client) => {
+  const session = newId();
+  const stop = new AbortController();
+  const turn = client.chat("a long story", { session, signal: stop.signal });
+  for await (const event of turn) {
+    if (event.type !== "content_block_delta") continue;
+    stop.abort();
+    break;
+  }
+  expect(await endOf(session, turn.id!)).toBe("turn_interrupted");
+});
+
+test("an abort stops the turn while its reader is busy with something else", async () => {
+  const session = newId();
+  const stop = new AbortController();
+  const turn = client.chat("a long story", { session, signal: stop.signal });
+  const events = turn[Symbol.asyncIterator]();
+  await events.next();
+  stop.abort();
+  expect(await endOf(session, turn.id!)).toBe("turn_interrupted");
+  await expect(events.next()).rejects.toThrow(/abort/i);
+});
+
 test("an abort before it is accepted stops it, too", async () => {
   const session = newId();
   const stop = new AbortController();
@@ -140,6 +163,35 @@ test("a turn is read once", async () => {
   for await (const _ of turn);
   await expect(turn.text()).rejects.toThrow("read once");
 });
+
+test("an answer that has begun while its connection was lost is told from its beginning (websocket)", async () => {
+  const slow = new Warmwire({ url, transport: websocket(Link as unknown as SocketMaker), retry: { first: 5 } });
+  const turn = slow.chat("a long story");
+  const text = await turn.text();
+  const { turns } = await client.turns(turn.session);
+  expect(Link.opened).toBeGreaterThan(1);
+  expect(text).toBe(turns[0]!.text);
+});
+
+/** The first is lost before anything comes back; what the second is told to watch reaches the server late. */
+class Link extends WebSocket {
+  static opened = 0;
+  #number = (Link.opened += 1);
+  #heard = 0;
+  #held: string[] = [];
+
+  override emit(type: string | symbol, ...given: unknown[]): boolean {
+    if (type !== "message") return super.emit(type, ...given);
+    this.#heard += 1;
+    if (this.#heard === 20) (this.#number === 1 ? this.terminate() : this.#held.forEach((text) => super.send(text)));
+    return this.#number > 1 && super.emit(type, ...given);
+  }
+
+  override send(text: string): void {
+    if (this.#number === 2 && this.#heard < 20 && text.includes('"watch"')) this.#held.push(text);
+    else super.send(text);
+  }
+}
 
 async function endOf(session: string, turn: string): Promise<string | undefined> {
   const reader = client.resume({ session, turn });

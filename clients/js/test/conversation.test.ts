@@ -42,6 +42,40 @@ test("what somebody else asks is shown while a message of one's own is on its wa
   expect(await sent).toBe(true);
 });
 
+test("what was said before is asked for once at a time, however much comes up", async (context) => {
+  const session = newId();
+  let [open, most, go] = [0, 0, () => {}];
+  let gate = Promise.resolve();
+  const counted: typeof fetch = async (input, init) => {
+    if (/\/(events|messages)$/.test(String(input))) return fetch(input, init);
+    most = Math.max(most, (open += 1));
+    await gate;
+    return fetch(input, init).finally(() => (open -= 1));
+  };
+  const seen = await following(context, new Warmwire({ url, fetch: counted }), session);
+  gate = new Promise((resolve) => (go = resolve));
+  for (const number of [1, 2, 3, 4]) await client.send(`refuse ${number}`, { session });
+  await seen.until((messages) => messages.length === 8);
+  go();
+  await seen.until((messages) => messages.every(({ text }) => text !== null));
+  expect(seen.conversation.state.messages.map(({ text }) => text).filter(Boolean)).toEqual([1, 2, 3, 4].map((number) => `refuse ${number}`));
+  expect(most).toBe(1);
+});
+
+test("what was said before is asked for again where a connection broke", async (context) => {
+  const session = newId();
+  for await (const _ of client.chat("refuse this", { session }));
+  let broken = 2;
+  const breaking: typeof fetch = async (input, init) => {
+    if (String(input).includes("/turns?") && broken-- > 0) throw new TypeError("broken");
+    return fetch(input, init);
+  };
+  const seen = await following(context, new Warmwire({ url, fetch: breaking }), session);
+  await seen.until((messages) => messages.length === 2);
+  expect(seen.conversation.state.messages[0]!.text).toBe("refuse this");
+  expect(seen.conversation.state.error).toBeNull();
+});
+
 interface Seen {
   conversation: Conversation;
   /** How many messages have been shown at a time. */
