@@ -1,12 +1,14 @@
 """What all tests share: a real nats-server, and the rule for missing system packages."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -14,6 +16,9 @@ from warmwire.compose.nats_server import NatsServer
 
 # One unit for every deadline in the tests: a slow machine sets it higher, no test needs an edit.
 SECONDS = float(os.environ.get("WARMWIRE_TEST_SECONDS", "1"))
+
+# There while coverage is counted; a child that gets it counts, too.
+COUNTING = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")}
 
 
 def require(present: object, what: str) -> None:
@@ -41,6 +46,31 @@ def wait_for(condition: Callable[[], object], what: str, deadline: float = 10) -
         if time.monotonic() > end:
             raise TimeoutError(f"not within {deadline * SECONDS} s: {what}")
         time.sleep(0.01)
+
+
+class Signalled(Protocol):
+    """A process, of asyncio or not."""
+
+    def send_signal(self, signal: int, /) -> None: ...
+
+
+def force(process: Signalled) -> None:
+    """Have a role's process end at once; the caller waits for it.
+
+    By SIGKILL, but while coverage is counted by two signals, of which the second forces it: what a killed
+    process has counted goes with it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT) if COUNTING else (signal.SIGKILL,):
+        process.send_signal(number)
+
+
+def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+    """As ``force``, and wait until it is gone."""
+    force(process)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(10 * SECONDS)
+    process.kill()
+    process.wait()
 
 
 @contextmanager

@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.conftest import SECONDS, wait_for
+from tests.conftest import COUNTING, SECONDS, wait_for
 
 REAL = (sys.executable, "-m", "warmwire.compose", "up")
 
@@ -53,6 +53,19 @@ class Running:
     def end(self, deadline: float = 30) -> int:
         """Wait for its end; the exit code."""
         return self.process.wait(deadline * SECONDS)
+
+    def end_counting(self) -> None:
+        """Have all end, and soon: what a killed process has counted of the coverage goes with it.
+
+        A role ends at once at its second signal. One is from us, the other from its supervisor.
+        """
+        self.process.terminate()
+        for pid, command in self.below().items():
+            if "-m warmwire." in command:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            self.end(10)
 
     def below(self) -> dict[int, str]:
         """Process id and command line of everything that descends from it."""
@@ -110,6 +123,8 @@ def running(
         yield up
     finally:
         left = up.below()
+        if COUNTING:
+            up.end_counting()
         up.process.kill()
         up.process.wait()
         wait_for_the_end_of(left)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyte
 
 from tests.client import eventually
-from tests.conftest import SECONDS
+from tests.conftest import COUNTING, SECONDS
 
 IN_A_TERMINAL = ("sh", "-c", 'exec "$@" <>"$0" >&0 2>&0')
 """Opening it makes it the terminal of the session, whose Ctrl-C is a signal."""
@@ -101,7 +101,7 @@ async def in_terminal(
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     terminal = Terminal(master, columns, lines)
     given = {"TERM": "xterm-256color", "XDG_STATE_HOME": str(folder)} | environment
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", *COUNTING) if name in os.environ}
     argv = (*IN_A_TERMINAL, os.ttyname(slave), *command)
     terminal.process = await asyncio.create_subprocess_exec(*argv, env=kept | given, start_new_session=True)
     asyncio.get_running_loop().add_reader(master, terminal.read)

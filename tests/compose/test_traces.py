@@ -18,7 +18,7 @@ from warmwire.compose.traces import BODY, QUIET, SPANS, TRACES, Trace, Traces
 from warmwire.compose.waterfall import rows, slow, svg, text, verdict
 
 from tests.compose.running import Running, running
-from tests.conftest import SECONDS
+from tests.conftest import SECONDS, end
 
 MS = 1_000_000
 
@@ -146,7 +146,7 @@ def watching(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     try:
         yield process, process.stdout.readline().strip().partition("=")[2]
     finally:
-        process.kill()
+        end(process)
         process.communicate()
 
 

@@ -146,7 +146,7 @@ async def test_nats_keeps_its_url_and_its_data_when_it_starts_again(ready: Runni
 
 
 def test_a_role_that_refuses_its_settings_ends_all_with_its_one_line(start: Start) -> None:
-    up = start(STAND_IN_WORKER="refuses its settings")
+    up = start(STAND_IN_WORKER="refuses its settings", STAND_IN_EDGE="never ready")
     assert (2, "") == (up.end(), up.stdout)
     assert "warmwire: --cli: nothing that we know" == up.stderr.splitlines()[-1]
     assert {} == up.below()

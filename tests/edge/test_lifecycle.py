@@ -17,7 +17,7 @@ from .test_operation import ready, refused, run
 from .test_watch import texts
 from .wire import Answer, Wire
 from tests.client import eventually
-from tests.conftest import SECONDS
+from tests.conftest import SECONDS, force
 
 VIEWERS = 32
 """The chance that one of two edges gets none of them is one in 2 ** 31."""
@@ -35,7 +35,7 @@ async def edge(worker: FakeWorker, nats: str, port: int, **settings: str) -> Asy
         yield process
     finally:
         if process.returncode is None:
-            process.kill()
+            force(process)
         await process.communicate()
 
 

@@ -20,7 +20,7 @@ from .conftest import Start
 from .fake_worker import FakeWorker
 from .wire import Wire
 from tests.client import eventually
-from tests.conftest import SECONDS
+from tests.conftest import SECONDS, force
 
 
 async def test_it_is_ready_with_a_worker_and_not_without(start: Start, worker: FakeWorker) -> None:
@@ -66,7 +66,7 @@ async def process(worker: FakeWorker, nats: str, **settings: str) -> AsyncIterat
             await wire.close()
         finally:
             if edge.returncode is None:
-                edge.kill()
+                force(edge)
             await edge.communicate()
 
 

@@ -16,6 +16,7 @@ from .browser import answered, ask, opened
 from .conftest import Serving
 from .fake_worker import FakeWorker
 from tests.client import eventually
+from tests.conftest import end
 from tests.system.cluster import free_ports, listens
 
 pytestmark = pytest.mark.browser
@@ -139,8 +140,7 @@ def edge_process(nats: str, prefix: str, port: int) -> Iterator[subprocess.Popen
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
+        end(process)
 
 
 async def test_a_server_that_is_killed_and_comes_back_goes_on_with_the_answer(

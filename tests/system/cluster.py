@@ -22,7 +22,7 @@ from nats.errors import Error as NatsError
 
 from warmwire.compose.nats_server import NatsServer, program
 
-from tests.conftest import SECONDS
+from tests.conftest import SECONDS, end
 
 MEMBERS = 3
 """Servers of the cluster: the fewest that survive the loss of one."""
@@ -112,6 +112,10 @@ class Process:
         self._process.kill()
         self._process.wait()
 
+    def end(self) -> None:
+        """As ``kill``, when the test is over."""
+        end(self._process)
+
     async def ended(self, within: float = 60) -> int:
         """Wait for its end; returns the exit code."""
         await until(lambda: not self.running, f"the end of {self.name}", within)
@@ -172,8 +176,10 @@ class Cluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in (*self.edges, *self.workers, *self.servers):
-            process.kill()
+        for role in (*self.edges, *self.workers):
+            role.end()
+        for server in self.servers:
+            server.kill()
         for proxy in self.proxies:
             await proxy.stop()
 

@@ -28,7 +28,7 @@ from time import monotonic
 from warmwire.worker import cgroup, tree
 
 from tests.client import Client, eventually, on_own_streams
-from tests.conftest import SECONDS, started_nats_server
+from tests.conftest import COUNTING, SECONDS, started_nats_server
 
 PAGE = Path(__file__).parents[2] / "docs/orphans.md"
 MARK = "<!-- the last run -->\n"
@@ -84,7 +84,7 @@ def running_worker(nats: str, prefix: str, data: Path, **settings: str) -> Itera
     cli.write_text(CLI.format(daemon=DAEMON, python=sys.executable, emulator=EMULATOR))
     cli.chmod(0o755)
     environment = {
-        **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
+        **{name: os.environ[name] for name in ("PATH", "PYTHONPATH", *COUNTING) if name in os.environ},
         "WARMWIRE_CLI": str(cli),
         "WARMWIRE_NATS": nats,
         "WARMWIRE_PREFIX": prefix,

@@ -200,10 +200,20 @@ async def test_an_empty_environment_and_another_folder_do_not_hide_from_a_contro
     settings = {"WARMWIRE_CONTROL_GROUP": group, "WARMWIRE_CLI": str(cli)}
     with running_worker(nats_server, client.subjects.prefix, tmp_path / "data", **settings) as worker:
         there = await scene(client, worker, tmp_path / "data")
-        below = [process for process in map(tree.seen, tree.descendants([worker.pid])) if process]
-        (secret,) = [process for process in below if cmdline(process.pid).startswith("sleep 500")]
+
+        def hidden_ones() -> list[tree.Seen]:
+            below = [process for process in map(tree.seen, tree.descendants([worker.pid])) if process]
+            return [process for process in below if cmdline(process.pid).startswith("sleep 500")]
+
+        await eventually(hidden_ones, "it has hidden")
+        (secret,) = hidden_ones()
+        # Guardians that are quick find what descends from the CLI before the kernel has ended that.
+        guardians = [guardian.pid for guardian in there.guardians]
+        tree.signal_all(guardians, signal.SIGSTOP)
         worker.kill()
-        await left(there.guardians)  # they go when they have found all that they find
+        assert [] == await left([there.cli])
+        tree.signal_all(guardians, signal.SIGCONT)
+        assert [] == await left(there.guardians)  # they go when they have found all that they find
         gone = not runs(secret)
     if not gone:
         os.kill(secret.pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import SECONDS
+from tests.conftest import COUNTING, SECONDS
 
 Json = dict[str, Any]
 
@@ -32,6 +32,8 @@ FLAGS = (
     "--disable-slash-commands",
     "--system-prompt=Be brief.",
 )
+LIGHT = ("-I", "-S", "-E")
+"""As a worker starts it."""
 AT_ONCE = {"RATE": 1_000_000, "TTFT_MS": 0}
 DEADLINE = 20 * SECONDS
 
@@ -39,14 +41,14 @@ DEADLINE = 20 * SECONDS
 class Cli:
     """A running emulator. Whatever a test waits for has a deadline."""
 
-    def __init__(self, home: Path, flags: tuple[str, ...], settings: Json) -> None:
+    def __init__(self, home: Path, flags: tuple[str, ...], settings: Json, *, light: bool) -> None:
         work = home / "work"
         work.mkdir(parents=True, exist_ok=True)
         names = {f"WARMWIRE_EMULATOR_{name}": str(value) for name, value in {**AT_ONCE, **settings}.items()}
-        argv = [sys.executable, "-I", "-S", "-E", str(EMULATOR), *FLAGS, *flags]
+        argv = [sys.executable, *(LIGHT if light else ()), str(EMULATOR), *FLAGS, *flags]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            argv, cwd=work, env={"HOME": str(home), **names}, stdin=pipe, stdout=pipe, stderr=pipe
+            argv, cwd=work, env={"HOME": str(home), **names, **COUNTING}, stdin=pipe, stdout=pipe, stderr=pipe
         )
         assert self.process.stdin
         assert self.process.stdout

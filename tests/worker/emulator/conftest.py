@@ -7,16 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import COUNTING
 from tests.worker.emulator.cli import DEADLINE, Cli, Start
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Iterator[Start]:
-    """Starts emulators: flags as arguments, `WARMWIRE_EMULATOR_*` settings by their last words."""
+    """Starts emulators: flags as arguments, `WARMWIRE_EMULATOR_*` settings by their last words.
+
+    Only a `light` one is started as a worker does it where coverage is counted: that needs site packages.
+    """
     started: list[Cli] = []
 
-    def start(*flags: str, home: Path = tmp_path / "home", **settings: object) -> Cli:
-        started.append(Cli(home, flags, settings))
+    def start(
+        *flags: str, home: Path = tmp_path / "home", light: bool = not COUNTING, **settings: object
+    ) -> Cli:
+        started.append(Cli(home, flags, settings, light=light))
         return started[-1]
 
     yield start

@@ -8,6 +8,7 @@ from tests.conftest import require
 from tests.worker.emulator.cli import (
     DEADLINE,
     EMULATOR,
+    LIGHT,
     Start,
 )
 
@@ -20,14 +21,14 @@ def pss(pid: int) -> int:
 
 def test_ten_emulators_take_at_most_6_mb_each(cli: Start, tmp_path: Path) -> None:
     require(Path("/proc/self/smaps_rollup").exists(), "/proc/*/smaps_rollup")
-    running = [cli(home=tmp_path / f"home{n}") for n in range(10)]
+    running = [cli(home=tmp_path / f"home{n}", light=True) for n in range(10)]
     for each in running:
         each.turn()
     assert [] == [size for size in (pss(each.process.pid) for each in running) if size > 6 * 1024]
 
 
 def test_it_imports_nothing_that_is_written_in_python_but_its_own() -> None:
-    argv = [sys.executable, "-I", "-S", "-E", "-X", "importtime", str(EMULATOR), "--version"]
+    argv = [sys.executable, *LIGHT, "-X", "importtime", str(EMULATOR), "--version"]
     told = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE, check=True).stderr
     imported = [line.rpartition("|")[2].strip() for line in told.splitlines()]
     bare = [*argv[:-2], "-c", ""]
