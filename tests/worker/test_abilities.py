@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from warmwire.worker import abilities as abilities_module
-from warmwire.worker.abilities import ALL, TESTED, abilities, doubt, probe
+from warmwire.worker.abilities import ALL, TESTED, abilities, doubt
 from warmwire.worker.launch import cli_command
 from warmwire.worker.pool import Abilities
+from warmwire.worker.probe import probe
 
 from tests.worker.contract.__main__ import adding
 

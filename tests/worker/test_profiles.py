@@ -141,11 +141,13 @@ def test_what_another_dialect_cannot_be_told_is_refused_there(file: Path, line: 
     with pytest.raises(
         BadInput, match=f"coding.{line.split(maxsplit=1)[0]}: is not in the dialect 'stream-json'"
     ):
-        load(file, "stream-json")
+        load(file, "stream-json", told=())
 
 
 def test_in_another_dialect_nobody_may_ask_for_thinking() -> None:
-    refused = load(None, "stream-json").setup(options(thinking_tokens=1), BoundRecord(profile="default"))
+    refused = load(None, "stream-json", told=()).setup(
+        options(thinking_tokens=1), BoundRecord(profile="default")
+    )
     assert isinstance(refused, Refused)
 
 

@@ -18,6 +18,7 @@ from warmwire.broker.settings import BrokerSettings
 from warmwire.broker.streams import wanted_streams
 from warmwire.worker import abilities
 from warmwire.worker.launch import cli_command
+from warmwire.worker.probe import probe
 
 from .nats_server import MAX_PAYLOAD
 from .options import load
@@ -85,7 +86,7 @@ def program(cli: str) -> Finding:
         command = cli_command(cli)
     except BadInput as error:
         return Finding("CLI", BAD, f"{error.field}: {error.problem}", "choose one with --cli (WARMWIRE_CLI)")
-    said = asyncio.run(abilities.probe(command))
+    said = asyncio.run(probe(command))
     doubt = abilities.doubt(said)
     if doubt is None:
         return Finding("CLI", GOOD, said)

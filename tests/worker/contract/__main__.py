@@ -13,6 +13,7 @@ import pytest
 
 from warmwire.worker import abilities
 from warmwire.worker.launch import cli_command
+from warmwire.worker.probe import probe
 
 
 def adding(source: str, version: str) -> str:
@@ -28,7 +29,7 @@ def main() -> int:
     code = pytest.main(["-q", str(Path(__file__).parent)])
     if code:
         return code
-    version = asyncio.run(abilities.probe(cli_command("claude"))).split()[0]
+    version = asyncio.run(probe(cli_command("claude"))).split()[0]
     path = Path(abilities.__file__)
     path.write_text(adding(path.read_text(), version))
     print(f"Claude Code {version} keeps the contract")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
-from warmwire.worker.abilities import probe
 from warmwire.worker.claude_stdin import initialize_line, user_line
+from warmwire.worker.probe import probe
 from warmwire.worker.said import Assistant, Init, Lifecycle, Result, StreamEvent, ToolResults
 from warmwire.worker.said import ControlReply as Reply
 

@@ -30,16 +30,16 @@ from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
 from warmwire.worker import fence, metrics, pool, sandbox
-from warmwire.worker.abilities import abilities, doubt, probe
 from warmwire.worker.capacity import Gauge, machine_limits, tell
 from warmwire.worker.credentials import Keys
-from warmwire.worker.dialect import DIALECTS
+from warmwire.worker.dialects import DIALECTS
 from warmwire.worker.fence import Fence
 from warmwire.worker.folder import claimed_folder
 from warmwire.worker.host import IN_PROGRESS, Host, Services
 from warmwire.worker.launch import cli_command
 from warmwire.worker.operators import as_service, obey
 from warmwire.worker.placing import Placing
+from warmwire.worker.probe import probe
 from warmwire.worker.processes import Processes
 from warmwire.worker.profiles import load
 from warmwire.worker.recent import Recent
@@ -67,7 +67,8 @@ class Worker:
         self._subjects = Subjects(settings.prefix)
         self._command = cli_command(settings.cli, settings.dialect)
         self._keys = Keys.load(settings.pool_key_file)
-        self._profiles = load(settings.profiles, settings.dialect)
+        self._dialect = DIALECTS[settings.dialect]
+        self._profiles = load(settings.profiles, settings.dialect, self._dialect.profile_fields)
         self._spares = self._profiles.spares(settings.spares)
         self._sandbox: sandbox.Sandbox | None = None
         if self._profiles.sandboxed(settings.sandbox):
@@ -144,7 +145,7 @@ class Worker:
         self.metrics = await metrics.shown(settings, self._bus, self._tasks)
 
     async def _open_supply(self) -> Supply:
-        can = await self._abilities() if self._settings.dialect == "claude" else pool.Abilities()
+        can = await self._abilities()
         self._processes.open()
         return Supply(
             self._command,
@@ -153,7 +154,7 @@ class Worker:
             self._limits.starting,
             self._tasks,
             self._processes,
-            DIALECTS[self._settings.dialect],
+            self._dialect,
             self._profiles,
             self._sandbox,
             enclosed=self._settings.sandbox == "bwrap",
@@ -161,11 +162,13 @@ class Worker:
         )
 
     async def _abilities(self) -> pool.Abilities:
-        said = await probe(self._command)
-        log.info("CLI version", version=said)
-        if (why := doubt(said)) is not None:
+        dialect = self._dialect()
+        said = await probe(self._command) if dialect.asks_version else ""
+        if dialect.asks_version:
+            log.info("CLI version", version=said)
+        if (why := dialect.doubt(said)) is not None:
             log.warning(why, version=said)
-        return abilities(said)
+        return dialect.abilities(said)
 
     async def stop(self) -> None:
         """Leave without losing anything; see the module's text for the order."""

@@ -1,26 +1,34 @@
-"""What a worker must be able to say to a CLI and to understand: one adapter for each dialect. Pure.
+"""What a worker must be able to say to a CLI and to understand: what every adapter is. Pure.
 
-An adapter is made for each session; `claude` and `stream_json` hold what they know.
+`dialects` lists the adapters; docs/extending.md adds one.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar
 
-from warmwire.worker import claude, claude_stdin
-from warmwire.worker.launch import Launch, Spawning, launch
-from warmwire.worker.said import Line
-from warmwire.worker.stream_json import StreamJson
+from warmwire.worker.launch import Launch, Spawning
+from warmwire.worker.pool import Abilities
+from warmwire.worker.said import ControlReply, Line
 
 
-class Dialect(Protocol):
-    """How to start a CLI, what to write to it, and what its lines mean.
+class Dialect(ABC):
+    """How to start a CLI, what to write to it, and what its lines mean. One is made for each session.
 
     What returns None instead of a line is not in the dialect: then the process is up as soon as it runs, is
-    interrupted by SIGINT, and has its user's token from the start.
+    interrupted by SIGINT, and has its user's token, its model and its system prompt from the start.
     """
+
+    profile_fields: ClassVar[Collection[str]] = ()
+    """Fields of a profile that a CLI must be told of, and that this one can be told: of ``profiles.TOLD``."""
+
+    needed: ClassVar[Collection[str]] = ()
+    """Request ids of lines after whose refusal a process is of no use to its session."""
+
+    asks_version: ClassVar[bool] = False
+    """Whether `CLI --version` says what it can do."""
 
     @abstractmethod
     def launch(self, command: Sequence[str], spawn: Spawning) -> Launch:
@@ -31,48 +39,51 @@ class Dialect(Protocol):
         """A message."""
 
     @abstractmethod
-    def ready_line(self) -> bytes | None:
-        """A question that is answered as soon as the process is up."""
-
-    @abstractmethod
-    def interrupt_line(self, request_id: str) -> bytes | None:
-        """Stop the running turn."""
-
-    @abstractmethod
-    def credential_line(self, token: str) -> bytes | None:
-        """Another user's token, from the next turn on."""
-
-    @abstractmethod
-    def mode_line(self, mode: str) -> bytes | None:
-        """Another permission mode, from the next turn on."""
-
-    @abstractmethod
-    def thinking_line(self, tokens: int | None) -> bytes | None:
-        """Another budget for thinking, from the next turn on."""
-
-    @abstractmethod
-    def cost_line(self) -> bytes | None:
-        """What has the process cost?"""
-
-    @abstractmethod
     def read(self, line: bytes) -> Sequence[Line]:
         """What a line of stdout means; never raises."""
 
+    # What follows need not be in a dialect.
 
-class Claude:
-    """The dialect of Claude Code."""
+    def abilities(self, version: str) -> Abilities:  # noqa: ARG002 - for who overrides it, here and below
+        """What a CLI that calls itself ``version`` can be told after its start."""
+        return Abilities()
 
-    launch = staticmethod(launch)
-    user_line = staticmethod(claude_stdin.user_line)
-    ready_line = staticmethod(claude_stdin.ready_line)
-    interrupt_line = staticmethod(claude_stdin.interrupt_line)
-    credential_line = staticmethod(claude_stdin.credential_line)
-    mode_line = staticmethod(claude_stdin.mode_line)
-    thinking_line = staticmethod(claude_stdin.thinking_line)
-    cost_line = staticmethod(claude_stdin.cost_line)
+    def doubt(self, version: str) -> str | None:  # noqa: ARG002
+        """What an operator should know about this version."""
+        return None
 
-    def read(self, line: bytes) -> Sequence[Line]:
-        return (claude.parse(line),)
+    def ready_line(self) -> bytes | None:
+        """A question that is answered as soon as the process is up. Without it there are no spares."""
+        return None
 
+    def adopt_line(self, system_prompt: str) -> bytes | None:  # noqa: ARG002
+        """A process that was started ahead gets its session's system prompt, before its first message."""
+        return None
 
-DIALECTS: Mapping[str, Callable[[], Dialect]] = {"claude": Claude, "stream-json": StreamJson}
+    def model_line(self, model: str | None) -> bytes | None:  # noqa: ARG002
+        """Another model, from the next turn on; None is what the CLI takes when it is not told."""
+        return None
+
+    def mode_line(self, mode: str) -> bytes | None:  # noqa: ARG002
+        """Another permission mode, from the next turn on."""
+        return None
+
+    def thinking_line(self, tokens: int | None) -> bytes | None:  # noqa: ARG002
+        """Another budget for thinking, from the next turn on."""
+        return None
+
+    def credential_line(self, token: str) -> bytes | None:  # noqa: ARG002
+        """Another user's token, from the next turn on."""
+        return None
+
+    def interrupt_line(self, request_id: str) -> bytes | None:  # noqa: ARG002
+        """Stop the running turn."""
+        return None
+
+    def cost_line(self) -> bytes | None:
+        """What has the process cost?"""
+        return None
+
+    def cost_in(self, reply: ControlReply) -> str:  # noqa: ARG002
+        """The words of the answer to that; empty if it is another answer."""
+        return ""

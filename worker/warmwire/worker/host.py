@@ -36,7 +36,7 @@ from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.sender import Sender
 from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
-from warmwire.worker import claude_stdin, pool, said, transcript
+from warmwire.worker import pool, said, transcript
 from warmwire.worker.credentials import Keys
 from warmwire.worker.errors import CliError, CredentialRefused, ErrorCode
 from warmwire.worker.permissions import Answer
@@ -423,7 +423,7 @@ class Host:
 
     def _refused(self, reply: said.ControlReply) -> None:
         """Without what it was told between turns a process is of no use to the session."""
-        if reply.request_id in claude_stdin.NEEDED:
+        if reply.request_id in self._dialect.needed:
             log.error("the CLI refused", request=reply.request_id, error=reply.error)
             self._cli.kill()
             self._cli_failed(ErrorCode.CLI_FAILED)

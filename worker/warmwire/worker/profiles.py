@@ -7,7 +7,7 @@ session has one for life. Pure but for `load`, which reads the operator's file.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,7 +37,7 @@ FILE_LIMIT = 1024 * 1024
 SPARES_LIMIT = 64
 LISTED = 20
 """Names that an error tells of those that are allowed."""
-CLAUDE_ONLY = (
+TOLD = (
     "tools",
     "allowed_tools",
     "disallowed_tools",
@@ -46,7 +46,7 @@ CLAUDE_ONLY = (
     "max_thinking_tokens",
     "spares",
 )
-"""What only the dialect `claude` can be told."""
+"""Fields that a CLI must be told of: a dialect that has no words for one cannot have it."""
 
 Tool = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,99}$")]
 Rule = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,99}(\([^\x00-\x1f\"]{1,400}\))?$")]
@@ -201,8 +201,10 @@ def _list(names: Iterable[str]) -> str:
 # --- the file ----------------------------------------------------------------------------------------------
 
 
-def load(path: Path | None, dialect: str = "claude") -> Profiles:
+def load(path: Path | None, dialect: str = "claude", told: Collection[str] = TOLD) -> Profiles:
     """The profiles of a TOML file, one table each; without a ``default`` the built-in one is there, too.
+
+    ``told``: what a CLI of that dialect can be told of them.
 
     Raises:
         BadInput: naming the file, the profile and the field.
@@ -215,8 +217,8 @@ def load(path: Path | None, dialect: str = "claude") -> Profiles:
         raise BadInput("profiles", f"{path} has {len(tables)} profiles, {PROFILES_LIMIT} are allowed")
     named = {DEFAULT: BUILT_IN}
     for name, table in tables.items():
-        named[name] = _profile(path, name, table, dialect)
-    if dialect != "claude":  # nobody may ask for what cannot be told
+        named[name] = _profile(path, name, table, dialect, told)
+    if "max_thinking_tokens" not in told:  # nobody may ask for what cannot be told
         named = {name: each.model_copy(update={"max_thinking_tokens": 0}) for name, each in named.items()}
     return Profiles(named)
 
@@ -235,7 +237,7 @@ def _read(path: Path) -> str:
         raise BadInput("profiles", f"{path} is not UTF-8") from None
 
 
-def _profile(path: Path | None, name: str, table: Any, dialect: str) -> Profile:
+def _profile(path: Path | None, name: str, table: Any, dialect: str, told: Collection[str]) -> Profile:
     where = f"{path}: {name}"
     if not NAME.match(name):
         raise BadInput("profiles", f"{where}: a name has 1 to 64 characters of A-Z a-z 0-9 _ -")
@@ -248,8 +250,8 @@ def _profile(path: Path | None, name: str, table: Any, dialect: str) -> Profile:
         field_ = ".".join([where, *map(str, first["loc"])])
         problem = "is not known" if first["type"] == "extra_forbidden" else first["msg"]
         raise BadInput("profiles", f"{field_}: {problem}") from None
-    for given in CLAUDE_ONLY if dialect != "claude" else ():
-        if given in table:
+    for given in TOLD:
+        if given in table and given not in told:
             raise BadInput("profiles", f"{where}.{given}: is not in the dialect {dialect!r}")
     _check_folders(where, profile)
     return profile

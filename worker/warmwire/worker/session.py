@@ -19,10 +19,11 @@ from warmwire.broker.envelope import EnvelopeWriter
 from warmwire.broker.events import Event, TurnEnd, TurnInterrupted, TurnProgress, TurnReset, TurnStarted
 from warmwire.broker.messages import Finished, OwnerView, Replay, Started, TurnRecord
 from warmwire.broker.names import SessionKey
-from warmwire.worker import claude, endings, said
+from warmwire.worker import endings, said
 from warmwire.worker.binding import Binding
+from warmwire.worker.claude_code import Claude
 from warmwire.worker.deltas import DELTA_LIMIT, fitting, message_id, tools_finished, tools_started, unstreamed
-from warmwire.worker.dialect import Claude, Dialect
+from warmwire.worker.dialect import Dialect
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.patience import STALLED, Step
 from warmwire.worker.permissions import Answer, Outcome, Permissions, Said
@@ -268,7 +269,7 @@ class Session:
     def _control(self, turn: Turn, line: said.Control, now: float) -> list[Command]:
         if not isinstance(line, said.ControlReply):
             return self._say(self._permissions.hear(turn.id, line, now))
-        turn.meter.cost(claude.cost_in(line))
+        turn.meter.cost(self._dialect.cost_in(line))
         return self._stop_over(turn, now)
 
     def _say(self, said: Said) -> list[Command]:

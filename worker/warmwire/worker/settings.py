@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 
 from warmwire.broker.settings import BrokerSettings
+from warmwire.worker.dialects import DIALECTS
 
 
 class WorkerSettings(BrokerSettings):
@@ -18,9 +19,10 @@ class WorkerSettings(BrokerSettings):
         description="The CLI to run: 'emulator' (a stand-in without a model), 'claude', or a command line "
         "that speaks the same dialect.",
     )
-    dialect: Literal["claude", "stream-json"] = Field(
+    dialect: str = Field(
         default="claude",
-        description="What --cli speaks: 'claude', or the plain 'stream-json' of bare Messages API events.",
+        description=f"What --cli speaks: {' or '.join(DIALECTS)}.",
+        json_schema_extra={"metavar": "|".join(DIALECTS)},
     )
     data: Path = Field(default=Path("warmwire-data"), description="Folder for the sessions' home folders.")
     max_turns_at_once: int | None = Field(
@@ -116,6 +118,13 @@ class WorkerSettings(BrokerSettings):
         le=100,
         description="Milliseconds between two rounds of reading CLIs: deltas share their way; 0: none.",
     )
+
+    @field_validator("dialect")
+    @classmethod
+    def _must_be_known(cls, value: str) -> str:
+        if value not in DIALECTS:
+            raise ValueError(f"must be {' or '.join(DIALECTS)}")
+        return value
 
     @property
     def hidden(self) -> tuple[Path | None, ...]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from warmwire.worker.dialect import Dialect
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.launch import Launch, Spawning
 from warmwire.worker.said import (
@@ -76,7 +77,7 @@ _EVENT = msgspec.json.Decoder(_Event)
 _EVENTS = ("content_block_delta", "content_block_start", "content_block_stop", "message_delta")
 
 
-class StreamJson:
+class StreamJson(Dialect):
     """One session's adapter: it remembers what is being said, from message to message."""
 
     def __init__(self) -> None:
@@ -99,24 +100,6 @@ class StreamJson:
         self._asked = [_entry("user", content, uuid)]
         self._read = self._written = 0
         return msgspec.json.encode({"type": "user_message", "content": content}) + b"\n"
-
-    def ready_line(self) -> bytes | None:
-        return None
-
-    def interrupt_line(self, request_id: str) -> bytes | None:  # noqa: ARG002
-        return None
-
-    def credential_line(self, token: str) -> bytes | None:  # noqa: ARG002
-        return None
-
-    def mode_line(self, mode: str) -> bytes | None:  # noqa: ARG002
-        return None
-
-    def thinking_line(self, tokens: int | None) -> bytes | None:  # noqa: ARG002
-        return None
-
-    def cost_line(self) -> bytes | None:
-        return None
 
     # -- from the program
 

@@ -18,8 +18,9 @@ import structlog
 
 from warmwire.broker import telemetry
 from warmwire.broker.tasks import Tasks
-from warmwire.worker import claude, claude_stdin, pool, said
-from warmwire.worker.dialect import Claude, Dialect
+from warmwire.worker import pool, said
+from warmwire.worker.claude_code import Claude
+from warmwire.worker.dialect import Dialect
 from warmwire.worker.errors import CliError
 from warmwire.worker.launch import Launch, Spawning, traced
 from warmwire.worker.process import CliProcess, Exit, OnExit, OnLines
@@ -182,6 +183,7 @@ class Spare:
         self.folder = folder
         self.ready = False
         self._supply = supply
+        self._dialect = supply.dialect()
         self._number = number
         self._profile = profile
         self._since = monotonic()
@@ -206,10 +208,9 @@ class Spare:
         """Start it."""
         supply, profile = self._supply, self._supply.profiles[self._profile]
         spawn = Spawning(folder=self.folder, environment=os.environ, profile=profile)
-        plan = supply.dialect().launch(supply.command, spawn)
+        plan = self._dialect.launch(supply.command, spawn)
         try:
             process = await supply.start(supply.enclosed(plan, profile), self._lines, self._exit)
-            process.write(claude_stdin.ready_line())
         except CliError as error:
             self._fail(str(error))
             self._process.set_exception(error)
@@ -242,7 +243,8 @@ class Spare:
         self._on_exit(exit_)
 
     def _hear(self, lines: list[bytes]) -> None:
-        if not self.ready and any(isinstance(claude.parse(line), said.ControlReply) for line in lines):
+        heard = (line for each in lines for line in self._dialect.read(each))
+        if not self.ready and any(isinstance(line, said.ControlReply) for line in heard):
             self.ready = True
             took = monotonic() - self._since
             self._supply.ready_after(took)

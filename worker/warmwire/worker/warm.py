@@ -14,9 +14,10 @@ import structlog
 
 from warmwire.broker.names import SessionKey
 from warmwire.broker.sealed import Token
-from warmwire.worker import claude, claude_stdin
+from warmwire.worker import claude
+from warmwire.worker.claude_code import Claude
 from warmwire.worker.credentials import hidden
-from warmwire.worker.dialect import Claude, Dialect
+from warmwire.worker.dialect import Dialect
 from warmwire.worker.errors import CliError, CliGone, ErrorCode
 from warmwire.worker.launch import CREDENTIAL, Spawning, prompt_or_default, transcript_path
 from warmwire.worker.pool import Adopt, Need, Own, Spawn, Tier, Use, serve
@@ -126,7 +127,7 @@ class Warm:
         self._pooled = _pool_has_credential()
         self._take(process)
         self._tell_token(token)
-        process.write(claude_stdin.adopt_line(prompt_or_default(setup.system_prompt)))
+        self._tell(self._dialect.adopt_line(prompt_or_default(setup.system_prompt)))
         if setup.model is not None:
             self._tell_model(setup.model)
 
@@ -167,7 +168,7 @@ class Warm:
         self._stop_or_go()
 
     def _tell_model(self, model: str | None) -> None:
-        self.write(claude_stdin.set_model_line(model))
+        self._tell(self._dialect.model_line(model))
 
     def _tell_settings(self, setup: Setup) -> None:
         """What a process can be told at any time, where it is another than before."""
@@ -178,7 +179,7 @@ class Warm:
             self._tell(self._dialect.thinking_line(setup.thinking_tokens))
 
     def _tell(self, line: bytes | None) -> None:
-        if line is not None:  # else nobody could have asked for it: see `profiles.load`
+        if line is not None:  # else nobody could have asked for it: see `profiles.load`, `pool.serve`
             self.write(line)
 
     def _tell_token(self, token: Token | None) -> None:
