@@ -35,8 +35,11 @@ def run(
 
 
 async def _within(patience: float, work: Awaitable[None]) -> None:
-    async with asyncio.timeout(patience):
-        await work
+    try:
+        async with asyncio.timeout(patience):
+            await work
+    except TimeoutError:
+        sys.exit(f"not done within {patience:g} s: more with --patience")
 
 
 @contextmanager

@@ -163,6 +163,15 @@ def fails_at_once(up: Running, expected: str, code: int = 1) -> None:
     assert re.fullmatch(f"warmwire: {expected}\n", up.stderr), up.stderr
 
 
+def test_a_nats_server_that_does_not_listen_in_time_is_said(start: Start, tmp_path: Path) -> None:
+    stream = tmp_path / "up" / "data" / "nats" / "store" / "jetstream" / "$G" / "streams" / "S"
+    stream.mkdir(parents=True)
+    os.mkfifo(stream / "meta.inf")  # the server reads it before it listens, and nobody writes it
+    up = start(WARMWIRE_START_TIMEOUT="0.5", WARMWIRE_STOP_TIMEOUT="0.5")
+    assert (1, "") == (up.end(), up.stdout)
+    assert "warmwire: not ready within 0.5 s: nats-server does not listen: see " in up.stderr
+
+
 def test_a_port_in_use_is_one_line(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -185,6 +194,12 @@ def test_a_data_folder_that_cannot_be_written_is_one_line(start: Start, tmp_path
     fails_at_once(
         start(WARMWIRE_DATA=str(tmp_path / "file" / "data")), "data folder .* cannot be written: .*"
     )
+
+
+def test_a_full_disk_is_one_line(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "up" / "data").mkdir(parents=True)
+    (tmp_path / "up" / "data" / "lock").symlink_to("/dev/full")
+    fails_at_once(start(), r"data folder .* cannot be written: .*")
 
 
 def test_a_data_folder_in_use_is_one_line(ready: Running, start: Start, tmp_path: Path) -> None:
@@ -258,5 +273,5 @@ def test_a_missing_claude_is_one_line_that_says_how_to_get_it(start: Start, tmp_
     blocked.mkdir(parents=True)
     (blocked / "__init__.py").touch()
     environment = {"PATH": str(tmp_path), "PYTHONPATH": str(blocked.parent), "WARMWIRE_CLI": "claude"}
-    expected = r"--cli: no claude CLI found: .* pip install 'warmwire\[claude\]'"
+    expected = r"--cli: no claude CLI found: .* pip install claude-agent-sdk"
     fails_at_once(start(**environment), expected, code=2)

@@ -180,6 +180,11 @@ async def test_the_token_for_an_edge_that_wants_one_is_in_the_environment(
         (["--session", "a.b", "--print", "Hello"], 2, "session_id: must be 1 to 64 characters"),
         (["--print", " "], 2, "message: must not be empty"),
         (["--url", "http://127.0.0.1:1", "--print", "Hello"], 3, "no answer from http://127.0.0.1:1"),
+        (
+            ["--url", "http://127.0.0.1:1", "--print", "Hello"],
+            3,
+            "; start `warmwire up`, or say where one runs",
+        ),
         (["--url", "localhost", "--print", "Hello"], 2, "must begin with http:// or https://"),
         (["--nats", "nats://127.0.0.1:1"], 2, "--url and --nats: one of the two"),
         (["--continue", "--session", "s1"], 2, "--continue and --session: one of the two"),

@@ -71,6 +71,15 @@ def test_the_microservice_answers_a_ticket_once() -> None:
 
 
 @slow
+def test_an_example_that_takes_too_long_says_so() -> None:
+    argv = [sys.executable, "-m", "examples.code_review", "--patience", "0.01"]
+    ended = subprocess.run(
+        argv, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=100 * SECONDS
+    )
+    assert (1, "not done within 0.01 s: more with --patience\n") == (ended.returncode, ended.stderr)
+
+
+@slow
 def test_the_review_alerts_before_it_ends() -> None:
     said = run("code_review", WARMWIRE_EMULATOR_RATE="150")
     assert 1 == said.count(">>> ALERT: CRITICAL: the query is put together from what the caller gave.")

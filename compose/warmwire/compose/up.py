@@ -8,7 +8,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ class Supervisor:
         self._settings = settings
         self._address = address
         self._roles = roles
-        self._over: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[int] = loop.create_future()
+        self._start_until = loop.time() + settings.start_timeout
         self._forced = False
         self._key_file = Path(os.environ.get(KEY_FILE) or settings.data / "pool.key").absolute()
         self._metrics_from = settings.metrics_port or 0
@@ -105,10 +108,11 @@ class Supervisor:
         )
         self._nats = [child]
         child.launch()
-        while child.pid is None or (url := server.url(child.pid)) is None:
-            if child.history.deaths:
-                raise StartError(f"nats-server ended at its start: {server.cause()}")
-            await asyncio.sleep(POLL)
+        async with self._in_time(lambda: f"nats-server does not listen: {server.cause()}"):
+            while child.pid is None or (url := server.url(child.pid)) is None:
+                if child.history.deaths:
+                    raise StartError(f"nats-server ended at its start: {server.cause()}")
+                await asyncio.sleep(POLL)
         port = int(url.rsplit(":", 1)[1])
         return url
 
@@ -148,13 +152,19 @@ class Supervisor:
 
     async def _wait_until_ready(self) -> None:
         lacking: str | None = "nothing has started"
+        async with self._in_time(lambda: str(lacking)):
+            while (lacking := await missing(self._address)) is not None:  # noqa: ASYNC110 - other processes
+                await asyncio.sleep(POLL)
+
+    @asynccontextmanager
+    async def _in_time(self, lacking: Callable[[], str]) -> AsyncIterator[None]:
+        """All of the start together; past it what is lacking is said."""
         try:
-            async with asyncio.timeout(self._settings.start_timeout):
-                while (lacking := await missing(self._address)) is not None:  # noqa: ASYNC110 - other processes
-                    await asyncio.sleep(POLL)
+            async with asyncio.timeout_at(self._start_until):
+                yield
         except TimeoutError:
             waited = f"not ready within {self._settings.start_timeout:g} s"
-            raise StartError(f"{waited}: {lacking}") from None
+            raise StartError(f"{waited}: {lacking()}") from None
 
     async def _unless_over(self, work: Coroutine[None, None, None]) -> None:
         """Do the work, but drop it when a signal or a child's end comes first."""

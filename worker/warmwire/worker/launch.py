@@ -222,7 +222,7 @@ def cli_command(cli: str, dialect: str = "claude") -> tuple[str, ...]:
     if cli == "claude":
         found = find_claude()
         if found is None:
-            raise BadInput("cli", "no claude CLI found: put it on PATH, or pip install 'warmwire[claude]'")
+            raise BadInput("cli", "no claude CLI found: put it on PATH, or pip install claude-agent-sdk")
         return (str(found),)
     try:
         words = tuple(shlex.split(cli))

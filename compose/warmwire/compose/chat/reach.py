@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
@@ -69,16 +69,27 @@ def place_of(url: str | None, nats: str | None, environment: Mapping[str, str] =
 
 @asynccontextmanager
 async def connected(place: Place) -> AsyncIterator[Client]:
-    """A client, once somebody answers there. Raises Unavailable."""
+    """A client, once somebody answers there. Raises Unreachable."""
     if place.is_nats:
-        async with Producer.connect(place.url) as producer:
+        with _somebody():
+            producer = await Producer.connect(place.url)
+        async with producer:
             yield producer
         return
     from warmwire.producer.edge_client import EdgeClient  # noqa: PLC0415 - not needed over NATS
 
     async with EdgeClient(place.url) as edge:
-        await edge.reach()
+        with _somebody():
+            await edge.reach()
         yield edge
+
+
+@contextmanager
+def _somebody() -> Iterator[None]:
+    try:
+        yield
+    except Unavailable as error:
+        raise Unreachable(f"{error}; start `warmwire up`, or say where one runs: --url, --nats") from error
 
 
 async def send(client: Client, message: str, session: str, wishes: Wishes) -> AnyTurn:
