@@ -65,9 +65,6 @@ def result(
         stop_reason=None if error or interrupted else "end_turn",
         usage=Usage(input_tokens=3, output_tokens=5),
         cost_usd=0.25,
-        duration_ms=1,
-        ttft_ms=None,
-        api_status=None,
         session_id="cli",
         message_uuids=uuids,
     )

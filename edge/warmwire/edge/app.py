@@ -18,14 +18,14 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from time import monotonic
 
 import structlog
 import uvicorn
 import uvloop
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from warmwire.broker import role
 
@@ -48,6 +48,16 @@ BACKLOG = 2048
 """Connections that may wait to be accepted."""
 LAST_WRITES = 2
 """Seconds that responses get to be written after their end."""
+ROUTERS: list[Callable[[Edge], APIRouter]] = [
+    routes.router,
+    sessions.router,
+    completions.router,
+    messages.router,
+    ui_chat.router,
+    websocket.router,
+    tickets.router,
+]
+"""The routes of the API, and who has them. One line adds what another module has."""
 
 
 def build(edge: Edge) -> FastAPI:
@@ -65,13 +75,8 @@ def build(edge: Edge) -> FastAPI:
         },  # our own span is the caller's one child
         redirect_slashes=False,
     )
-    app.include_router(routes.router(edge))
-    app.include_router(sessions.router(edge))
-    app.include_router(completions.router(edge))
-    app.include_router(messages.router(edge))
-    app.include_router(ui_chat.router(edge))
-    app.include_router(websocket.router(edge))
-    app.include_router(tickets.router(edge))
+    for router in ROUTERS:
+        app.include_router(router(edge))
     app.include_router(assets.router())
     routes.answer_problems(app)
     app.add_middleware(Traced)

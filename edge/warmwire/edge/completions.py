@@ -14,9 +14,8 @@ from warmwire.broker.reader import Item
 from warmwire.producer.submit import Sessions
 
 from . import openai, openapi, openapi_codecs
-from .caller import Need, Viewer
+from .caller import Viewer
 from .chat import json_body, validated
-from .credentials import with_credential
 from .edge import Edge
 from .openai import Completion, CompletionRequest
 from .outbox import Encoder, Outbox
@@ -75,13 +74,10 @@ class Completions:
 
     async def complete(self, http: Request) -> Response:
         """Send a message as OpenAI's clients do; the session is that of X-Session-Id, or of `user`."""
-        edge, limit = self._edge, self._edge.settings.max_message_bytes
+        edge = self._edge
         caller = await edge.caller(http)
-        asked = validated(CompletionRequest, await json_body(http, limit))
-        chat = asked.chat(http.headers)
-        request = chat.prepared(limit, http.headers.get("idempotency-key"), caller.tenant)
-        request = with_credential(request, http.headers, edge.settings)
-        await edge.access.admit(caller, request.key, Need.SEND)
+        asked = validated(CompletionRequest, await json_body(http, edge.settings.max_message_bytes))
+        request = await edge.admitted(http, caller, asked.chat(http.headers))
         completion = asked.completion(request.turn, time())
         if not asked.stream:
             return await answered(edge, http, request, caller, completion.whole)

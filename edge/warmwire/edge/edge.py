@@ -12,6 +12,7 @@ from time import monotonic, time
 
 import structlog
 from starlette.requests import HTTPConnection
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from warmwire.broker import heartbeat, streams
@@ -29,7 +30,9 @@ from warmwire.producer.submit import Sessions
 from . import sse
 from .admission import Admission
 from .auth import Access
-from .caller import Caller, Viewer
+from .caller import Caller, Need, Viewer
+from .chat import ChatRequest
+from .credentials import with_credential
 from .metrics import Metrics
 from .neighbours import Neighbours
 from .outbox import Channel, Outbox
@@ -180,6 +183,17 @@ class Edge:
         caller = await self.access.caller(http, tickets=tickets)
         self.admission.request(caller)
         return caller
+
+    async def admitted(self, http: HttpRequest, caller: Caller, chat: ChatRequest) -> Request:
+        """The user message of a request, if its caller may send it. Raises BadInput, and Problem.
+
+        What is sent by URL has no idempotency key: a browser that comes again is recognized in another way.
+        """
+        key = None if http.method == "GET" else http.headers.get("idempotency-key")
+        request = chat.prepared(self.settings.max_message_bytes, key, caller.tenant)
+        request = with_credential(request, http.headers, self.settings)
+        await self.access.admit(caller, request.key, Need.SEND)
+        return request
 
     async def publish(self, request: Request, *, viewed: bool = False) -> None:
         """Publish a message without following its turn; ``viewed``: its sender watches the session.

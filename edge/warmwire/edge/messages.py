@@ -10,9 +10,8 @@ from starlette.responses import Response
 
 from . import openapi, openapi_codecs
 from .anthropic import Message, MessagesRequest
-from .caller import Need, Viewer
+from .caller import Viewer
 from .chat import json_body, validated
-from .credentials import with_credential
 from .edge import Edge
 from .openai import DEFAULT_MODEL
 from .translated import TranslatedOutbox, TranslatedView
@@ -27,12 +26,10 @@ class Messages:
 
     async def create(self, http: Request) -> Response:
         """Send a message as Anthropic's SDKs do; the session is X-Session-Id, or `metadata.user_id`."""
-        edge, limit = self._edge, self._edge.settings.max_message_bytes
+        edge = self._edge
         caller = await edge.caller(http)
-        asked = validated(MessagesRequest, await json_body(http, limit))
-        request = asked.chat(http.headers).prepared(limit, http.headers.get("idempotency-key"), caller.tenant)
-        request = with_credential(request, http.headers, edge.settings)
-        await edge.access.admit(caller, request.key, Need.SEND)
+        asked = validated(MessagesRequest, await json_body(http, edge.settings.max_message_bytes))
+        request = await edge.admitted(http, caller, asked.chat(http.headers))
         shape = Message(request.turn, asked.model)
         if not asked.stream:
             return await answered(edge, http, request, caller, shape.whole)

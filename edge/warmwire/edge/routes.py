@@ -22,7 +22,6 @@ from warmwire.producer.resume import NOWHERE
 from . import openai, openapi, sse
 from .caller import Need, Viewer
 from .chat import Rollup, from_body, from_query, validated
-from .credentials import with_credential
 from .edge import Edge, cursor_of
 from .errors import Kind, Problem, problem_of
 from .stream import HEADERS
@@ -41,9 +40,7 @@ def router(edge: Edge) -> APIRouter:
         """Send a message; the response is the stream of its turn, ending with `data: [DONE]`."""
         caller = await edge.caller(http)
         request = await from_body(http, limit)
-        prepared = request.prepared(limit, http.headers.get("idempotency-key"), caller.tenant)
-        prepared = with_credential(prepared, http.headers, edge.settings)
-        await edge.access.admit(caller, prepared.key, Need.SEND)
+        prepared = await edge.admitted(http, caller, request)
         return await edge.submit(prepared, Viewer(caller, request.rollup_ms))
 
     async def chat_by_url(http: Request) -> Response:
@@ -57,9 +54,7 @@ def router(edge: Edge) -> APIRouter:
             request = await from_body(http, limit)
         else:
             request = from_query(http.query_params)
-        prepared = request.prepared(limit, http.headers.get("idempotency-key"), caller.tenant)
-        prepared = with_credential(prepared, http.headers, edge.settings)
-        await edge.access.admit(caller, prepared.key, Need.SEND)
+        prepared = await edge.admitted(http, caller, request)
         return await edge.submit(prepared, Viewer(caller, request.rollup_ms, guide=True))
 
     async def guide_chat_by_url(http: Request) -> Response:
@@ -118,9 +113,7 @@ async def by_url(http: Request, edge: Edge, *, guide: bool) -> Response:
             return edge.empty(key, error, viewer)
         return await edge.resume(key, last_event_id, viewer)
     request = from_query(query)
-    prepared = request.prepared(edge.settings.max_message_bytes, None, caller.tenant)
-    prepared = with_credential(prepared, http.headers, edge.settings)
-    await edge.access.admit(caller, prepared.key, Need.SEND)
+    prepared = await edge.admitted(http, caller, request)
     await edge.access.redeem(caller, prepared.turn, resumes=False)
     return await edge.submit_once(prepared, Viewer(caller, request.rollup_ms, guide))
 

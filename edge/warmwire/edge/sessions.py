@@ -21,7 +21,6 @@ from warmwire.producer.request import verdict
 from . import openapi
 from .caller import Need, Viewer
 from .chat import ROLLUP_LIMIT, ChatRequest, json_body, validated
-from .credentials import with_credential
 from .edge import Edge, cursor_of
 from .errors import Kind, Problem
 
@@ -87,9 +86,7 @@ class Routes:
         caller = await self._edge.caller(http)
         key = SessionKey(caller.tenant, session_id)
         chat = validated(MessageRequest, await json_body(http, self._limit)).of(key.session)
-        request = chat.prepared(self._limit, http.headers.get("idempotency-key"), caller.tenant)
-        request = with_credential(request, http.headers, self._edge.settings)
-        await self._edge.access.admit(caller, key, Need.SEND)
+        request = await self._edge.admitted(http, caller, chat)
         await self._edge.publish(request)
         return JSONResponse({"turn": request.turn, "session_id": key.session}, status_code=202)
 

@@ -15,7 +15,6 @@ from warmwire.broker.names import SessionKey
 from . import openapi, openapi_codecs, ui_message
 from .caller import Need, Viewer
 from .chat import json_body, validated
-from .credentials import with_credential
 from .edge import Edge
 from .errors import Kind, Problem
 from .stream import EventStream
@@ -62,12 +61,10 @@ class UiChat:
 
     async def send(self, http: Request) -> Response:
         """Send the last message of a chat as `DefaultChatTransport` does; the session is the chat's `id`."""
-        edge, limit = self._edge, self._edge.settings.max_message_bytes
+        edge = self._edge
         caller = await edge.caller(http)
-        chat = validated(UiRequest, await json_body(http, limit)).chat()
-        request = chat.prepared(limit, http.headers.get("idempotency-key"), caller.tenant)
-        request = with_credential(request, http.headers, edge.settings)
-        await edge.access.admit(caller, request.key, Need.SEND)
+        chat = validated(UiRequest, await json_body(http, edge.settings.max_message_bytes)).chat()
+        request = await edge.admitted(http, caller, chat)
         view = self._view(request.key, request.turn, chat.rollup_ms)
         viewer = Viewer(caller, chat.rollup_ms)
         return self._told(await edge.submit_as(request, viewer, view), view)

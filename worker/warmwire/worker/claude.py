@@ -137,8 +137,6 @@ class _ResultWire(msgspec.Struct):
     # The sums since the last result, retries included. `usage` is all zeros after an interrupt;
     # `total_cost_usd` and `duration_api_ms` count from the start of the process.
     model_usage_since_last_result: dict[str, _ModelUsageWire] = {}
-    duration_ms: float = 0
-    ttft_stream_ms: float | None = None
     session_id: str = ""
     user_message_uuids: list[str] = []
 
@@ -308,8 +306,6 @@ def _result(line: bytes) -> Result:
         stop_reason=wire.stop_reason,
         usage=_total(spent) if spent else wire.usage,
         cost_usd=sum(model.cost for model in spent),
-        duration_ms=wire.duration_ms,
-        ttft_ms=wire.ttft_stream_ms,
         api_status=wire.api_error_status,
         session_id=wire.session_id,
         message_uuids=tuple(wire.user_message_uuids),

@@ -112,17 +112,15 @@ class Result(_Value, frozen=True):
     """The end of a turn; the transcript on disk and the mirror are complete when it comes."""
 
     ending: Ending
-    error: ErrorCode | None  # set exactly when failed
-    detail: str  # what the CLI says about the failure, for people
-    text: str  # the last message's text
-    stop_reason: str | None
-    usage: Usage
-    cost_usd: float  # of this turn
-    duration_ms: float
-    ttft_ms: float | None
-    api_status: int | None
-    session_id: str
-    message_uuids: tuple[str, ...]  # the user messages that it answers
+    error: ErrorCode | None = None  # set exactly when failed
+    detail: str = ""  # what the CLI says about the failure, for people
+    text: str = ""  # the last message's text
+    stop_reason: str | None = None
+    usage: Usage = Usage()
+    cost_usd: float = 0.0  # of this turn
+    api_status: int | None = None
+    session_id: str = ""
+    message_uuids: tuple[str, ...] = ()  # the user messages that it answers; empty: whichever it has
 
 
 class ControlReply(_Value, frozen=True):

@@ -158,12 +158,6 @@ class StreamJson(Dialect):
             text=text,
             stop_reason=self._stop_reason,
             usage=Usage(input_tokens=self._read, output_tokens=self._written),
-            cost_usd=0.0,
-            duration_ms=0.0,
-            ttft_ms=None,
-            api_status=None,
-            session_id="",
-            message_uuids=(),
         )
 
 
