@@ -23,7 +23,8 @@ import yaml
 from bench import measure
 from bench.plot import timeline
 from bench.scaling_autoscale import KUBERNETES, Fixed, Policy, QueueLength, manifest
-from bench.scaling_model import Cluster, Outcome, Pod, Trace
+from bench.scaling_model import Cluster
+from bench.scaling_parts import Outcome, Pod, Trace
 
 HOUR = 3600.0
 MESSAGES_EACH = 10

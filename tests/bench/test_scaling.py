@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from bench.scaling import Case, burst, figures, played, pod
 from bench.scaling_autoscale import Fixed, Limit, QueueLength, Scaler, Seen, averaged, manifest, value
-from bench.scaling_model import Cluster, Trace
+from bench.scaling_model import Cluster
+from bench.scaling_parts import Trace
 
 SHORT = Trace("short", 600, lambda _: 0.3, 0.3, workers=2)
 

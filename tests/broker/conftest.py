@@ -19,7 +19,10 @@ from warmwire.broker.feed import Feeds
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.store import Store
 from warmwire.compose.nats_server import CHOOSE_A_PORT, NatsServer, program
+from warmwire.worker import tree
 
+from .desk import Desk
+from .made import delta, started
 from .owner import Owner
 from tests.conftest import wait_for
 
@@ -101,9 +104,9 @@ class Server:
     def pause(self) -> None:
         """Stand still until ``resume``."""
         assert self.process is not None
-        stat = Path(f"/proc/{self.process.pid}/stat")
+        pid = self.process.pid
         self.process.send_signal(signal.SIGSTOP)
-        wait_for(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "T", "nats-server stands still")
+        wait_for(lambda: (found := tree.seen(pid)) and found.state == "T", "nats-server stands still")
 
     def resume(self) -> None:
         """Go on."""
@@ -155,3 +158,20 @@ def without_room(tmp_path: Path) -> Iterator[str]:
     """URL of a server that stores very little."""
     with configured(tmp_path, f'jetstream {{ store_dir: "{tmp_path}", max_file_store: 1MB }}') as url:
         yield url
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """A reader that has just subscribed."""
+    desk = Desk()
+    desk.start()
+    return desk
+
+
+@pytest.fixture
+def live(desk: Desk) -> Desk:
+    """A reader that follows turn t1 of epoch 1 and has seen events 1 to 5."""
+    desk.vacant(0)
+    for number in range(1, 6):
+        desk.event(delta(1, number) if number > 1 else started(1, 1))
+    return desk

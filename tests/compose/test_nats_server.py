@@ -10,7 +10,7 @@ from warmwire.compose import nats_server
 from warmwire.compose.errors import MissingProgram
 from warmwire.compose.nats_server import MAX_PAYLOAD, NatsServer
 
-from tests.conftest import started_nats_server
+from tests.conftest import SECONDS, started_nats_server
 
 
 async def test_it_listens_on_loopback_with_jetstream_and_room_for_the_largest_message(
@@ -40,7 +40,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         taken = int(url.rsplit(":", 1)[1])
         server = NatsServer(tmp_path / "second")
         argv = server.prepare(port=taken)
-        subprocess.run(argv, check=False, timeout=20)  # ends by itself: the port is taken
+        subprocess.run(argv, check=False, timeout=20 * SECONDS)  # ends by itself: the port is taken
     assert "address already in use" in server.cause()
 
 

@@ -14,7 +14,7 @@ import nats
 import pytest
 
 from tests.compose.running import Running, parent_of, running, wait_for_the_end_of
-from tests.conftest import wait_for
+from tests.conftest import SECONDS, wait_for
 from tests.system.cluster import free_ports
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
@@ -63,7 +63,7 @@ def nats_url(up: Running) -> str:
 
 
 def test_it_prints_one_line_that_is_the_address(ready: Running) -> None:
-    with urllib.request.urlopen(f"{ready.url}/readyz", timeout=5) as answer:  # noqa: S310 - our own http URL
+    with urllib.request.urlopen(f"{ready.url}/readyz", timeout=5 * SECONDS) as answer:  # noqa: S310 - our own http URL
         assert answer.status == 200
     assert re.fullmatch(r"ready http://127\.0\.0\.1:\d+\n", ready.stdout)
 

@@ -5,7 +5,6 @@
 docs/deployment.md has the last run's table. The scenarios share one stack, and each has sessions of its own.
 """
 
-import argparse
 import asyncio
 import logging
 import shutil
@@ -13,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -20,22 +20,23 @@ import structlog
 
 from tests.containers.stack import SERVERS, FailedError, Stack, docker
 from tests.system import history as h
-from tests.system.chaos import (
-    COLUMNS,
+from tests.system.cluster import let_time_pass, until
+from tests.system.edge_load import EdgeLoad
+from tests.system.load import Load
+from tests.system.scenario import (
+    HEAD,
     Hit,
     Outcome,
     Plan,
     concluded,
     hit,
     over,
+    parser,
+    play,
     resets,
-    row,
     stale_events,
     under_way,
 )
-from tests.system.cluster import let_time_pass, until
-from tests.system.edge_load import EdgeLoad
-from tests.system.load import Load
 
 DELTAS, RATE = 40, 10
 """Deltas of an answer and deltas per second: a turn takes 4 s."""
@@ -199,33 +200,17 @@ def asked_since(outcome: Outcome) -> int:
 # -- the table
 
 
-async def play(stack: Stack, name: str, plan: Plan) -> Outcome:
-    """Run one scenario and print its line; the history stays in the plan's folder."""
-    began = monotonic()
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    outcome = await SCENARIOS[name](stack, plan)
-    h.write(plan.folder / "history.jsonl", outcome.history)
-    print(row(name, outcome, monotonic() - began), flush=True)
-    for violation in outcome.violations:
-        print(f"    {violation}", flush=True)
-    return outcome
-
-
 async def play_all(names: Sequence[str], folder: Path, seed: int, sessions: int) -> int:
     """Run scenarios one after the other on one stack; returns the number of violations."""
     began = monotonic()
     violations = 0
     async with Stack(folder, DELTAS, RATE) as stack:
         print(f"built and up in {monotonic() - began:.0f} s")
-        print(
-            COLUMNS.format(
-                "scenario", "turns", "ends", "of which", "violations", "hit", "worst", "median", ""
-            )
-        )
+        print(HEAD)
         for name in names:
             plan = Plan(folder / name, seed, sessions, DELTAS)
             try:
-                violations += len((await play(stack, name, plan)).violations)
+                violations += len((await play(name, plan, partial(SCENARIOS[name], stack))).violations)
             except (TimeoutError, FailedError) as error:
                 violations += 1
                 print(f"{name}: not played to its end: {error}")
@@ -235,20 +220,12 @@ async def play_all(names: Sequence[str], folder: Path, seed: int, sessions: int)
 
 def main(arguments: Sequence[str]) -> int:
     """The command line; the exit code is 1 when a promise was broken."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    option = parser.add_argument
-    option("--scenario", action="append", choices=sorted(SCENARIOS), help="only this one; repeatable")
-    option("--seed", type=int, default=1, help="chooses the messages; default 1")
-    option("--sessions", type=int, default=SESSIONS, help=f"sessions at a time; default {SESSIONS}")
-    option("--keep", type=Path, help="folder for histories and logs; default: a temporary one")
-    given = parser.parse_args(arguments)
+    given = parser(__doc__, SCENARIOS, SESSIONS).parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     names = given.scenario or list(SCENARIOS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.keep or Path(temporary)).absolute()
-        violations = asyncio.run(play_all(names, folder, given.seed, given.sessions))
+        violations = asyncio.run(play_all(names, folder, given.seed, given.sessions or SESSIONS))
     print(f"{violations} violations")
     return 1 if violations else 0
 

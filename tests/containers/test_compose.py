@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -14,10 +15,10 @@ import httpx
 import pytest
 
 from tests.conftest import SECONDS, engine_runs, require
-from tests.containers.chaos import SCENARIOS, play
+from tests.containers.chaos import SCENARIOS
 from tests.containers.stack import COMPOSE, ROOT, SERVERS, Stack, docker
-from tests.system.chaos import Plan
 from tests.system.edge_load import frames
+from tests.system.scenario import Plan, play
 
 HERE = ROOT / "compose"
 SHORT = ("stop-nats", "cut-worker", "scale", "restart-stack")
@@ -115,7 +116,9 @@ async def test_the_stack_serves_chats_and_loses_nothing_whatever_happens_to_it(t
         await prometheus_sees_every_role(stack)
         await an_operator_sees_the_workers(stack)
         for name in SHORT:
-            outcome = await play(stack, name, Plan(tmp_path / name, 1, SESSIONS, DELTAS))
+            outcome = await play(
+                name, Plan(tmp_path / name, 1, SESSIONS, DELTAS), partial(SCENARIOS[name], stack)
+            )
             assert [] == outcome.violations, name
             assert outcome.hit.turns, f"{name}: the fault hit no turn: nothing was tested"
         await an_edge_and_a_worker_are_replaced(stack)

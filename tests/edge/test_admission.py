@@ -18,6 +18,7 @@ from .test_problems import queued
 from .test_websocket import Line, opened
 from .wire import WITHIN, Answer, Wire
 from tests.client import eventually
+from tests.conftest import SECONDS
 
 HELLO = {"session_id": "s1", "message": "Hello"}
 RARE = 0.001
@@ -138,7 +139,7 @@ async def test_a_websocket_on_which_nothing_is_asked_is_closed(start: Start, pat
 
 
 async def test_a_websocket_on_which_something_was_asked_is_not(start: Start) -> None:
-    wire = (await start(silent_timeout=0.3)).wire
+    wire = (await start(silent_timeout=SECONDS)).wire
     line = await opened(wire)
     await line.send(type="watch", session_id="s1", id="1")
     await line.frame()

@@ -16,6 +16,7 @@ from .conftest import Start
 from .fake_worker import FakeTurn, FakeWorker
 from .wire import Answer, Wire
 from tests.client import eventually
+from tests.conftest import SECONDS
 
 MESSAGES = "/v1/sessions/s1/messages"
 INTERRUPT = "/v1/sessions/s1/interrupt"
@@ -192,7 +193,7 @@ async def test_viewers_are_counted_over_all_edges(start: Start) -> None:
     async def count() -> int:
         return int((await (await wires[1].send("GET", "/v1/sessions/s1")).json())["viewers"])
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(10 * SECONDS):
         while await count() != 3:
             pass
 

@@ -3,39 +3,48 @@
     python -m tests.system.chaos [--scenario NAME ...] [--seed N] [--sessions N] [--keep FOLDER]
 
 docs/reference/chaos.md says what each scenario does and promises.
-Long, as each of the scenarios is a function of its own, and they are read side by side.
 """
 
-import argparse
 import asyncio
 import logging
 import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from statistics import median
 from time import monotonic
 
 import structlog
 
-from warmwire.broker import envelope
 from warmwire.broker.bus import Arrived
 from warmwire.broker.messages import OwnerRecord, decode
 
 from tests.proxies import NGINX, proxy
 from tests.system import history as h
-from tests.system.checker import TERMINAL, Violation, check
 from tests.system.cluster import MEMBERS, Cluster, Process, Worker, let_time_pass, until
 from tests.system.edge_load import EdgeLoad
-from tests.system.load import Load, pauses
+from tests.system.load import Load
+from tests.system.scenario import (
+    HEAD,
+    Hit,
+    LeftOutError,
+    Outcome,
+    Plan,
+    concluded,
+    hit,
+    over,
+    parser,
+    play,
+    resets,
+    stale_events,
+    under_way,
+)
 
-DELTAS, RATE = 60, 25
-"""Deltas of an answer and deltas per second: a turn takes 2.4 s, so that most faults hit it in the middle."""
+RATE = 25
+"""Deltas per second: a turn takes 2.4 s, so that most faults hit it in the middle."""
 SLOW_RATE = 10
 """Deltas per second where there are hundreds of turns at once: the machine is shared by all roles."""
 PAUSE = 6.0
@@ -47,64 +56,6 @@ STORM = 6
 """Faults of a storm."""
 IDLE, RUNNING = 50, 10
 """Sessions of the drained worker."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a scenario has to do with: a folder, the seed, how many sessions, how long the answers are."""
-
-    folder: Path
-    seed: int
-    sessions: int
-    deltas: int = DELTAS
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A fault and the turns that it hit."""
-
-    at: float
-    turns: frozenset[str]
-
-
-@dataclass
-class Outcome:
-    """What came of a scenario."""
-
-    history: list[h.Any]
-    hit: Hit
-    notes: list[str] = field(default_factory=list)
-
-    all_complete: bool = True
-
-    @property
-    def violations(self) -> list[Violation]:
-        """The checker's verdict; where turns are retried, none may end in any other way than completed."""
-        violations = check(self.history)
-        for line, record in enumerate(self.history, 1):
-            if self.all_complete and isinstance(record, h.Recorded) and record.ending != "turn_completed":
-                what = f"ended with {record.ending}"
-                violations.append(Violation("completed", record.turn, what, (line,)))
-        return violations
-
-    @property
-    def accepted(self) -> int:
-        """Accepted turns."""
-        return sum(isinstance(record, h.Accepted) for record in self.history)
-
-    @property
-    def endings(self) -> Counter[str]:
-        """How the turns ended for whoever sent them."""
-        return Counter(
-            record.type.removeprefix("turn_")
-            for record in self.history
-            if isinstance(record, h.Seen) and record.type in TERMINAL and record.viewer.endswith("@one")
-        )
-
-    @property
-    def waits(self) -> list[float]:
-        """For each turn that was hit, the longest wait for text after the fault, in seconds."""
-        return sorted(pauses(self.history, self.hit.at, set(self.hit.turns)).values())
 
 
 Scenario = Callable[[Plan], Awaitable[Outcome]]
@@ -131,9 +82,15 @@ async def stage(
         yield cluster, Load(cluster.url, plan.seed, deltas=plan.deltas, loss=loss)
 
 
-async def under_way(load: Load, count: int) -> None:
-    """Wait until the text of so many turns flows."""
-    await until(lambda: len(load.notes.flowing) >= count, f"{count} turns under way", 60)
+@asynccontextmanager
+async def loaded(
+    plan: Plan, workers: int = 2, members: int = 1, loss: str = "retry"
+) -> AsyncIterator[tuple[Cluster, Load]]:
+    """A stage on which half of the sessions have a turn under way."""
+    async with stage(plan, workers, members, loss=loss) as (cluster, load):
+        await load.start(plan.sessions)
+        await under_way(load, plan.sessions // 2)
+        yield cluster, load
 
 
 async def busy(load: Load, worker: Worker, count: int) -> None:
@@ -148,28 +105,12 @@ def busiest(cluster: Cluster, load: Load) -> Worker:
     return max((worker for worker in cluster.workers if worker.running), key=lambda worker: counts[worker.id])
 
 
-def hit(load: Load, what: str, victims: Iterable[Worker] | None = None) -> Hit:
-    """Note a fault that hits the turns of these workers; without workers, all turns under way."""
-    ids = None if victims is None else {worker.id for worker in victims}
-    turns = {turn for turn, worker in load.notes.flowing.items() if ids is None or worker in ids}
-    return Hit(load.fault(what), frozenset(turns))
-
-
-async def over(load: Load, hit_: Hit) -> None:
-    """Wait until the turns that were hit have ended; the checker says it if they do not."""
-    try:
-        await until(
-            lambda: not hit_.turns & load.notes.flowing.keys(), "the end of the turns that were hit", 60
-        )
-    except TimeoutError as error:
-        print(error, file=sys.stderr)
-
-
-async def concluded(load: Load, hit_: Hit, *notes: str) -> Outcome:
-    """Let the load come to its end."""
-    await over(load, hit_)
-    await load.finish()
-    return Outcome(load.history, hit_, list(notes))
+def kill_busiest(cluster: Cluster, load: Load) -> Hit:
+    """kill -9 of the worker with the most turns under way."""
+    victim = busiest(cluster, load)
+    killed = hit(load, f"kill -9 {victim.name}", [victim])
+    victim.kill()
+    return killed
 
 
 # -- scenarios
@@ -178,21 +119,14 @@ async def concluded(load: Load, hit_: Hit, *notes: str) -> Outcome:
 @scenario
 async def kill_worker(plan: Plan) -> Outcome:
     """kill -9 of one of two workers."""
-    async with stage(plan) as (cluster, load):
-        await load.start(plan.sessions)
-        await under_way(load, plan.sessions // 2)
-        victim = busiest(cluster, load)
-        killed = hit(load, f"kill -9 {victim.name}", [victim])
-        victim.kill()
-        return await concluded(load, killed)
+    async with loaded(plan) as (cluster, load):
+        return await concluded(load, kill_busiest(cluster, load))
 
 
 @scenario
 async def pause_worker(plan: Plan) -> Outcome:
     """SIGSTOP of a worker until others have taken over, then SIGCONT."""
-    async with stage(plan) as (cluster, load):
-        await load.start(plan.sessions)
-        await under_way(load, plan.sessions // 2)
+    async with loaded(plan) as (cluster, load):
         victim = busiest(cluster, load)
         paused = hit(load, f"SIGSTOP {victim.name}", [victim])
         victim.signal(signal.SIGSTOP)
@@ -205,21 +139,6 @@ async def pause_worker(plan: Plan) -> Outcome:
         return outcome
 
 
-async def stale_events(load: Load) -> Counter[str]:
-    """Counts, per session and from now on, the events of owners that have lost it."""
-    newest: dict[str, int] = {}
-    stale = Counter[str]()
-
-    def heard(message: Arrived) -> None:
-        session, epoch = message.subject.rsplit(".", 1)[1], envelope.decode(message.data).epoch
-        stale[session] += epoch < newest.get(session, 0)
-        newest[session] = max(epoch, newest.get(session, 0))
-
-    await load.mine.bus.subscribe("ww.evt.*.*", heard)
-    await load.mine.bus.flush()
-    return stale
-
-
 def lost(worker: Worker) -> int:
     """How many sessions a worker has found to be another's, by a refused write or by reading the record."""
     return worker.said.count("session lost to another worker")
@@ -228,9 +147,7 @@ def lost(worker: Worker) -> int:
 @scenario
 async def kill_all_workers(plan: Plan) -> Outcome:
     """kill -9 of all workers at once, then one new."""
-    async with stage(plan) as (cluster, load):
-        await load.start(plan.sessions)
-        await under_way(load, plan.sessions // 2)
+    async with loaded(plan) as (cluster, load):
         killed = hit(load, "kill -9 of all workers")
         for victim in cluster.workers:
             victim.kill()
@@ -257,9 +174,7 @@ async def kill_leader(plan: Plan) -> Outcome:
 @scenario
 async def restart_nats(plan: Plan) -> Outcome:
     """kill -9 of the only NATS server, and the same server again from its files."""
-    async with stage(plan) as (cluster, load):
-        await load.start(plan.sessions)
-        await under_way(load, plan.sessions // 2)
+    async with loaded(plan) as (cluster, load):
         killed = hit(load, "kill -9 nats-0")
         cluster.servers[0].kill()
         await let_time_pass(1)  # the server is away: that is the fault
@@ -273,9 +188,7 @@ async def restart_nats(plan: Plan) -> Outcome:
 @scenario
 async def rolling_restart(plan: Plan) -> Outcome:
     """A new worker for each old one, which is told to leave by SIGTERM."""
-    async with stage(plan) as (cluster, load):
-        await load.start(plan.sessions)
-        await under_way(load, plan.sessions // 2)
+    async with loaded(plan) as (cluster, load):
         began = hit(load, "rolling restart")
         for old in list(cluster.workers):
             await cluster.start_workers(1)
@@ -355,13 +268,8 @@ async def cut_10s(plan: Plan) -> Outcome:
 @scenario
 async def kill_worker_fail(plan: Plan) -> Outcome:
     """kill -9 of one of two workers, where turns ask not to be begun again."""
-    async with stage(plan, loss="fail") as (cluster, load):
-        await load.start(plan.sessions)
-        await under_way(load, plan.sessions // 2)
-        victim = busiest(cluster, load)
-        killed = hit(load, f"kill -9 {victim.name}", [victim])
-        victim.kill()
-        outcome = await concluded(load, killed)
+    async with loaded(plan, loss="fail") as (cluster, load):
+        outcome = await concluded(load, kill_busiest(cluster, load))
         outcome.all_complete = False
         outcome.notes.append(f"turns begun again: {resets(load.history)}")
         return outcome
@@ -418,10 +326,7 @@ async def kill_worker_http(plan: Plan) -> Outcome:
     """kill -9 of one of two workers, watched over HTTP."""
     async with stage(plan) as (cluster, _):
         load = await over_http(plan, cluster)
-        victim = busiest(cluster, load)
-        killed = hit(load, f"kill -9 {victim.name}", [victim])
-        victim.kill()
-        return await concluded(load, killed)
+        return await concluded(load, kill_busiest(cluster, load))
 
 
 @scenario
@@ -512,9 +417,7 @@ def clock_of_its_own(clock: Path) -> dict[str, str]:
 async def _storm(plan: Plan, members: int) -> Outcome:
     """Faults that follow each other before all is well again."""
     random = Random(plan.seed)
-    async with stage(plan, workers=3, members=members) as (cluster, load):
-        await load.start(plan.sessions)
-        await under_way(load, plan.sessions // 2)
+    async with loaded(plan, workers=3, members=members) as (cluster, load):
         first = hit(load, "storm")
         for _ in range(STORM):
             worker = random.choice([worker for worker in cluster.workers if worker.running])
@@ -564,62 +467,17 @@ async def storm_in_cluster(plan: Plan) -> Outcome:
     return await _storm(plan, MEMBERS)
 
 
-class LeftOutError(Exception):
-    """A scenario that this machine cannot play; says why."""
-
-
-def resets(history: Iterable[h.Any]) -> int:
-    """How many turns were begun again, as far as a viewer of the turn was told."""
-    return len(
-        {record.turn for record in history if isinstance(record, h.Seen) and record.type == "turn_reset"}
-    )
-
-
 # -- the table
 
-COLUMNS = "{:<18} {:>6} {:>6}  {:<34} {:>10} {:>5} {:>9} {:>9}  {}"
 
-
-def row(name: str, outcome: Outcome, seconds: float) -> str:
-    """One line of the table."""
-    waits = outcome.waits
-    endings = ", ".join(f"{count} {ending}" for ending, count in sorted(outcome.endings.items()))
-    worst, middle = (f"{max(waits):.2f} s", f"{median(waits):.2f} s") if waits else ("-", "-")
-    notes = "; ".join([*outcome.notes, f"took {seconds:.0f} s"])
-    total = sum(outcome.endings.values())
-    return COLUMNS.format(
-        name,
-        outcome.accepted,
-        total,
-        endings,
-        len(outcome.violations),
-        len(outcome.hit.turns),
-        worst,
-        middle,
-        notes,
-    )
-
-
-async def play(name: str, plan: Plan) -> Outcome:
-    """Run one scenario and print its line; the history and all logs stay in the plan's folder."""
-    began = monotonic()
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    outcome = await SCENARIOS[name](plan)
-    h.write(plan.folder / "history.jsonl", outcome.history)
-    print(row(name, outcome, monotonic() - began), flush=True)
-    for violation in outcome.violations:
-        print(f"    {violation}", flush=True)
-    return outcome
-
-
-async def play_all(names: Sequence[str], folder: Path, seed: int, sessions: int) -> int:
+async def play_all(names: Sequence[str], folder: Path, seed: int, sessions: int | None) -> int:
     """Run scenarios one after the other; returns the number of violations."""
-    print(COLUMNS.format("scenario", "turns", "ends", "of which", "violations", "hit", "worst", "median", ""))
+    print(HEAD)
     violations = 0
     for name in names:
         plan = Plan(folder / name, seed, sessions or SESSIONS.get(name, USUAL))
         try:
-            violations += len((await play(name, plan)).violations)
+            violations += len((await play(name, plan, SCENARIOS[name])).violations)
         except LeftOutError as error:
             print(f"{name}: left out: {error}")
         except TimeoutError as error:
@@ -630,15 +488,7 @@ async def play_all(names: Sequence[str], folder: Path, seed: int, sessions: int)
 
 def main(arguments: Sequence[str]) -> int:
     """The command line; the exit code is 1 when a promise was broken."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    option = parser.add_argument
-    option("--scenario", action="append", choices=sorted(SCENARIOS), help="only this one; repeatable")
-    option("--seed", type=int, default=1, help="chooses the messages (default: 1)")
-    option("--sessions", type=int, default=0, help=f"sessions at a time (default: {USUAL}, some more)")
-    option("--keep", type=Path, help="folder for histories and logs (default: removed afterwards)")
-    given = parser.parse_args(arguments)
+    given = parser(__doc__, SCENARIOS, f"{USUAL}, some more").parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory(prefix="warmwire-chaos-") as temporary:
         folder = (given.keep or Path(temporary)).absolute()

@@ -6,10 +6,10 @@ import pytest
 
 from tests.conftest import require
 from tests.proxies import NGINX
-from tests.system.chaos import SCENARIOS, Plan, play
+from tests.system.chaos import SCENARIOS
+from tests.system.scenario import Plan, play
 
-SESSIONS = 12
-DELTAS = 35
+SEED, SESSIONS, DELTAS = 1, 12, 35
 SHORT = (
     "kill-worker",
     "pause-worker",
@@ -27,7 +27,7 @@ SHORT = (
 async def test_every_accepted_turn_ends_once_and_whole_whatever_dies(name: str, tmp_path: Path) -> None:
     if name.endswith("-proxy"):
         require(NGINX, "nginx")
-    outcome = await play(name, Plan(tmp_path, seed=1, sessions=SESSIONS, deltas=DELTAS))
+    outcome = await play(name, Plan(tmp_path, SEED, SESSIONS, DELTAS), SCENARIOS[name])
     assert [] == outcome.violations
     assert outcome.hit.turns, "the fault hit no turn: nothing was tested"
 

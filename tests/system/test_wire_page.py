@@ -13,6 +13,7 @@ from jsonschema_rs import validator_for
 from nats.aio.msg import Msg
 
 from tests.client import eventually
+from tests.conftest import SECONDS
 from tests.system.product import producing
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "wire.md").read_text()
@@ -62,9 +63,8 @@ async def test_the_commands_of_the_page_are_a_whole_turn(nats_server: str, tmp_p
         (asked, body, _, header), *controls = commands("req")
         name, _, value = header.partition(":")
         validator_for(SCHEMAS["UserMessage"]).validate(json.loads(body))
-        accepted = json.loads(
-            (await client.request(ours[asked], body.encode(), headers={name: value}, timeout=10)).data
-        )
+        told = await client.request(ours[asked], body.encode(), headers={name: value}, timeout=10 * SECONDS)
+        accepted = json.loads(told.data)
         assert {"stream": f"{prefix.upper()}_REQ", "seq": 1} == {k: accepted[k] for k in ("stream", "seq")}
         await eventually(lambda: heard and b'"turn_completed"' in heard[-1].data, "the end of the turn")
         envelopes = [json.loads(message.data) for message in heard]
@@ -75,7 +75,7 @@ async def test_the_commands_of_the_page_are_a_whole_turn(nats_server: str, tmp_p
                 validator_for(EVENTS[each["event"]["type"]]).validate(each["event"])
         replies = ("OwnerView", "InterruptReply")
         for (subject, request), reply in zip(controls, replies, strict=True):
-            answer = await client.request(ours[subject], request.encode(), timeout=10)
+            answer = await client.request(ours[subject], request.encode(), timeout=10 * SECONDS)
             validator_for(SCHEMAS[reply]).validate(json.loads(answer.data))
         ((_, _, record),) = commands("stream get")
         found = await client.jetstream().get_last_msg(f"{prefix.upper()}_STATE", ours[record])

@@ -1,7 +1,4 @@
-"""A worker against a real NATS server with emulators: how it answers, ends, leaves and owns.
-
-Long, as a class stands for each of these and all share what starts a worker.
-"""
+"""A worker against a real NATS server with emulators: how it answers, ends, leaves and owns."""
 
 from __future__ import annotations
 
@@ -12,14 +9,13 @@ import secrets
 import shlex
 import signal
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from warmwire.broker.errors import BadInput, NoResponder, Unavailable
+from warmwire.broker.errors import NoResponder, Unavailable
 from warmwire.broker.messages import (
     Interrupt,
     InterruptReply,
@@ -31,9 +27,8 @@ from warmwire.broker.messages import (
     decode,
 )
 from warmwire.broker.names import SessionKey
-from warmwire.worker import fence
+from warmwire.worker import fence, tree
 from warmwire.worker.app import Worker
-from warmwire.worker.folder import claimed_folder
 from warmwire.worker.launch import cli_command
 from warmwire.worker.settings import WorkerSettings
 
@@ -93,14 +88,7 @@ def quick_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def emulator_pids(folder: Path) -> list[int]:
     """The CLI processes whose home is under a folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and str(folder).encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:  # it ended meanwhile
-            continue
-    return [pid for pid in found if pid != os.getpid()]
+    return sorted(tree.working_in(folder))
 
 
 class TestAnswering:
@@ -508,28 +496,5 @@ async def ignore(_: object) -> None:
 
 
 def stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
-
-
-class TestStarting:
-    def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(BadInput, match="data"):
-            claimed_folder(tmp_path / "file", "w-1")
-
-    def test_workers_that_start_together_leave_each_other_their_folders(self, tmp_path: Path) -> None:
-        with ThreadPoolExecutor(8) as together:
-            made = list(together.map(lambda n: claimed_folder(tmp_path, f"w-{n}"), range(64)))
-        assert 64 == len(list((tmp_path / "workers").iterdir()))
-        for folder in made:
-            folder.remove()
-
-    def test_what_a_killed_worker_left_behind_is_removed_and_a_living_ones_is_not(
-        self, tmp_path: Path
-    ) -> None:
-        (tmp_path / "workers" / "w-dead").mkdir(parents=True)
-        (tmp_path / "workers" / "w-dead" / "lock").touch()
-        living = claimed_folder(tmp_path, "w-living")
-        claimed_folder(tmp_path, "w-new").remove()
-        assert [living.path] == list((tmp_path / "workers").iterdir())
-        living.remove()
+    found = tree.seen(pid)
+    return found is not None and found.state == "T"
