@@ -11,6 +11,7 @@ import os
 import re
 import uuid
 from dataclasses import dataclass
+from typing import Literal
 
 from warmwire.broker.errors import BadInput
 
@@ -24,8 +25,33 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 """What ``match`` accepts may stand in a subject and in an SSE ``id``."""
 
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,32}\Z")
-_OF_SESSIONS = {"req", "own", "turn", "int", "ses", "bnd", "log", "evt", "ctl", "fwd", "see"}
 _TURN_SPACE = uuid.UUID("7a1d5f0e-5b1c-5c58-9a44-3c1f0d6a7e21")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of record: ``word`` stands in its subjects, before the names of what it is ``of``."""
+
+    word: str
+    of: Literal["session", "turn", "ticket"]
+    writers: tuple[str, ...]
+    """Roles that may write it."""
+    outlives_session: bool = False
+
+
+RECORDS = (
+    Kind("own", "session", writers=("worker",)),
+    Kind("turn", "turn", writers=("worker",)),
+    Kind("int", "turn", writers=("edge", "worker", "producer", "operator")),
+    Kind("ses", "session", writers=("edge",), outlives_session=True),
+    Kind("bnd", "session", writers=("worker",)),
+    Kind("tkt", "ticket", writers=("edge",), outlives_session=True),
+)
+"""All kinds of records. A new one comes last: the stream of those that run is then extended by it."""
+
+_OF_SESSIONS = {"req", "log", "evt", "ctl", "fwd", "see"} | {
+    kind.word for kind in RECORDS if kind.of != "ticket"
+}
 
 
 def check_name(field: str, value: object) -> str:
@@ -118,9 +144,23 @@ class Subjects:
         """An interrupt for a turn that nobody owns yet."""
         return f"{self.prefix}.int.{key}.{check_name('turn', turn)}"
 
-    def interrupts(self, key: SessionKey) -> str:
-        """Every interrupt that waits for a turn of the session."""
-        return f"{self.prefix}.int.{key}.*"
+    def record(self, word: str, key: SessionKey) -> str:
+        """A session's record of that kind."""
+        return f"{self.prefix}.{word}.{key}"
+
+    def records_of(self, key: SessionKey) -> tuple[str, ...]:
+        """Every record that goes with the session, at last who owns it."""
+        return tuple(
+            f"{self.prefix}.{kind.word}.{key}" + (".*" if kind.of == "turn" else "")
+            for kind in reversed(RECORDS)
+            if not kind.outlives_session
+        )
+
+    @property
+    def all_records(self) -> tuple[str, ...]:
+        """Every record of every kind."""
+        names = {"session": "*.*", "turn": "*.*.*", "ticket": "*"}
+        return tuple(f"{self.prefix}.{kind.word}.{names[kind.of]}" for kind in RECORDS)
 
     def about(self, key: SessionKey) -> str:
         """The session's own record: whose it is."""

@@ -25,6 +25,7 @@ from warmwire.broker.errors import (
 )
 from warmwire.broker.messages import (
     BoundRecord,
+    M,
     Message,
     OwnerRecord,
     SessionRecord,
@@ -187,13 +188,8 @@ class Store:
 
     async def _counted(self, stream: str, subjects: str) -> dict[str, int]:
         """How many messages there are on each subject."""
-        with translated():
-            try:
-                info = await self._bus.js.stream_info(stream, subjects)
-            except NoStreamResponseError as error:
-                raise Unavailable("no leader for the stream at the moment") from error
-            except APIError as error:
-                raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
+        with _answered():
+            info = await self._bus.js.stream_info(stream, subjects)
         return info.state.subjects or {}
 
     async def all_queued(self, most: int) -> AsyncIterator[tuple[SessionKey, Queued]]:
@@ -213,13 +209,8 @@ class Store:
     async def backlog(self) -> Backlog:
         """The messages that no worker has taken yet. Raises Unavailable."""
         stream = self._subjects.request_stream
-        with translated():
-            try:
-                info = await self._bus.js.consumer_info(stream, CONSUMER)
-            except NoStreamResponseError as error:
-                raise Unavailable("no leader for the stream at the moment") from error
-            except APIError as error:
-                raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
+        with _answered():
+            info = await self._bus.js.consumer_info(stream, CONSUMER)
         if not info.num_pending:
             return Backlog(0, None)
         taken = info.delivered.stream_seq if info.delivered else 0
@@ -230,8 +221,8 @@ class Store:
 
     async def owner(self, key: SessionKey) -> Owned | None:
         """The session's owner record; None if there never was one, or it was released long ago."""
-        found = await self._get(self._subjects.state_stream, self._subjects.owner(key))
-        return Owned(decode(OwnerRecord, found.data or b""), found.seq or 0) if found else None
+        found = await self.read(OwnerRecord, self._subjects.owner(key))
+        return Owned(*found) if found else None
 
     async def claim(self, key: SessionKey, record: OwnerRecord, expected: int) -> int:
         """Write the owner record if its sequence is still ``expected`` (0: none); returns the epoch.
@@ -290,19 +281,7 @@ class Store:
             Conflict: the session has another owner.
             Contended: try again.
         """
-        await self._put_fenced(key, self._subjects.turn(key, turn), record, record.epoch, TURN_KEPT)
-
-    async def _put_fenced(
-        self, key: SessionKey, subject: str, record: Message, epoch: int, ttl: float | None = None
-    ) -> None:
-        fence = {
-            "Nats-Expected-Last-Subject-Sequence": str(epoch),
-            "Nats-Expected-Last-Subject-Sequence-Subject": self._subjects.owner(key),
-        }
-        try:
-            await self._put(subject, record.encode(), fence, ttl)
-        except _Refused as error:
-            raise _cas_error(error, subject) from error
+        await self.put_fenced(key, self._subjects.turn(key, turn), record, record.epoch, TURN_KEPT)
 
     async def ask_interrupt(self, key: SessionKey, turn: str) -> None:
         """Leave an interrupt for a turn that nobody owns yet."""
@@ -353,20 +332,19 @@ class Store:
 
     async def bound(self, key: SessionKey) -> BoundRecord | None:
         """What the session is bound to; None where nothing had to be stored about it."""
-        found = await self._get(self._subjects.state_stream, self._subjects.bound(key))
-        return decode(BoundRecord, found.data or b"") if found else None
+        found = await self.read(BoundRecord, self._subjects.bound(key))
+        return found[0] if found else None
 
     async def put_bound(self, key: SessionKey, record: BoundRecord, epoch: int) -> None:
         """Write it, fenced by the owner record of that epoch; it stays until the session is purged.
 
         Raises as ``put_turn``.
         """
-        await self._put_fenced(key, self._subjects.bound(key), record, epoch)
+        await self.put_fenced(key, self._subjects.bound(key), record, epoch)
 
     async def session(self, key: SessionKey) -> tuple[SessionRecord | None, int]:
         """Whose session it is, and the record's sequence; None and 0 when it is nobody's."""
-        found = await self._get(self._subjects.state_stream, self._subjects.about(key))
-        return (decode(SessionRecord, found.data or b""), found.seq or 0) if found else (None, 0)
+        return await self.read(SessionRecord, self._subjects.about(key)) or (None, 0)
 
     async def put_session(self, key: SessionKey, record: SessionRecord, expected: int) -> None:
         """Write whose it is, if the record's sequence is still ``expected`` (0: none).
@@ -376,7 +354,7 @@ class Store:
             Unavailable: not known whether it was written.
         """
         ttl = None if record.sent else LOOKED_AT_KEPT
-        await self._swap(self._subjects.about(key), record.encode(), expected, ttl)
+        await self.swap(self._subjects.about(key), record, expected, ttl)
 
     async def _let_name_go(self, key: SessionKey) -> None:
         """The session's name is free again, after a while."""
@@ -384,23 +362,15 @@ class Store:
         if record is not None:
             released = record.model_copy(update={"sent": False})
             with suppress(Conflict):  # its user has begun it anew meanwhile
-                await self._swap(self._subjects.about(key), released.encode(), sequence, DELETED_KEPT)
+                await self.swap(self._subjects.about(key), released, sequence, DELETED_KEPT)
 
     async def ticket(self, digest: str) -> tuple[TicketRecord, int] | None:
         """What the ticket of that digest lets in, and the record's sequence; None when there is none."""
-        found = await self._get(self._subjects.state_stream, self._subjects.ticket(digest))
-        return (decode(TicketRecord, found.data or b""), found.seq or 0) if found else None
+        return await self.read(TicketRecord, self._subjects.ticket(digest))
 
     async def put_ticket(self, digest: str, record: TicketRecord, expected: int, ttl: float) -> None:
         """Write it, to be forgotten after ``ttl`` seconds. Raises as ``put_session``."""
-        await self._swap(self._subjects.ticket(digest), record.encode(), expected, ttl)
-
-    async def _swap(self, subject: str, data: bytes, expected: int, ttl: float | None) -> None:
-        try:
-            await self._put(subject, data, _expecting(expected), ttl)
-        except _Refused as error:
-            raised = _cas_error(error, subject)
-            raise Unavailable(str(raised)) if isinstance(raised, Contended) else raised from error
+        await self.swap(self._subjects.ticket(digest), record, expected, ttl)
 
     async def purge(self, key: SessionKey) -> None:
         """Forget the session: messages, transcript, records, and at last who owns it.
@@ -411,17 +381,49 @@ class Store:
         for stream, subject in (
             (subjects.request_stream, subjects.requests(key)),
             (subjects.log_stream, subjects.transcript(key)),
-            (subjects.state_stream, subjects.turns(key)),
-            (subjects.state_stream, subjects.interrupts(key)),
-            (subjects.state_stream, subjects.bound(key)),
-            (subjects.state_stream, subjects.owner(key)),
+            *((subjects.state_stream, subject) for subject in subjects.records_of(key)),
         ):
-            with translated():
-                try:
-                    await self._bus.js.purge_stream(stream, subject=subject)
-                except APIError as error:
-                    raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
+            with _answered():
+                await self._bus.js.purge_stream(stream, subject=subject)
         await self._let_name_go(key)
+
+    # -- any record
+
+    async def read(self, model: type[M], subject: str) -> tuple[M, int] | None:
+        """A record and its sequence; None where there is none. Raises BadInput, Unavailable."""
+        found = await self._get(self._subjects.state_stream, subject)
+        return (decode(model, found.data or b""), found.seq or 0) if found else None
+
+    async def swap(self, subject: str, record: Message, expected: int, ttl: float | None = None) -> None:
+        """Write it, if the record's sequence is still ``expected`` (0: none); kept for ``ttl`` seconds.
+
+        Raises:
+            Conflict: somebody else was faster.
+            Unavailable: not known whether it was written.
+        """
+        try:
+            await self._put(subject, record.encode(), _expecting(expected), ttl)
+        except _Refused as error:
+            raised = _cas_error(error, subject)
+            raise Unavailable(str(raised)) if isinstance(raised, Contended) else raised from error
+
+    async def put_fenced(
+        self, key: SessionKey, subject: str, record: Message, epoch: int, ttl: float | None = None
+    ) -> None:
+        """Write it, if the session's owner is still that of this epoch; kept for ``ttl`` seconds.
+
+        Raises:
+            Conflict: the session has another owner.
+            Contended: try again.
+        """
+        fence = {
+            "Nats-Expected-Last-Subject-Sequence": str(epoch),
+            "Nats-Expected-Last-Subject-Sequence-Subject": self._subjects.owner(key),
+        }
+        try:
+            await self._put(subject, record.encode(), fence, ttl)
+        except _Refused as error:
+            raise _cas_error(error, subject) from error
 
     # -- JetStream
 
@@ -434,7 +436,7 @@ class Store:
     async def _get(
         self, stream: str, subject: str, *, first: bool = False, start: int = 1
     ) -> RawStreamMsg | None:
-        with translated():
+        with _answered():
             try:
                 if first:
                     return await self._bus.js.get_msg(stream, seq=start, subject=subject, next=True)
@@ -442,11 +444,7 @@ class Store:
             except NotFoundError as error:
                 if error.err_code == _NO_MESSAGE:
                     return None
-                raise Unavailable(f"JetStream: {error.description}") from error
-            except NoStreamResponseError as error:
-                raise Unavailable("no leader for the stream at the moment") from error
-            except APIError as error:
-                raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
+                raise
 
 
 class _Refused(Exception):
@@ -455,6 +453,18 @@ class _Refused(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Of a question no answer but the one asked for is of use. Raises Unavailable."""
+    with translated():
+        try:
+            yield
+        except NoStreamResponseError as error:
+            raise Unavailable("no leader for the stream at the moment") from error
+        except APIError as error:
+            raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
 
 
 @contextmanager

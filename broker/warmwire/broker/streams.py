@@ -53,7 +53,6 @@ _CHECKED = (
 
 def wanted_streams(subjects: Subjects, replicas: int, now_ms: int) -> tuple[api.StreamConfig, ...]:
     """How the three streams must be. ``first_seq`` makes epochs grow even over a lost and re-made stream."""
-    prefix = subjects.prefix
     return (
         api.StreamConfig(
             name=subjects.request_stream,
@@ -70,14 +69,7 @@ def wanted_streams(subjects: Subjects, replicas: int, now_ms: int) -> tuple[api.
         ),
         api.StreamConfig(
             name=subjects.state_stream,
-            subjects=[
-                f"{prefix}.own.*.*",
-                f"{prefix}.turn.*.*.*",
-                f"{prefix}.int.*.*.*",
-                f"{prefix}.ses.*.*",
-                f"{prefix}.bnd.*.*",
-                f"{prefix}.tkt.*",
-            ],
+            subjects=list(subjects.all_records),
             retention=api.RetentionPolicy.LIMITS,
             storage=api.StorageType.FILE,
             discard=api.DiscardPolicy.OLD,
@@ -91,7 +83,7 @@ def wanted_streams(subjects: Subjects, replicas: int, now_ms: int) -> tuple[api.
         ),
         api.StreamConfig(
             name=subjects.log_stream,
-            subjects=[f"{prefix}.log.*.*"],
+            subjects=[f"{subjects.prefix}.log.*.*"],
             retention=api.RetentionPolicy.LIMITS,
             storage=api.StorageType.FILE,
             discard=api.DiscardPolicy.OLD,

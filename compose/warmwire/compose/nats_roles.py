@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from warmwire.broker.names import Subjects, check_name
+from warmwire.broker.names import RECORDS, Subjects, check_name
 from warmwire.broker.streams import CONSUMER
 
 
@@ -33,9 +33,10 @@ class Scope:
         """Subjects with a session in them."""
         return tuple(f"{self.subjects.prefix}.{kind}.{self._tenant}.*" for kind in kinds)
 
-    def of_turns(self, *kinds: str) -> tuple[str, ...]:
-        """Subjects with a turn in them."""
-        return tuple(f"{subject}.*" for subject in self.of_sessions(*kinds))
+    def records(self, role: str) -> tuple[str, ...]:
+        """The records that a role may write."""
+        names = {"session": f"{self._tenant}.*", "turn": f"{self._tenant}.*.*", "ticket": "*"}
+        return self.plain(*(f"{kind.word}.{names[kind.of]}" for kind in RECORDS if role in kind.writers))
 
     def plain(self, *rest: str) -> tuple[str, ...]:
         """Subjects that are of no tenant."""
@@ -56,9 +57,9 @@ def edge(scope: Scope) -> Rights:
     """It sends messages, keeps whose sessions are whose, shows events; it deletes sessions, so it purges."""
     return Rights(
         publish=(
-            *scope.of_sessions("req", "ses", "ctl", "see"),
-            *scope.of_turns("int"),
-            *scope.plain("tkt.*", "edge.*"),
+            *scope.of_sessions("req", "ctl", "see"),
+            *scope.records("edge"),
+            *scope.plain("edge.*"),
             *_api(scope, "STREAM.INFO", "STREAM.CREATE", "STREAM.MSG.GET", "STREAM.PURGE"),
             _of_consumer("CONSUMER.INFO", scope),
         ),
@@ -77,8 +78,8 @@ def worker(scope: Scope) -> Rights:
     queue = scope.subjects.request_stream
     return Rights(
         publish=(
-            *scope.of_sessions("own", "bnd", "log", "evt", "fwd"),
-            *scope.of_turns("turn", "int"),
+            *scope.of_sessions("log", "evt", "fwd"),
+            *scope.records("worker"),
             *scope.plain("hb.*"),
             *_api(scope, "STREAM.INFO", "STREAM.CREATE", "STREAM.MSG.GET"),
             _of_consumer("CONSUMER.INFO", scope),
@@ -104,7 +105,7 @@ def producer(scope: Scope) -> Rights:
     return Rights(
         publish=(
             *scope.of_sessions("req", "ctl"),
-            *scope.of_turns("int"),
+            *scope.records("producer"),
             *(f"$JS.API.STREAM.MSG.GET.{stream}" for stream in (queue, state)),
         ),
         subscribe=(*scope.of_sessions("evt"), f"{inbox('producer')}.>"),
@@ -116,7 +117,7 @@ def operator(scope: Scope) -> Rights:
     return Rights(
         publish=(
             *scope.of_sessions("ctl"),
-            *scope.of_turns("int"),
+            *scope.records("operator"),
             *scope.plain("wrk.*.ctl"),
             "$JS.API.>",
             "$JS.ACK.>",  # of consumers that a person makes to look into a stream
