@@ -53,7 +53,7 @@ async def test_only_if_idle_is_refused_while_a_message_waits_and_taken_once_it_i
     first = await store.submit(KEY, message("t1"), {}, only_if_idle=True)
     with pytest.raises(Conflict):
         await store.submit(KEY, message("t2"), {}, only_if_idle=True)
-    await store._bus.js.delete_msg(store._subjects.request_stream, first.sequence)
+    await store._js._bus.js.delete_msg(store._subjects.request_stream, first.sequence)
     await store.submit(KEY, message("t3"), {}, only_if_idle=True)
 
 

@@ -1,4 +1,4 @@
-"""The connection to NATS: publish, request, subscribe. Foreign exceptions end here and in ``store``.
+"""The connection to NATS: publish, request, subscribe. Foreign exceptions end here and in ``jetstream``.
 
 It reconnects without end, and looks every few seconds whether it still stands.
 """

@@ -1,19 +1,13 @@
-"""What survives: the queue of user messages, owners, turn records, transcripts. Every write is acknowledged.
-
-Error codes of JetStream: https://github.com/nats-io/nats-server/blob/main/server/errors.json
-"""
+"""What survives: the queue of user messages, records, transcripts. Every write is acknowledged."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from nats.js.api import PubAck, RawStreamMsg
-from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
-
-from warmwire.broker.bus import Bus, translated
+from warmwire.broker.bus import Bus
 from warmwire.broker.errors import (
     BadInput,
     Conflict,
@@ -21,8 +15,8 @@ from warmwire.broker.errors import (
     QueueFull,
     StoreFull,
     Unavailable,
-    WarmwireError,
 )
+from warmwire.broker.jetstream import NOT_STORED, WRONG_LAST, JetStream, Refused, Stored, cas_error, expecting
 from warmwire.broker.messages import (
     BoundRecord,
     M,
@@ -49,10 +43,6 @@ LOOKED_AT_KEPT = 24 * 3600
 DELETED_KEPT = 3600
 """Seconds that the name of a deleted session stays its user's: longer than anybody remembers whose it was."""
 
-_WRONG_LAST = 10071
-_IN_PROCESS = 10164
-_NOT_STORED = 10077
-_NO_MESSAGE = 10037
 _SESSION_FULL = "per subject"
 """One code stands for both: "maximum messages per subject exceeded" and "maximum bytes exceeded"."""
 
@@ -102,7 +92,7 @@ class Store:
     """Reads and writes the records. Reads go to the stream's leader: they see every acknowledged write."""
 
     def __init__(self, bus: Bus, subjects: Subjects) -> None:
-        self._bus = bus
+        self._js = JetStream(bus)
         self._subjects = subjects
 
     # -- the queue
@@ -128,21 +118,21 @@ class Store:
             Unavailable: not known whether it was accepted; repeat with the same turn id.
         """
         subject = self._subjects.requests(key)
-        condition = _expecting(0) if only_if_idle else {}
+        condition = expecting(0) if only_if_idle else {}
         name = {} if repeated else {"Nats-Msg-Id": f"{key}.{message.turn}"}
         try:
-            ack = await self._put(subject, message.encode(), {**headers, **condition, **name})
-        except _Refused as error:
-            if error.code == _WRONG_LAST:
+            ack = await self._js.put(subject, message.encode(), {**headers, **condition, **name})
+        except Refused as error:
+            if error.code == WRONG_LAST:
                 return await self._stored_before(key, message.turn, error)
-            if error.code != _NOT_STORED:
+            if error.code != NOT_STORED:
                 raise Unavailable(str(error)) from error
             if _SESSION_FULL in str(error):
                 raise QueueFull(key.session, QUEUED_PER_SESSION) from error
             raise StoreFull(f"the queue of user messages is full: {error}") from error
         return Accepted(ack.seq, bool(ack.duplicate))
 
-    async def _stored_before(self, key: SessionKey, turn: str, error: _Refused) -> Accepted:
+    async def _stored_before(self, key: SessionKey, turn: str, error: Refused) -> Accepted:
         """The condition is judged before the duplicate is noticed: perhaps only an answer was lost."""
         for queued in await self.queued(key):
             if queued.message.turn == turn:
@@ -155,8 +145,8 @@ class Store:
         Those up to ``after`` are known to be acked: the server answers an ack before it removes the message.
         """
         stream, subject = self._subjects.request_stream, self._subjects.requests(key)
-        found = await self._get(stream, subject, first=True, start=after + 1)
-        return found.seq if found else None
+        found = await self._js.first(stream, subject, after + 1)
+        return found.sequence if found else None
 
     async def queued(self, key: SessionKey) -> tuple[Queued, ...]:
         """The session's messages that are not yet acked, in order: the first of them may be running.
@@ -167,54 +157,47 @@ class Store:
         messages: list[Queued] = []
         start = 1
         while len(messages) < QUEUED_PER_SESSION:
-            found = await self._get(stream, subject, first=True, start=start)
+            found = await self._js.first(stream, subject, start)
             if found is None:
                 break
-            start = (found.seq or 0) + 1
+            start = found.sequence + 1
             with suppress(BadInput):
-                messages.append(Queued(found.seq or 0, decode(UserMessage, found.data or b"")))
+                messages.append(Queued(found.sequence, decode(UserMessage, found.data)))
         return tuple(messages)
 
     async def queued_of(self, tenant: str) -> int:
         """How many messages of all the tenant's sessions are not yet acked."""
         subject = self._subjects.tenant_requests(tenant)
-        return sum((await self._counted(self._subjects.request_stream, subject)).values())
+        return sum((await self._js.counted(self._subjects.request_stream, subject)).values())
 
     async def sessions_of(self, tenant: str) -> int:
         """How many of the tenant's sessions have a message that waits or a transcript that is kept."""
-        waiting = await self._counted(self._subjects.request_stream, self._subjects.tenant_requests(tenant))
-        kept = await self._counted(self._subjects.log_stream, self._subjects.tenant_transcripts(tenant))
+        waiting = await self._js.counted(
+            self._subjects.request_stream, self._subjects.tenant_requests(tenant)
+        )
+        kept = await self._js.counted(self._subjects.log_stream, self._subjects.tenant_transcripts(tenant))
         return len({subject.rpartition(".")[2] for subject in (*waiting, *kept)})
-
-    async def _counted(self, stream: str, subjects: str) -> dict[str, int]:
-        """How many messages there are on each subject."""
-        with _answered():
-            info = await self._bus.js.stream_info(stream, subjects)
-        return info.state.subjects or {}
 
     async def all_queued(self, most: int) -> AsyncIterator[tuple[SessionKey, Queued]]:
         """Messages of all sessions that are not yet acked, the oldest first, up to ``most`` of them."""
         start = 1
         for _ in range(most):
-            found = await self._get(
-                self._subjects.request_stream, self._subjects.all_requests, first=True, start=start
-            )
+            found = await self._js.first(self._subjects.request_stream, self._subjects.all_requests, start)
             if found is None:
                 return
-            start = (found.seq or 0) + 1
+            start = found.sequence + 1
             with suppress(BadInput):
-                key = self._subjects.session_of(found.subject or "")
-                yield key, Queued(found.seq or 0, decode(UserMessage, found.data or b""))
+                key = self._subjects.session_of(found.subject)
+                yield key, Queued(found.sequence, decode(UserMessage, found.data))
 
     async def backlog(self) -> Backlog:
         """The messages that no worker has taken yet. Raises Unavailable."""
         stream = self._subjects.request_stream
-        with _answered():
-            info = await self._bus.js.consumer_info(stream, CONSUMER)
+        info = await self._js.consumer(stream, CONSUMER)
         if not info.num_pending:
             return Backlog(0, None)
         taken = info.delivered.stream_seq if info.delivered else 0
-        found = await self._get(stream, self._subjects.all_requests, first=True, start=taken + 1)
+        found = await self._js.first(stream, self._subjects.all_requests, taken + 1)
         return Backlog(info.num_pending, found.time if found else None)
 
     # -- owners
@@ -242,36 +225,34 @@ class Store:
     ) -> int:
         subject = self._subjects.owner(key)
         try:
-            return (await self._put(subject, record.encode(), _expecting(expected), ttl)).seq
-        except (Unavailable, _Refused) as error:
+            return (await self._js.put(subject, record.encode(), expecting(expected), ttl)).seq
+        except (Unavailable, Refused) as error:
             found = await self.owner(key)  # was it the answer that was lost, of this try or of one before?
             if found is not None and found.record == record:
                 return found.sequence
-            raise _cas_error(error, subject) from error
+            raise cas_error(error, subject) from error
 
     # -- turns
 
     async def turn(self, key: SessionKey, turn: str) -> TurnRecord | None:
         """The turn's record; None if it was never started, or longer than ``TURN_KEPT`` ago."""
-        found = await self._get(self._subjects.state_stream, self._subjects.turn(key, turn))
-        return decode_turn_record(found.data or b"") if found else None
+        found = await self._js.last(self._subjects.state_stream, self._subjects.turn(key, turn))
+        return decode_turn_record(found.data) if found else None
 
     async def turns(self, key: SessionKey, after: int, most: int) -> tuple[Recorded, ...]:
         """Up to ``most`` turn records written after a place (0: the oldest), in order."""
         found: list[Recorded] = []
         while len(found) < most:
-            message = await self._get(
-                self._subjects.state_stream, self._subjects.turns(key), first=True, start=after + 1
-            )
+            message = await self._js.first(self._subjects.state_stream, self._subjects.turns(key), after + 1)
             if message is None:
                 break
-            after = message.seq or 0
+            after = message.sequence
             found.append(_recorded(message))
         return tuple(found)
 
     async def last_turn(self, key: SessionKey) -> Recorded | None:
         """The turn record that was written last."""
-        found = await self._get(self._subjects.state_stream, self._subjects.turns(key))
+        found = await self._js.last(self._subjects.state_stream, self._subjects.turns(key))
         return _recorded(found) if found else None
 
     async def put_turn(self, key: SessionKey, turn: str, record: TurnRecord) -> None:
@@ -286,13 +267,15 @@ class Store:
     async def ask_interrupt(self, key: SessionKey, turn: str) -> None:
         """Leave an interrupt for a turn that nobody owns yet."""
         try:
-            await self._put(self._subjects.interrupt(key, turn), b"{}", {}, INTERRUPT_KEPT)
-        except _Refused as error:
+            await self._js.put(self._subjects.interrupt(key, turn), b"{}", {}, INTERRUPT_KEPT)
+        except Refused as error:
             raise Unavailable(str(error)) from error
 
     async def interrupt_asked(self, key: SessionKey, turn: str) -> bool:
         """Whether somebody left one."""
-        return await self._get(self._subjects.state_stream, self._subjects.interrupt(key, turn)) is not None
+        return (
+            await self._js.last(self._subjects.state_stream, self._subjects.interrupt(key, turn)) is not None
+        )
 
     # -- transcripts
 
@@ -305,28 +288,28 @@ class Store:
         """
         subject = self._subjects.transcript(key)
         try:
-            return (await self._put(subject, entries, _expecting(last))).seq
-        except (Unavailable, _Refused) as error:
-            found = await self._get(self._subjects.log_stream, subject, first=True, start=last + 1)
+            return (await self._js.put(subject, entries, expecting(last))).seq
+        except (Unavailable, Refused) as error:
+            found = await self._js.first(self._subjects.log_stream, subject, last + 1)
             if found is not None and found.data == entries:  # only the answer was lost
-                return found.seq or 0
-            raise _cas_error(error, subject) from error
+                return found.sequence
+            raise cas_error(error, subject) from error
 
     async def transcript_end(self, key: SessionKey) -> int:
         """The sequence of the transcript's last append; 0 without any."""
-        found = await self._get(self._subjects.log_stream, self._subjects.transcript(key))
-        return found.seq or 0 if found else 0
+        found = await self._js.last(self._subjects.log_stream, self._subjects.transcript(key))
+        return found.sequence if found else 0
 
     async def transcript(self, key: SessionKey) -> tuple[list[bytes], int]:
         """All appends in order, and the last sequence (0 without any)."""
         subject, last = self._subjects.transcript(key), 0
         parts: list[bytes] = []
         while True:
-            found = await self._get(self._subjects.log_stream, subject, first=True, start=last + 1)
+            found = await self._js.first(self._subjects.log_stream, subject, last + 1)
             if found is None:
                 return parts, last
-            parts.append(found.data or b"")
-            last = found.seq or 0
+            parts.append(found.data)
+            last = found.sequence
 
     # -- sessions
 
@@ -383,16 +366,15 @@ class Store:
             (subjects.log_stream, subjects.transcript(key)),
             *((subjects.state_stream, subject) for subject in subjects.records_of(key)),
         ):
-            with _answered():
-                await self._bus.js.purge_stream(stream, subject=subject)
+            await self._js.purge(stream, subject)
         await self._let_name_go(key)
 
     # -- any record
 
     async def read(self, model: type[M], subject: str) -> tuple[M, int] | None:
         """A record and its sequence; None where there is none. Raises BadInput, Unavailable."""
-        found = await self._get(self._subjects.state_stream, subject)
-        return (decode(model, found.data or b""), found.seq or 0) if found else None
+        found = await self._js.last(self._subjects.state_stream, subject)
+        return (decode(model, found.data), found.sequence) if found else None
 
     async def swap(self, subject: str, record: Message, expected: int, ttl: float | None = None) -> None:
         """Write it, if the record's sequence is still ``expected`` (0: none); kept for ``ttl`` seconds.
@@ -402,9 +384,9 @@ class Store:
             Unavailable: not known whether it was written.
         """
         try:
-            await self._put(subject, record.encode(), _expecting(expected), ttl)
-        except _Refused as error:
-            raised = _cas_error(error, subject)
+            await self._js.put(subject, record.encode(), expecting(expected), ttl)
+        except Refused as error:
+            raised = cas_error(error, subject)
             raise Unavailable(str(raised)) if isinstance(raised, Contended) else raised from error
 
     async def put_fenced(
@@ -421,77 +403,11 @@ class Store:
             "Nats-Expected-Last-Subject-Sequence-Subject": self._subjects.owner(key),
         }
         try:
-            await self._put(subject, record.encode(), fence, ttl)
-        except _Refused as error:
-            raise _cas_error(error, subject) from error
-
-    # -- JetStream
-
-    async def _put(
-        self, subject: str, data: bytes, headers: dict[str, str], ttl: float | None = None
-    ) -> PubAck:
-        with _refusals():
-            return await self._bus.js.publish(subject, data, headers=dict(headers) or None, msg_ttl=ttl)
-
-    async def _get(
-        self, stream: str, subject: str, *, first: bool = False, start: int = 1
-    ) -> RawStreamMsg | None:
-        with _answered():
-            try:
-                if first:
-                    return await self._bus.js.get_msg(stream, seq=start, subject=subject, next=True)
-                return await self._bus.js.get_last_msg(stream, subject)
-            except NotFoundError as error:
-                if error.err_code == _NO_MESSAGE:
-                    return None
-                raise
+            await self._js.put(subject, record.encode(), fence, ttl)
+        except Refused as error:
+            raise cas_error(error, subject) from error
 
 
-class _Refused(Exception):
-    """JetStream said no; ``code`` says why."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-@contextmanager
-def _answered() -> Iterator[None]:
-    """Of a question no answer but the one asked for is of use. Raises Unavailable."""
-    with translated():
-        try:
-            yield
-        except NoStreamResponseError as error:
-            raise Unavailable("no leader for the stream at the moment") from error
-        except APIError as error:
-            raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    with translated():
-        try:
-            yield
-        except NoStreamResponseError as error:
-            raise Unavailable("no leader for the stream at the moment") from error
-        except APIError as error:
-            raise _Refused(error.err_code or 0, error.description or "refused") from error
-
-
-def _recorded(message: RawStreamMsg) -> Recorded:
-    turn = (message.subject or "").rpartition(".")[2]
-    return Recorded(message.seq or 0, turn, decode_turn_record(message.data or b""))
-
-
-def _expecting(sequence: int) -> dict[str, str]:
-    return {"Nats-Expected-Last-Subject-Sequence": str(sequence)}
-
-
-def _cas_error(error: Unavailable | _Refused, subject: str) -> WarmwireError:
-    if isinstance(error, Unavailable):
-        return Unavailable(str(error))
-    if error.code == _WRONG_LAST:
-        return Conflict(subject)
-    if error.code == _IN_PROCESS:
-        return Contended(f"an earlier write to {subject} is not settled")
-    return Unavailable(str(error))
+def _recorded(message: Stored) -> Recorded:
+    turn = message.subject.rpartition(".")[2]
+    return Recorded(message.sequence, turn, decode_turn_record(message.data))
