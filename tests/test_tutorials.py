@@ -9,7 +9,8 @@ import pytest
 
 from tests.doc_runner import ROOT, Block, blocks_of, follow, shows
 
-TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+AT_A_TERMINAL = ROOT / "docs" / "tutorials" / "terminal.md"  # tests/compose/test_chat_tutorial.py has one
+TUTORIALS = sorted({*(ROOT / "docs" / "tutorials").glob("*.md")} - {AT_A_TERMINAL})
 PAGES = [*TUTORIALS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
 

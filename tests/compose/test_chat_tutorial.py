@@ -1,4 +1,4 @@
-"""docs/terminal.md: every command of its tutorial, as it stands there."""
+"""docs/tutorials/terminal.md: every command, as it stands there."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from tests.compose.terminal import in_terminal
 from tests.conftest import SECONDS
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "terminal.md").read_text()
-TUTORIAL = PAGE.partition("## Five minutes")[2].partition("\n## ")[0]
+TUTORIAL = (ROOT / "docs" / "tutorials" / "terminal.md").read_text()
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(sh|text)\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
 
 
