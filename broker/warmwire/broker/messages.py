@@ -382,13 +382,12 @@ _worker_controls: TypeAdapter[WorkerControl] = TypeAdapter(
     Annotated[WorkerControl, Field(discriminator="op")]
 )
 
-_FIELDS = {field for model in Message.__subclasses__() for field in model.model_fields}
-
 
 def _bad_input(what: str, error: ValidationError) -> BadInput:
     """Names the field and the rule, and repeats nothing of the input: it may hold secrets."""
     first = error.errors(include_url=False, include_input=False)[0]
-    where = [str(part) for part in first["loc"] if part in _FIELDS]  # a key of a mapping is input, too
+    fields = {field for model in Message.__subclasses__() for field in model.model_fields}
+    where = [str(part) for part in first["loc"] if part in fields]  # a key of a mapping is input, too
     problem = "is of no known kind" if first["type"] == "union_tag_invalid" else first["msg"]
     return BadInput(".".join([what, *where]), problem)
 

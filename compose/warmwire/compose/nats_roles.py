@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from warmwire.broker.names import RECORDS, Subjects, check_name
+from warmwire.broker import names
+from warmwire.broker.names import Subjects, check_name
 from warmwire.broker.streams import CONSUMER
 
 
@@ -35,8 +36,8 @@ class Scope:
 
     def records(self, role: str) -> tuple[str, ...]:
         """The records that a role may write."""
-        names = {"session": f"{self._tenant}.*", "turn": f"{self._tenant}.*.*", "ticket": "*"}
-        return self.plain(*(f"{kind.word}.{names[kind.of]}" for kind in RECORDS if role in kind.writers))
+        of = {"session": f"{self._tenant}.*", "turn": f"{self._tenant}.*.*", "ticket": "*"}
+        return self.plain(*(f"{kind.word}.{of[kind.of]}" for kind in names.RECORDS if role in kind.writers))
 
     def plain(self, *rest: str) -> tuple[str, ...]:
         """Subjects that are of no tenant."""
