@@ -66,7 +66,7 @@ class StreamingConfig:
 
 
 class BidirectionalStreamingClient:
-    """One conversation. Who stops iterating, stops the turn."""
+    """One conversation. Who stops iterating, stops the turn; so does a callback that raises."""
 
     def __init__(self, config: StreamingConfig) -> None:
         self.config = config
@@ -104,8 +104,7 @@ class BidirectionalStreamingClient:
         turn, text, given = self._sent(message), Growing(), list[str]()
         try:
             while (event := _run(_next(turn))) is not None:
-                if event.type == "turn_failed":
-                    raise _failure(event, "".join(given))
+                _check(event, given)
                 new = text.add(event)
                 if new:
                     given.append(new)
@@ -113,7 +112,9 @@ class BidirectionalStreamingClient:
                     if self.config.on_chunk is not None:
                         self.config.on_chunk(chunk)
                     yield chunk
-        except (GeneratorExit, KeyboardInterrupt):
+        except WarmwireError:  # it has ended, or its connection has
+            raise
+        except BaseException:  # nobody reads it any more: `break`, Ctrl-C, a callback that has failed
             self._unfinished = None
             _stop(turn)
             raise
@@ -157,9 +158,10 @@ def _delta(event: Event, new: str) -> Chunk:
     return {"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": new}}
 
 
-def _failure(event: Event, text: str) -> TurnFailed:
-    data = event.data
-    return TurnFailed(data["code"], data["message"], text, retryable=data["retryable"])
+def _check(event: Event, given: list[str]) -> None:
+    if event.type == "turn_failed":
+        data = event.data
+        raise TurnFailed(data["code"], data["message"], "".join(given), retryable=data["retryable"])
 
 
 async def _next(turn: EdgeTurn) -> Event | None:

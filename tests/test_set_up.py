@@ -1,5 +1,6 @@
-"""The Makefile's set-up, where a newcomer's machine lacks something."""
+"""What sets things up, where a newcomer's machine lacks something."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,3 +29,13 @@ def test_of_an_environment_that_could_not_be_made_nothing_stays(tmp_path: Path) 
     ended = made(tmp_path, '[ "$1" = -c ] || { mkdir -p "$3/bin"; touch "$3/bin/python"; exit 1; }')
     assert ended.returncode
     assert not (tmp_path / ".venv").exists()
+
+
+def test_without_docker_nothing_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "docker").symlink_to("/bin/false")
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    argv = [ROOT / "compose" / "build"]
+    ended = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert (2, "") == (ended.returncode, ended.stdout)
+    assert ended.stderr.startswith("compose/build: Docker does not answer: ")
+    assert 1 == ended.stderr.count("\n")

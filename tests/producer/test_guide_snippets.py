@@ -296,6 +296,28 @@ async def test_who_stops_iterating_stops_the_turn(
     await turn.interrupted()
 
 
+async def test_a_callback_that_fails_stops_the_turn(
+    start: Start, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serves = await start()
+    monkeypatch.setenv("WARMWIRE_URL", f"http://127.0.0.1:{serves.wire.port}")
+    full, told = OSError("the disk is full"), list[Exception]()
+
+    def save(_: dict[str, Any]) -> None:
+        raise full
+
+    config = StreamingConfig(session_id="s1", on_chunk=save, on_error=told.append)
+    stream = BidirectionalStreamingClient(config).stream_conversation("Hello")
+    first = asyncio.create_task(asyncio.to_thread(started, stream))
+    turn = await worker.next_turn()
+    await turn.start()
+    await turn.delta("one")
+    with pytest.raises(OSError, match="the disk is full"):
+        await first
+    assert ([full], [turn.id]) == (told, worker.interrupts)
+    await turn.interrupted()
+
+
 @pytest.mark.usefixtures("serves")
 async def test_a_turn_that_is_complete_is_told_with_its_text() -> None:
     told: list[str] = []
