@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.errors import Unavailable, WarmwireError
 from warmwire.producer import EdgeClientSettings, Event, Growing, TurnFailed
 from warmwire.producer.edge_client import EdgeClient, EdgeTurn
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 __all__ = ["BidirectionalStreamingClient", "ConnectionLost", "StreamingConfig"]
 

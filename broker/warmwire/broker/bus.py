@@ -9,7 +9,6 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 from urllib.parse import urlsplit
 
 import nats.errors
@@ -17,15 +16,16 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js import JetStreamContext
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import telemetry
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable, WarmwireError
-from warmwire.broker.login import NOBODY, Login
+from warmwire.broker.login import NOBODY, Known, Login
 from warmwire.broker.nats_client import Arrived, Handler, NatsClient
 
 __all__ = ["Arrived", "Bus", "Handler", "Subscription", "connect", "translated"]
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 SCHEMES = ("nats", "tls")
 CONNECT_WITHIN = 4.0
@@ -77,23 +77,24 @@ class Bus:
         self._flushing: set[asyncio.Future[None]] = set()
         self.js: JetStreamContext = self._client.jetstream(timeout=REQUEST_WITHIN)
 
-    async def open(self, servers: list[str], known: dict[str, Any]) -> None:
+    async def open(self, servers: list[str], known: Known) -> None:
         """Connect to one of these; ``known`` says who we are. Raises what nats-py raises."""
         await _probe(servers, known)
-        await self._client.connect(
-            servers,
-            name=self._name,
-            error_cb=self._on_error,
-            disconnected_cb=self._on_disconnect,
-            reconnected_cb=self._on_reconnect,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,  # seconds
-            connect_timeout=ONE_SERVER_WITHIN,
-            ping_interval=PING_EVERY,
-            max_outstanding_pings=PINGS_MISSED,
-            pending_size=PENDING_SIZE,
-            **known,
-        )
+        async with self._client.wholly():
+            await self._client.connect(
+                servers,
+                name=self._name,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnect,
+                reconnected_cb=self._on_reconnect,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds: it is only slept for
+                connect_timeout=ONE_SERVER_WITHIN,
+                ping_interval=PING_EVERY,
+                max_outstanding_pings=PINGS_MISSED,
+                pending_size=PENDING_SIZE,
+                **known,
+            )
 
     @property
     def connected(self) -> bool:
@@ -238,7 +239,7 @@ async def connect(url: str, name: str, login: Login = NOBODY) -> Bus:
     return bus
 
 
-async def _probe(servers: list[str], known: dict[str, Any]) -> None:
+async def _probe(servers: list[str], known: Known) -> None:
     """One try with a clear outcome: with endless reconnection the first failure would be silent."""
     causes: list[Exception] = []
 
@@ -247,15 +248,16 @@ async def _probe(servers: list[str], known: dict[str, Any]) -> None:
 
     probe = NatsClient()
     try:
-        await probe.connect(
-            servers,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            error_cb=failed,
-            connect_timeout=ONE_SERVER_WITHIN,
-            **known,
-        )
+        async with probe.wholly():
+            await probe.connect(
+                servers,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                error_cb=failed,
+                connect_timeout=ONE_SERVER_WITHIN,
+                **known,
+            )
     except nats.errors.NoServersError:
         raise causes[-1] if causes else nats.errors.NoServersError from None
     await probe.close()

@@ -29,11 +29,12 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 from opentelemetry.sdk.resources import Resource
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import telemetry
 from warmwire.broker.errors import Misconfigured
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LAG_EVERY = 0.25

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import envelope as codec
 from warmwire.broker.bus import Arrived, Bus, Subscription
@@ -37,7 +38,7 @@ from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
 from warmwire.broker.telemetry import alien, gaps, repairs
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 ASK_WITHIN = 1.0
 """Seconds that an owner may take to answer."""

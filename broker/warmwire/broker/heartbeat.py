@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.bus import Arrived, Bus, connect
 from warmwire.broker.errors import BadInput, WarmwireError
@@ -21,7 +22,7 @@ from warmwire.broker.names import Subjects
 from warmwire.broker.tasks import Tasks
 from warmwire.broker.telemetry import alien, heartbeats_missed
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 STUCK_AFTER = 1.0
 """Seconds without movement of the main loop after which no heartbeat is sent."""

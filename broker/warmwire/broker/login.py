@@ -10,12 +10,22 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from warmwire.broker.errors import BadInput
 
 SECRET_BYTES = 4096
 """Bytes of a file with a password or a seed, at most."""
+
+
+class Known(TypedDict, total=False):
+    """What nats-py is told of who we are, by its own words."""
+
+    inbox_prefix: str
+    nkeys_seed: str
+    user: str
+    password: Callable[[], str]
+    tls: ssl.SSLContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +43,11 @@ class Login:
     tls_key: Path | None = None
     inbox_prefix: str = "_INBOX"
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Known:
         """What nats-py is told of it. Raises BadInput, naming the setting."""
         return {"inbox_prefix": self.inbox_prefix, **self._proof(), **self._tls()}
 
-    def _proof(self) -> dict[str, Any]:
+    def _proof(self) -> Known:
         if self.nkey_seed_file is not None:
             _check_seed(secret("nats_nkey_seed_file", self.nkey_seed_file))
             return {"nkeys_seed": str(self.nkey_seed_file)}
@@ -46,7 +56,7 @@ class Login:
         secret("nats_password_file", self.password_file)
         return {"user": self.user, "password": _reader(self.password_file)}
 
-    def _tls(self) -> dict[str, Any]:
+    def _tls(self) -> Known:
         if self.tls_ca is None and self.tls_cert is None:
             return {}
         try:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
@@ -126,10 +127,11 @@ class NatsClient(Client):
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
         return True
 
-    async def connect(self, *args: Any, **options: Any) -> None:
-        """As it was; but where it fails, or is given up, it leaves no socket and no task behind."""
+    @asynccontextmanager
+    async def wholly(self) -> AsyncIterator[None]:
+        """Where connecting fails in here, or is given up, it leaves no socket and no task behind."""
         try:
-            await super().connect(*args, **options)
+            yield
         except BaseException:
             if self._flush_queue is not None:  # else it has not even begun
                 await self.close()

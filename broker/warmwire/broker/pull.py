@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.bus import Arrived, Bus, Subscription
 from warmwire.broker.errors import Unavailable
@@ -21,7 +22,7 @@ from warmwire.broker.names import Subjects
 from warmwire.broker.streams import CONSUMER
 from warmwire.broker.tasks import Tasks
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 OPEN_FOR = 2.0
 """Seconds that one pull request stays open at the server. Less than ``ACK_WAIT``: as long as a request of a

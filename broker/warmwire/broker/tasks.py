@@ -7,11 +7,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 CANCEL_AGAIN = 0.5
 """Seconds after which a task that goes on is cancelled again."""
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 class Tasks:

@@ -26,6 +26,7 @@ import structlog
 import uvicorn
 import uvloop
 from fastapi import APIRouter, FastAPI
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import role
 
@@ -40,7 +41,7 @@ from .settings import EdgeSettings
 from .tracing import Traced
 from .websocket import Protocol as WebSocketProtocol
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 SOCKET_BUFFER = 128 * 1024
 """Bytes that the kernel may hold per connection; left to itself it takes megabytes for who does not read."""
@@ -132,8 +133,7 @@ async def _let_streams_end(edge: Edge, within: float) -> None:
 
 def server_config(app: FastAPI, settings: EdgeSettings) -> ServerConfig:
     """How uvicorn is run."""
-    return ServerConfig(
-        bounds(settings),
+    config = ServerConfig(
         app,
         http=Protocol,
         ws=WebSocketProtocol,
@@ -151,6 +151,8 @@ def server_config(app: FastAPI, settings: EdgeSettings) -> ServerConfig:
         timeout_keep_alive=round(settings.idle_timeout),
         timeout_graceful_shutdown=round(settings.drain_timeout + LAST_WRITES),
     )
+    config.bounds = bounds(settings)
+    return config
 
 
 def bounds(settings: EdgeSettings) -> Bounds:

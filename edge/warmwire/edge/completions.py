@@ -90,8 +90,7 @@ class Completions:
 def router(edge: Edge) -> APIRouter:
     """The route."""
     api = APIRouter(tags=["openai"])
-    how = openapi.how(
-        openapi_codecs.COMPLETED, openapi.body(CompletionRequest.model_json_schema(), openapi.KEY)
-    )
-    api.add_api_route("/v1/chat/completions", Completions(edge).complete, methods=["POST"], **how)
+    body = openapi.body(CompletionRequest.model_json_schema(), openapi.KEY)
+    complete = Completions(edge).complete
+    openapi.serve(api, "POST /v1/chat/completions", complete, openapi_codecs.COMPLETED, body)
     return api

@@ -10,11 +10,11 @@ import asyncio
 import json
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import structlog
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from warmwire.broker import telemetry
@@ -22,7 +22,7 @@ from warmwire.broker import telemetry
 from .errors import Kind, Problem
 from .stream import CUT, Direct
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 ALWAYS = ("/healthz", "/readyz", "/metrics")
 """Answered also when there are too many connections: who looks after the edge must be able to see it."""
@@ -44,9 +44,7 @@ class Bounds:
 class ServerConfig(uvicorn.Config):
     """uvicorn's, with the bounds."""
 
-    def __init__(self, bounds: Bounds, app: Any, **given: Any) -> None:
-        super().__init__(app, **given)
-        self.bounds = bounds
+    bounds: Bounds
 
 
 class Part(Enum):

@@ -14,6 +14,7 @@ import structlog
 from starlette.requests import HTTPConnection
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import heartbeat, streams
 from warmwire.broker.bus import Bus, connect
@@ -44,7 +45,7 @@ from .tracing import Deliveries, Delivery
 from .unseen import Unseen
 from .viewing import GuideView, SessionView, TurnView, Viewing
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 AGE_JITTER = 0.2
 """The part of its maximum age by which a connection may live longer or shorter."""

@@ -15,6 +15,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.errors import Misconfigured
 
@@ -22,7 +23,7 @@ from .errors import Kind, Problem
 from .routes import answer
 from .settings import EdgeSettings
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 GUARDED = ("/v1/", "/chat/")
 """What is for pages of the edge, and of allowed origins, alone. The rest holds nothing of anybody's."""

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 
 import jwt
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from .errors import Kind, Problem
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 FETCH_WITHIN = 5.0
 """Seconds that a fetch may take."""

@@ -53,20 +53,11 @@ class Messages:
 def router(edge: Edge) -> APIRouter:
     """The routes."""
     api, routes = APIRouter(), Messages(edge)
-    how = openapi.how(
-        openapi_codecs.MESSAGE_ANSWERED, openapi.body(MessagesRequest.model_json_schema(), openapi.KEY)
-    )
-    api.add_api_route("/v1/messages", routes.create, methods=["POST"], tags=["anthropic"], **how)
-    api.add_api_route(
-        "/v1/models", routes.models, methods=["GET"], tags=["openai"], **openapi.how(openapi_codecs.MODELS)
-    )
-    api.add_api_route(
-        "/v1/models/{model}",
-        routes.model,
-        methods=["GET"],
-        tags=["openai"],
-        **openapi.how(openapi_codecs.MODEL),
-    )
+    body = openapi.body(MessagesRequest.model_json_schema(), openapi.KEY)
+    told = openapi_codecs.MESSAGE_ANSWERED
+    openapi.serve(api, "POST /v1/messages", routes.create, told, body, "anthropic")
+    openapi.serve(api, "GET /v1/models", routes.models, openapi_codecs.MODELS, tag="openai")
+    openapi.serve(api, "GET /v1/models/{model}", routes.model, openapi_codecs.MODEL, tag="openai")
     return api
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from time import monotonic
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import telemetry
 from warmwire.broker.bus import Bus
@@ -20,7 +21,7 @@ from warmwire.broker.telemetry import Reading
 
 from .settings import EdgeSettings
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 BACKLOG_IS_GOOD = 1.0
 """Seconds for which what waits is not asked for again, however often metrics are."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.bus import Arrived, Bus, Subscription
 from warmwire.broker.discovery import Handled, Service, announce
@@ -17,7 +18,7 @@ from warmwire.broker.names import Subjects
 from warmwire.broker.tasks import Tasks
 from warmwire.broker.telemetry import alien
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 def _as_service(edge: str) -> Service:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from warmwire.broker.messages import REASON_LIMIT
@@ -56,14 +58,29 @@ PROBLEM: dict[str, Any] = {
 }
 
 
-def how(answers: Documented, extra: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a route is added with: these answers and no others."""
-    return {
-        "responses": answers,
-        "status_code": min(int(status) for status in answers),
-        "response_class": Response,  # of no media type: FastAPI documents none of its own
-        "openapi_extra": extra,
-    }
+Route = Callable[..., Awaitable[Response]]
+
+
+def serve(
+    api: APIRouter,
+    what: str,
+    route: Route,
+    answers: Documented,
+    extra: dict[str, Any] | None = None,
+    tag: str | None = None,
+) -> None:
+    """Have ``POST /v1/somewhere`` answered by this route, with these answers and no others."""
+    method, _, path = what.partition(" ")
+    api.add_api_route(
+        path,
+        route,
+        methods=[method],
+        tags=[tag] if tag else None,
+        responses=answers,
+        status_code=min(int(status) for status in answers),
+        response_class=Response,  # of no media type: FastAPI documents none of its own
+        openapi_extra=extra,
+    )
 
 
 _ASKING = (

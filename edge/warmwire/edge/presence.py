@@ -7,6 +7,7 @@ import secrets
 from collections import Counter
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.bus import Arrived, Bus, Subscription
 from warmwire.broker.errors import BadInput, Unavailable
@@ -14,7 +15,7 @@ from warmwire.broker.messages import Message, decode
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.tasks import Tasks
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 HEARD_WITHIN = 0.1
 """Seconds in which the other edges answer; who needs longer is not counted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import cast
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -72,15 +72,12 @@ def router(edge: Edge) -> APIRouter:
             raise Problem(Kind.NOT_READY, reason)
         return JSONResponse({"status": "ready"})
 
-    def add(path: str, method: str, route: Any, tag: str, answers: openapi.Documented, extra: Any) -> None:
-        api.add_api_route(path, route, methods=[method], tags=[tag], **openapi.how(answers, extra))
-
-    add("/v1/chat/stream", "POST", chat, "chat", openapi.STREAM, openapi.BODY)
-    add("/v1/chat/stream", "GET", chat_by_url, "chat", openapi.RESUMED, openapi.QUERY)
-    add("/chat/stream", "POST", guide_chat, "guide", openapi.STREAM, openapi.EITHER)
-    add("/chat/stream", "GET", guide_chat_by_url, "guide", openapi.RESUMED, openapi.QUERY)
-    add("/healthz", "GET", healthz, "operation", openapi.HEALTHY, None)
-    add("/readyz", "GET", readyz, "operation", openapi.READY, None)
+    openapi.serve(api, "POST /v1/chat/stream", chat, openapi.STREAM, openapi.BODY, "chat")
+    openapi.serve(api, "GET /v1/chat/stream", chat_by_url, openapi.RESUMED, openapi.QUERY, "chat")
+    openapi.serve(api, "POST /chat/stream", guide_chat, openapi.STREAM, openapi.EITHER, "guide")
+    openapi.serve(api, "GET /chat/stream", guide_chat_by_url, openapi.RESUMED, openapi.QUERY, "guide")
+    openapi.serve(api, "GET /healthz", healthz, openapi.HEALTHY, tag="operation")
+    openapi.serve(api, "GET /readyz", readyz, openapi.READY, tag="operation")
     api.add_api_route("/metrics", showing_metrics(edge), include_in_schema=False)
     return api
 

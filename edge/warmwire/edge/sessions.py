@@ -170,24 +170,17 @@ def router(edge: Edge) -> APIRouter:
     api = APIRouter(prefix="/v1/sessions/{session_id}", tags=["sessions"])
     routes = Routes(edge)
 
-    def add(path: str, method: str, route: Any, answers: openapi.Documented, **extra: Any) -> None:
-        api.add_api_route(path, route, methods=[method], **openapi.how(answers, extra))
-
+    message = openapi.body(openapi.MESSAGE_FIELDS, openapi.KEY)
     stop = openapi.body(openapi.INTERRUPT, required=False)
-    add(
-        "/messages",
-        "POST",
-        routes.send,
-        openapi.ACCEPTED,
-        **openapi.body(openapi.MESSAGE_FIELDS, openapi.KEY),
-    )
-    add("/interrupt", "POST", routes.interrupt, openapi.INTERRUPTED, **stop)
+    seen = {"parameters": [openapi.ROLLUP, *openapi.CURSORS]}
+    openapi.serve(api, "POST /messages", routes.send, openapi.ACCEPTED, message)
+    openapi.serve(api, "POST /interrupt", routes.interrupt, openapi.INTERRUPTED, stop)
     answer = openapi.body(openapi.VERDICT)
-    add("/permissions/{request}", "POST", routes.permit, openapi.PERMITTED, **answer)
-    add("", "GET", routes.standing, openapi.STANDING)
-    add("", "DELETE", routes.delete, openapi.DELETED)
-    add("/turns", "GET", routes.turns, openapi.TURNS, parameters=_PAGES)
-    add("/events", "GET", routes.events, openapi.WATCHED, parameters=[openapi.ROLLUP, *openapi.CURSORS])
+    openapi.serve(api, "POST /permissions/{request}", routes.permit, openapi.PERMITTED, answer)
+    openapi.serve(api, "GET ", routes.standing, openapi.STANDING)
+    openapi.serve(api, "DELETE ", routes.delete, openapi.DELETED)
+    openapi.serve(api, "GET /turns", routes.turns, openapi.TURNS, {"parameters": _PAGES})
+    openapi.serve(api, "GET /events", routes.events, openapi.WATCHED, seen)
     return api
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from warmwire.broker.telemetry import rungs
@@ -16,7 +17,7 @@ from warmwire.broker.telemetry import rungs
 from .outbox import Outbox
 from .sse import KEEP_ALIVE
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",

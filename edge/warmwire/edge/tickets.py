@@ -36,6 +36,5 @@ def router(edge: Edge) -> APIRouter:
         content = {"ticket": ticket, "session_id": session, "expires_in": max(0, int(expires - time()))}
         return JSONResponse(content, status_code=201, headers={"cache-control": "no-store"})
 
-    how = openapi.how(openapi.ISSUED, openapi.body(Wanted.model_json_schema()))
-    api.add_api_route("/v1/tickets", issue, methods=["POST"], **how)
+    openapi.serve(api, "POST /v1/tickets", issue, openapi.ISSUED, openapi.body(Wanted.model_json_schema()))
     return api

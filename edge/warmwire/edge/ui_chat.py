@@ -115,15 +115,8 @@ def router(edge: Edge) -> APIRouter:
     """The routes."""
     api, routes = APIRouter(tags=["ai-sdk"]), UiChat(edge)
     asked = openapi.body(openapi_codecs.UI_FIELDS, openapi.KEY)
-    api.add_api_route(
-        "/v1/ui/chat", routes.send, methods=["POST"], **openapi.how(openapi_codecs.UI_STREAM, asked)
-    )
-    api.add_api_route(
-        "/v1/ui/chat/{session_id}/stream",
-        routes.resume,
-        methods=["GET"],
-        **openapi.how(openapi_codecs.UI_RESUMED),
-    )
+    openapi.serve(api, "POST /v1/ui/chat", routes.send, openapi_codecs.UI_STREAM, asked)
+    openapi.serve(api, "GET /v1/ui/chat/{session_id}/stream", routes.resume, openapi_codecs.UI_RESUMED)
     return api
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.envelope import Cursor, Envelope
 from warmwire.broker.errors import Unavailable
@@ -20,7 +21,7 @@ from warmwire.producer.watch import Watched
 from . import guide, sse
 from .outbox import Channel, Encoder, Outbox, position_of
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 class Viewing(ABC):

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, WebSocket
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
+from structlog.typing import FilteringBoundLogger
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from warmwire.broker.envelope import Cursor
@@ -33,7 +34,7 @@ from .outbox import Encoder, Outbox
 from .stream import CUT, Progress, Silence
 from .viewing import GuideSocketView, SessionView
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 SESSIONS_LIMIT = 100
 """Sessions that one connection may watch; past it a frame that would watch one more is refused."""

@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 import httpx2
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import Unavailable
@@ -31,7 +32,7 @@ from .refusals import error_of
 from .request import Given, checked, verdict
 from .settings import EdgeClientSettings
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 UNLIMITED = 1 << 40
 """Bytes: how large a message may be the edge knows."""

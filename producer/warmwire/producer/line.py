@@ -10,6 +10,7 @@ from time import monotonic
 
 import httpx2
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.events import TurnQueued
@@ -20,7 +21,7 @@ from .refusals import error_of, passes
 from .settings import EdgeClientSettings
 from .sse import Frame, Parser
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 DONE = "[DONE]"
 QUEUED = str(TurnQueued.model_fields["type"].default)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.bus import Bus
 from warmwire.broker.errors import NoResponder
@@ -17,7 +18,7 @@ from warmwire.broker.store import Recorded, Store
 
 from .submit import OWNER_WITHIN, Sessions
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 STOP_WITHIN = 5.0
 """Seconds that turns may take to stop before a session is deleted, and its owner to let it go."""

@@ -7,6 +7,7 @@ from time import monotonic
 
 import structlog
 from opentelemetry.trace import SpanKind
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.bus import Bus
 from warmwire.broker.envelope import Cursor, Position
@@ -33,7 +34,7 @@ from .request import Request
 from .resume import Found, judge
 from .watch import Watched, Watcher
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 ACCEPT_WITHIN = 10.0
 """Seconds in which an acceptance is tried again; an election of the stream's leader takes about 5."""

@@ -17,6 +17,7 @@ from time import monotonic, time_ns
 
 import structlog
 import uvloop
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import heartbeat, role, streams, telemetry
 from warmwire.broker.bus import Bus, connect
@@ -47,7 +48,7 @@ from warmwire.worker.settings import WorkerSettings
 from warmwire.worker.supply import Supply
 from warmwire.worker.turn import Ended
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 TICK = 0.5
 """Seconds between two looks at the time."""

@@ -13,6 +13,7 @@ from time import monotonic, time
 from typing import TypeVar
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import telemetry
 from warmwire.broker.bus import Arrived, Bus, Subscription
@@ -65,7 +66,7 @@ from warmwire.worker.turn import (
 )
 from warmwire.worker.warm import Warm
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 ACK = b"+ACK"
 NAK = b"-NAK"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import telemetry
 from warmwire.broker.bus import Arrived, Bus
@@ -16,7 +17,7 @@ from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.tasks import Tasks
 from warmwire.worker.recent import Recent
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 async def obey(

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import telemetry
 from warmwire.broker.errors import BadInput, Conflict, Contended, NoResponder, Unavailable
@@ -25,7 +26,7 @@ from warmwire.worker.host import NAK, TERMINATE, Ending, Host, Lost, Services
 from warmwire.worker.ownership import Claim, place
 from warmwire.worker.turn import Held
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 PLACE_AGAIN = 0.25
 """Seconds after which an owner that did not answer is asked again."""

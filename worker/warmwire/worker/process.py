@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.worker.errors import CliGone, CliMissing, CliStalled, CliStartFailed
 from warmwire.worker.launch import Launch
@@ -41,7 +42,7 @@ LAST_WORDS = (
     0.5  # seconds after the exit for output that is still in the pipes, if a grandchild holds them open
 )
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.tasks import Tasks
 from warmwire.worker import cgroup, tree
@@ -46,7 +47,7 @@ GUARDIANS = 2
 GUARDIAN_AGAIN = 1.0
 """Seconds between two starts of a guardian."""
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 class Processes:

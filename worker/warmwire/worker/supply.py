@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import telemetry
 from warmwire.broker.tasks import Tasks
@@ -35,7 +36,7 @@ STARTING_WITHIN = 10.0
 SHARE = 0.3
 """Weight of the newest spare in how long they take; older ones count for less and less."""
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 class Supply:

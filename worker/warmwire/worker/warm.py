@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.names import SessionKey
 from warmwire.broker.sealed import Token
@@ -26,7 +27,7 @@ from warmwire.worker.profiles import Profile, Setup
 from warmwire.worker.supply import Supply
 from warmwire.worker.workdir import write_private
 
-log = structlog.get_logger(__name__)
+log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 class Warm:
