@@ -287,31 +287,33 @@ class Sessions:
         size, most = len(request.message.encode()) + HEADERS, self._bus.max_payload
         if size > most:
             raise MessageTooLarge(size, most - HEADERS)
+        queue = f"{self._subjects.prefix}.req"
         attributes = {
             "messaging.system": "nats",
             "messaging.operation.type": "send",
-            "messaging.destination.name": f"{self._subjects.prefix}.req",
+            "messaging.destination.name": queue,
             "messaging.message.id": request.turn,
             "gen_ai.conversation.id": request.key.session,
         }
-        name = f"send {self._subjects.prefix}.req"
-        with tracer().start_as_current_span(name, kind=SpanKind.PRODUCER, attributes=attributes):
-            headers = inject()
-            reject = request.message.options.double_texting == "reject"
-            until, pause = monotonic() + ACCEPT_WITHIN, FIRST_PAUSE
-            while True:
-                try:
-                    return await self._store.submit(
-                        request.key, request.message, headers, only_if_idle=reject
-                    )
-                except Conflict as error:
-                    raise SessionBusy(request.key.session) from error
-                except Unavailable as error:
-                    if monotonic() + pause > until:
-                        raise
-                    log.warning("not accepted yet, trying again", turn=request.turn, error=str(error))
-                await asyncio.sleep(pause)  # the same turn id again: accepted once, whatever was lost
-                pause *= 2
+        with tracer().start_as_current_span(f"send {queue}", kind=SpanKind.PRODUCER, attributes=attributes):
+            return await self._until_accepted(request, inject())
+
+    async def _until_accepted(self, request: Request, headers: dict[str, str]) -> Accepted:
+        """Tried again with the same turn id: accepted once, whatever was lost."""
+        key, message = request.key, request.message
+        reject = message.options.double_texting == "reject"
+        until, pause = monotonic() + ACCEPT_WITHIN, FIRST_PAUSE
+        while True:
+            try:
+                return await self._store.submit(key, message, headers, only_if_idle=reject)
+            except Conflict as error:
+                raise SessionBusy(key.session) from error
+            except Unavailable as error:
+                if monotonic() + pause > until:
+                    raise
+                log.warning("not accepted yet, trying again", turn=request.turn, error=str(error))
+            await asyncio.sleep(pause)
+            pause *= 2
 
     # -- asking
 

@@ -295,38 +295,49 @@ class Host:
             self._lose()
 
     async def _carry_out(self, command: Command) -> list[Command]:
-        store, session = self._services.store, self._session
         match command:
-            case FindHead(after):
-                head, _ = await asyncio.gather(
-                    self._surely(lambda: store.head(self.key, after)), self._surely(self._check_ownership)
-                )
-                return session.head(head, monotonic())
-            case ReadRecord(turn):
-                record, interrupted = await asyncio.gather(
-                    self._surely(lambda: store.turn(self.key, turn)),
-                    self._surely(lambda: store.interrupt_asked(self.key, turn)),
-                )
-                self._trail.begin(session.turn, record)
-                answered = None
-                if isinstance(record, Started):
-                    answered = transcript.answered(await self._transcript(), turn)
-                return session.record(record, interrupted, monotonic(), answered)
-            case PutRecord(turn, record, bound):
-                if bound is not None:
-                    await self._surely(lambda: store.put_bound(self.key, bound, session.epoch))
-                await self._surely(lambda: store.put_turn(self.key, turn, record))
-                return session.stored(monotonic())
+            case FindHead():
+                return await self._find_head(command)
+            case ReadRecord():
+                return await self._read_record(command)
+            case PutRecord():
+                return await self._put_record(command)
             case AppendTranscript(entries):
                 for part in transcript.appends(entries):
                     await self._append(part)
-                return session.appended()
+                return self._session.appended()
             case NeedCli():
                 return await self._need_cli(command)
             case Ack(held):
                 await self._ack(held)
-                return session.acked(monotonic())
+                return self._session.acked(monotonic())
         raise AssertionError(f"no way to carry out {command}")
+
+    async def _find_head(self, command: FindHead) -> list[Command]:
+        store = self._services.store
+        head, _ = await asyncio.gather(
+            self._surely(lambda: store.head(self.key, command.after)), self._surely(self._check_ownership)
+        )
+        return self._session.head(head, monotonic())
+
+    async def _read_record(self, command: ReadRecord) -> list[Command]:
+        store, session, turn = self._services.store, self._session, command.turn
+        record, interrupted = await asyncio.gather(
+            self._surely(lambda: store.turn(self.key, turn)),
+            self._surely(lambda: store.interrupt_asked(self.key, turn)),
+        )
+        self._trail.begin(session.turn, record)
+        answered = None
+        if isinstance(record, Started):
+            answered = transcript.answered(await self._transcript(), turn)
+        return session.record(record, interrupted, monotonic(), answered)
+
+    async def _put_record(self, command: PutRecord) -> list[Command]:
+        store, session, bound = self._services.store, self._session, command.bound
+        if bound is not None:
+            await self._surely(lambda: store.put_bound(self.key, bound, session.epoch))
+        await self._surely(lambda: store.put_turn(self.key, command.turn, command.record))
+        return session.stored(monotonic())
 
     async def _surely(self, work: Callable[[], Awaitable[T]]) -> T:
         """Repeat until it is done. Raises Lost when the session has another owner by then."""

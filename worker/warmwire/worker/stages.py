@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from time import monotonic, time_ns
 
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from warmwire.broker import telemetry
@@ -114,26 +115,16 @@ class Stages:
             "gen_ai.conversation.id": key.session,
         }
         now = time_ns()
-        waited = max(0, now - held.message.sent_ms * 1_000_000)
-        tracer = telemetry.tracer()
-        tracer.start_span("wait", parent, attributes=about, start_time=now - waited).end(now)
-        if held.deliveries == 1:  # else it is the death of a worker that it has waited for
-            telemetry.ttft.record(waited / 1e9, {"stage": "queue"})
-        attempt = found.attempt + 1 if isinstance(found, Started) else 1
-        self._attempt = tracer.start_span(
-            f"process {queue}",
-            parent,
-            SpanKind.CONSUMER,
-            about
-            | {
-                "messaging.operation.type": "process",
-                "warmwire.worker": worker,
-                "warmwire.attempt": attempt,
-                "warmwire.deliveries": held.deliveries,
-                "warmwire.takeover": isinstance(found, Started),
-            },
-            telemetry.link_to(lost),
-            now,
+        _waited(held, parent, about, now)
+        attempt: dict[str, Value] = {
+            "messaging.operation.type": "process",
+            "warmwire.worker": worker,
+            "warmwire.attempt": found.attempt + 1 if isinstance(found, Started) else 1,
+            "warmwire.deliveries": held.deliveries,
+            "warmwire.takeover": isinstance(found, Started),
+        }
+        self._attempt = telemetry.tracer().start_span(
+            f"process {queue}", parent, SpanKind.CONSUMER, about | attempt, telemetry.link_to(lost), now
         )
         self._inside = set_span_in_context(self._attempt)
         self.traceparent = telemetry.traceparent_of(self._attempt) or held.traceparent
@@ -241,3 +232,11 @@ def _usage(end: TurnEnd) -> dict[str, Value]:
         "gen_ai.usage.input_tokens": end.usage.input_tokens,
         "gen_ai.usage.output_tokens": end.usage.output_tokens,
     }
+
+
+def _waited(held: Held, parent: Context | None, about: dict[str, Value], now: int) -> None:
+    """The time in the queue, up to ``now`` (Unix time in ns)."""
+    waited = max(0, now - held.message.sent_ms * 1_000_000)
+    telemetry.tracer().start_span("wait", parent, attributes=about, start_time=now - waited).end(now)
+    if held.deliveries == 1:  # else it is the death of a worker that it has waited for
+        telemetry.ttft.record(waited / 1e9, {"stage": "queue"})

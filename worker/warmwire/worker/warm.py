@@ -21,7 +21,7 @@ from warmwire.worker.credentials import hidden
 from warmwire.worker.dialect import Dialect
 from warmwire.worker.errors import CliError, CliGone, ErrorCode
 from warmwire.worker.launch import CREDENTIAL, Spawning, prompt_or_default, transcript_path
-from warmwire.worker.pool import Adopt, Need, Own, Spawn, Tier, Use, serve
+from warmwire.worker.pool import Adopt, Need, Own, Tier, Use, serve
 from warmwire.worker.process import CliProcess, Exit
 from warmwire.worker.profiles import Profile, Setup
 from warmwire.worker.supply import Supply
@@ -90,24 +90,26 @@ class Warm:
         spares = self._supply.spares() if token is None or not _pool_has_credential() else ()
         service = serve(need, own, spares, self._supply.can)
         self.how = self._supply.served(need, service)
-        match service:
-            case Use(set_model):
-                self._thaw()
-                self._tell_token(token)
-                if set_model:
-                    self._tell_model(setup.model)
-            case Adopt(spare):
-                try:
-                    await self._adopt(spare, setup, token)
-                except CliError:  # it has died this very moment, and is no longer among the spares
-                    self.kill()
-                    return await self.provide(setup, conversation, token, traceparent)
-            case Spawn():
-                past = past or await conversation()
-                await self.end()
-                await self._spawn(setup, past, token, traceparent)
+        if isinstance(service, Adopt):
+            try:
+                await self._adopt(service.spare, setup, token)
+            except CliError:  # it has died this very moment, and is no longer among the spares
+                self.kill()
+                await self.provide(setup, conversation, token, traceparent)
+                return
+        elif isinstance(service, Use):
+            self._use(service, setup, token)
+        else:
+            past = past or await conversation()
+            await self.end()
+            await self._spawn(setup, past, token, traceparent)
         self._tell_settings(setup)
-        return None
+
+    def _use(self, service: Use, setup: Setup, token: Token | None) -> None:
+        self._thaw()
+        self._tell_token(token)
+        if service.set_model:
+            self._tell_model(setup.model)
 
     def _suits(self, token: Token | None) -> bool:
         """A process cannot forget a token, and the pool's credential would win over one."""
