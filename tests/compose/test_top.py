@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 
-from warmwire.compose.doctor import clock
 from warmwire.compose.session import logged
 from warmwire.compose.workers import hint
 
@@ -182,22 +181,6 @@ def test_the_doctor_finds_nothing_wrong(up: Up) -> None:
         "open files",
     ):
         assert re.search(rf"^[✓!] {what}: ", said.stdout, re.MULTILINE), said.stdout
-
-
-@pytest.mark.parametrize(
-    ("theirs", "state", "said"),
-    [
-        (100.1, "ok", "within 0.200 s"),
-        (100.4, "ok", "within 0.400 s"),
-        (103.2, "warning", "3.0 s behind"),
-        (90.0, "warning", "10.0 s ahead of"),
-    ],
-)
-def test_the_doctor_compares_clocks(theirs: float, state: str, said: str) -> None:
-    found = clock(theirs, 100.0, 100.2)
-    assert state == found.state
-    assert said in found.text
-    assert (found.state == "warning") == bool(found.remedy)
 
 
 def test_the_doctor_says_what_to_do_where_nothing_answers(up: Up) -> None:

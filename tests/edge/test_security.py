@@ -14,13 +14,14 @@ from time import time
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from warmwire.broker.names import SessionKey
 from warmwire.edge.tokens import LEEWAY
 
 from .conftest import Start
-from .fake_worker import FakeTurn, FakeWorker
+from .fake_worker import FakeTurn, FakeWorker, begun
 from .test_auth import code, sent
 from .test_problems import queued
 from .test_websocket import opened
@@ -308,6 +309,27 @@ async def test_a_websocket_ends_with_its_token(wire: Wire) -> None:
     line = await while_good(connected)
     assert (await line.frame())["code"] == "token_expired"
     assert await line.closed() == 4601
+
+
+async def test_the_guides_websocket_ends_with_its_token(wire: Wire, worker: FakeWorker) -> None:
+    async def connected(exp: int) -> ClientConnection | None:
+        try:
+            line = await connect(
+                f"ws://{wire.host}:{wire.port}/chat/ws", proxy=None, additional_headers=bearer(exp=exp)
+            )
+        except InvalidStatus:
+            return None
+        await line.send("s1")
+        await line.send("Hello")
+        return line
+
+    line: ClientConnection = await while_good(connected)
+    turn = await begun(worker, "a word")
+    assert "a word" == json.loads(await line.recv())["delta"]["text"]
+    with pytest.raises(ConnectionClosed):
+        await line.recv()
+    assert 4601 == line.close_code
+    await turn.complete()
 
 
 async def test_a_browser_brings_its_token_as_a_subprotocol(wire: Wire, worker: FakeWorker) -> None:

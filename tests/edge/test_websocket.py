@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from warmwire.broker.messages import PermissionReply
 from warmwire.edge.frames import Close
+from warmwire.edge.websocket import SESSIONS_LIMIT
 
 from .conftest import Start
 from .fake_worker import FakeTurn, FakeWorker
@@ -283,6 +284,42 @@ async def test_who_does_not_read_is_brought_up_to_date_when_it_does(start: Start
     assert max(outbox._bytes for outbox in serves.edge._leaving) <= 16 * 1024 + 2000
     await turn.complete()
     assert len(texts(await line.until("turn_completed"))[turn.id]) == 2_000_000
+    await line.socket.close()
+
+
+async def test_who_reads_nothing_for_too_long_is_cut(start: Start, worker: FakeWorker) -> None:
+    serves = await start(viewer_bytes=16 * 1024, viewer_patience=0.3)
+    line = await opened(serves.wire, max_queue=1)
+    turn = await asked(line, worker)
+    other = await serves.wire.watch("s1")
+    await other.until("snapshot")
+    while serves.edge.viewers == 2:
+        await turn.delta("x" * 50_000)
+        while (await other.event())[0] != "content_block_delta":
+            pass
+    await turn.complete()
+    await other.until("turn_completed")
+    assert 1006 == await line.closed()
+
+
+async def test_one_line_watches_so_many_sessions_and_no_more(wire: Wire) -> None:
+    line = await opened(wire)
+    for number in range(SESSIONS_LIMIT + 1):
+        await line.send(type="watch", session_id=f"s{number}", id=str(number))
+    while (frame := await line.frame()).get("type") != "error":
+        pass
+    assert ("invalid_field", "session_id", SESSIONS_LIMIT, str(SESSIONS_LIMIT)) == (
+        frame["code"],
+        frame["field"],
+        frame["limit"],
+        frame["id"],
+    )
+    await line.send(type="watch", session_id="s0")  # it watches that already
+    await line.send(type="unwatch", session_id="s1")
+    await line.send(type="watch", session_id="s-new")
+    await line.send(type="ping")
+    while (frame := await line.frame()).get("type") != "pong":
+        assert "error" != frame.get("type")
     await line.socket.close()
 
 
