@@ -8,7 +8,15 @@ from collections.abc import Callable
 import pytest
 
 from warmwire.broker.errors import BadInput
-from warmwire.broker.names import NAME_LIMIT, SessionKey, Subjects, check_name, new_turn_id, turn_id_for
+from warmwire.broker.names import (
+    NAME_LIMIT,
+    SessionKey,
+    Subjects,
+    check_name,
+    new_turn_id,
+    service_subjects,
+    turn_id_for,
+)
 
 KEY = SessionKey("acme", "s-1")
 
@@ -76,6 +84,27 @@ class TestSubjects:
             with pytest.raises(BadInput):
                 build()
 
+    def test_that_are_refused_name_what_was_wrong(self) -> None:
+        subjects = Subjects()
+        builds: dict[str, list[Callable[[], object]]] = {
+            "turn": [lambda: subjects.turn(KEY, "*"), lambda: subjects.interrupt(KEY, "*")],
+            "tenant": [lambda: subjects.tenant_requests("*"), lambda: subjects.tenant_transcripts("*")],
+            "worker": [lambda: subjects.heartbeat("*"), lambda: subjects.worker_control("*")],
+            "edge": [lambda: subjects.edge_heartbeat("*")],
+            "ticket": [lambda: subjects.ticket("*")],
+            "name": [lambda: service_subjects("PING", "*", "id")],
+            "id": [lambda: service_subjects("PING", "name", "*")],
+        }
+        for field, ways in builds.items():
+            for way in ways:
+                with pytest.raises(BadInput) as refused:
+                    way()
+                assert field == refused.value.field
+
+    def test_of_services_narrow_down(self) -> None:
+        found = service_subjects("INFO", "warmwire-edge", "e1")
+        assert ("$SRV.INFO", "$SRV.INFO.warmwire-edge", "$SRV.INFO.warmwire-edge.e1") == found
+
     @pytest.mark.parametrize("prefix", ["", "*", ">", "a.b", "a b", "a" * 33, "ä", "a\n"])
     def test_refuse_a_prefix_that_is_no_token(self, prefix: str) -> None:
         with pytest.raises(BadInput, match="prefix"):
@@ -110,6 +139,11 @@ class TestSubjects:
         with pytest.raises(BadInput):
             Subjects().session_of(subject)
 
+    def test_that_name_no_session_are_shown_in_part(self) -> None:
+        with pytest.raises(BadInput) as refused:
+            Subjects().session_of("x" * 1000)
+        assert ("subject", f"{'x' * 120!r} names no session") == (refused.value.field, refused.value.problem)
+
 
 class TestNewTurnIds:
     def test_are_uuids_of_version_7(self) -> None:
@@ -125,6 +159,15 @@ class TestNewTurnIds:
 
     def test_differ_within_a_millisecond(self) -> None:
         assert 1000 == len({new_turn_id(1) for _ in range(1000)})
+
+    def test_leave_no_bit_of_chance_unused(self) -> None:
+        made = [uuid.UUID(new_turn_id(1)).int for _ in range(200)]
+        fixed = 0xF << 76 | 0b11 << 62
+        varied = 0
+        for each in made:
+            varied |= each ^ made[0]
+        assert (1 << 80) - 1 == varied | fixed
+        assert 0 == varied & fixed
 
     def test_may_stand_in_a_subject(self) -> None:
         assert check_name("turn", new_turn_id(1))

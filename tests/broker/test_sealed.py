@@ -92,6 +92,8 @@ def test_what_is_no_token_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(BadInput) as raised:
         Token.checked(text)
     assert not text or text not in str(raised.value)
+    assert "token" == raised.value.field
+    assert f"1 to {TOKEN_LIMIT} visible ASCII characters" in raised.value.problem
 
 
 def test_neither_token_nor_key_is_shown() -> None:

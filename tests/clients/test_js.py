@@ -120,7 +120,7 @@ async def test_the_react_example_streams_stops_and_survives_a_reload(
             await expect(answer).to_contain_text("You wrote")
             await page.get_by_role("button", name="Stop").click()
             await expect(page.get_by_role("status")).to_have_text("ready")
-            assert await answer.count() == 1
+            await expect(answer).to_have_count(1)
 
 
 @pytest.mark.browser

@@ -9,13 +9,13 @@ import pty
 import struct
 import termios
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pyte
 
 from tests.client import eventually
-from tests.conftest import COUNTING, SECONDS
+from tests.conftest import COUNTING, SECONDS, force
 
 IN_A_TERMINAL = ("sh", "-c", 'exec "$@" <>"$0" >&0 2>&0')
 """Opening it makes it the terminal of the session, whose Ctrl-C is a signal."""
@@ -108,9 +108,18 @@ async def in_terminal(
     try:
         yield terminal
     finally:
-        if terminal.process.returncode is None:
-            terminal.process.kill()
-        await terminal.process.wait()
+        await _ended(terminal.process)
         asyncio.get_running_loop().remove_reader(master)
         os.close(slave)
         os.close(master)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        force(process)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5 * SECONDS):
+                await process.wait()
+    if process.returncode is None:
+        process.kill()
+    await process.wait()

@@ -6,7 +6,11 @@ import json
 
 import pytest
 
+from warmwire.broker.envelope import Envelope, Position
+from warmwire.broker.reader import Lost, Shown
 from warmwire.producer import Answer, Event, Growing, TextVoid
+from warmwire.producer.answer import event_of as told_of
+from warmwire.producer.resume import UNREAD
 
 
 def event_of(event: dict[str, object]) -> Event:
@@ -54,6 +58,43 @@ def test_a_reset_forgets_everything_or_the_last_messages() -> None:
     told = [start(), delta("a"), start(), delta("b")]
     assert answer(*told, reset(0), start(), delta("c")) == "c"
     assert answer(*told, reset(1), start(), delta("c")) == "ac"
+
+
+def test_a_reset_without_a_number_forgets_everything_and_a_delta_without_one_is_of_the_first_block() -> None:
+    bare: dict[str, object] = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "b"}}
+    assert answer(start(), delta("a"), {"type": "turn_reset"}, start(), delta("c", 1), bare) == "bc"
+
+
+def test_messages_after_a_reset_are_counted_from_there() -> None:
+    told = [start(), delta("a"), start(), delta("b"), start(), delta("c"), reset(1)]
+    known = snapshot((0, 0, "text", "a"), (1, 0, "text", "B"))
+    assert answer(*told, start(), delta("B"), known, delta("!")) == "aB!"
+    assert answer(*told, start(), delta("B"), start(), delta("C")) == "aBC"
+
+
+def test_a_turn_that_is_complete_without_what_was_given_out_voids_it() -> None:
+    growing = Growing()
+    for each in (start(), delta("one "), reset(0), start(), delta("on")):
+        growing.add(event_of(each))
+    with pytest.raises(TextVoid):
+        growing.add(event_of({"type": "turn_completed"}))
+
+
+HERE = Position(7, 3)
+
+
+def test_each_thing_that_is_told_has_the_cursor_just_after_it() -> None:
+    said = Envelope(7, 3, "t1", 1, "ping", b'{"type":"ping"}')
+    assert Event("ping", said.event, "t1.7.3") == told_of(said, "t1")
+    lost = told_of(Lost(HERE, Position(7, 9)), "t1")
+    assert ("gap", "t1.7.3") == (lost.type, lost.cursor)
+    assert ("t1.7.3", "t1.7.9") == (lost.data["after"], lost.data["until"])
+    shown = Shown("t1", HERE, b'{"type":"snapshot"}')
+    assert Event("snapshot", shown.event, "t1.7.3") == told_of(shown, "another")
+
+
+def test_what_was_lost_after_an_unreadable_cursor_begins_nowhere() -> None:
+    assert "" == told_of(Lost(UNREAD, HERE), "t1").data["after"]
 
 
 def test_a_snapshot_replaces_what_was_there_and_deltas_go_on() -> None:

@@ -25,6 +25,23 @@ FRAMES = [
 ]
 
 
+def test_only_the_first_colon_ends_a_name() -> None:
+    (frame,) = Parser().feed(b'data: {"a": 1}\nid: t:1:2\n\n')
+    assert ('{"a": 1}', "t:1:2") == (frame.data, frame.id)
+
+
+def test_what_is_no_utf_8_is_replaced() -> None:
+    assert [Frame(data="a\ufffdb")] == Parser().feed(b"data: a\xffb\n\n")
+
+
+def test_a_frame_may_have_its_limit() -> None:
+    parser, line = Parser(), b"data: " + b"x" * 10_000
+    for _ in range(FRAME_LIMIT // len(line)):
+        assert [] == parser.feed(line + b"\n")
+    (frame,) = parser.feed(b"\n")
+    assert FRAME_LIMIT // len(line) == frame.data.count("\n") + 1
+
+
 def test_a_stream_in_one_piece() -> None:
     assert Parser().feed(STREAM) == FRAMES
 

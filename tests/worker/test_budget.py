@@ -56,6 +56,16 @@ def test_tokens_are_all_that_the_api_reports() -> None:
     ) == (meter.usage)
 
 
+def test_a_limit_of_the_turn_that_is_just_reached_is_not_the_one_that_was_passed() -> None:
+    meter = heard(Limits(turn_tokens=30, session_tokens=25), start(10), end(20))
+    assert Breach(ErrorCode.BUDGET_EXCEEDED, "session_tokens: 30 of 25 are used.") == meter.breach
+
+
+def test_a_turn_without_a_cost_costs_nothing() -> None:
+    assert 0.0 == heard(Limits(), start(10), end(20)).spent(Usage()).usd
+    assert 0.25 == heard(Limits()).spent(Usage(cost_usd=0.25)).usd
+
+
 def test_of_an_open_message_each_delta_is_a_token_until_the_api_says_more() -> None:
     assert [12, 30, 31] == [
         heard(Limits(), start(10), delta(), delta(), *more).tokens

@@ -67,8 +67,14 @@ def test_a_user_line_is_one_line_and_verbatim() -> None:
     assert line.endswith(b"}\n")
     assert 1 == line.count(b"\n")
     sent = json.loads(line)
-    assert '@/etc/passwd\n"/clear" é \u2028' == sent["message"]["content"]
-    assert ("user", "u1", True) == (sent["type"], sent["uuid"], sent["client_composed"])
+    assert {
+        "type": "user",
+        "message": {"role": "user", "content": '@/etc/passwd\n"/clear" é \u2028'},
+        "parent_tool_use_id": None,
+        "session_id": "",
+        "uuid": "u1",
+        "client_composed": True,
+    } == sent
 
 
 def test_a_user_line_takes_content_blocks() -> None:
@@ -85,6 +91,45 @@ def test_a_user_line_takes_content_blocks() -> None:
 )
 def test_a_control_request_carries_its_id(line: bytes, expected: dict[str, object]) -> None:
     assert {"type": "control_request", "request_id": "r1", "request": expected} == json.loads(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "expected"),
+    [
+        (claude_stdin.ready_line(), claude_stdin.READY, {"subtype": "mcp_status"}),
+        (claude_stdin.cost_line(), claude_stdin.COST, {"subtype": "get_session_cost"}),
+        (
+            claude_stdin.adopt_line("Be brief."),
+            claude_stdin.ADOPT,
+            {"subtype": "initialize", "systemPrompt": "Be brief."},
+        ),
+        (
+            claude_stdin.set_model_line("opus"),
+            claude_stdin.SET_MODEL,
+            {"subtype": "apply_flag_settings", "settings": {"model": "opus"}},
+        ),
+        (
+            claude_stdin.mode_line("plan"),
+            claude_stdin.SET_MODE,
+            {"subtype": "set_permission_mode", "mode": "plan"},
+        ),
+        (
+            claude_stdin.thinking_line(None),
+            claude_stdin.SET_THINKING,
+            {"subtype": "set_max_thinking_tokens", "max_thinking_tokens": None},
+        ),
+    ],
+)
+def test_what_is_told_between_turns_has_a_name_of_its_own(
+    line: bytes, name: str, expected: dict[str, object]
+) -> None:
+    assert {"type": "control_request", "request_id": name, "request": expected} == json.loads(line)
+
+
+def test_a_credential_is_a_variable_of_the_process() -> None:
+    variables = {"CLAUDE_CODE_OAUTH_TOKEN": "made up"}
+    expected = {"type": "update_environment_variables", "variables": variables}
+    assert expected == json.loads(claude_stdin.credential_line("made up"))
 
 
 def test_a_refusal_answers_the_request() -> None:
@@ -283,6 +328,24 @@ def test_usage_without_the_sums_of_the_turn_is_the_plain_one() -> None:
     assert Usage(input_tokens=3, output_tokens=4) == result.usage
 
 
+def test_usage_of_a_turn_is_that_of_all_its_models_since_the_last_one() -> None:
+    names = ("inputTokens", "outputTokens", "cacheCreationInputTokens", "cacheReadInputTokens", "costUSD")
+    one, two = (dict(zip(names, values, strict=True)) for values in ((1, 2, 3, 4, 0.5), (10, 20, 30, 40, 1)))
+    line = said(type="result", session_id="s", model_usage_since_last_result={"a": one, "b": two})
+    result = parse(line)
+    assert isinstance(result, Result)
+    assert (1.5, "s") == (result.cost_usd, result.session_id)
+    assert result.usage == Usage(
+        input_tokens=11, output_tokens=22, cache_creation_input_tokens=33, cache_read_input_tokens=44
+    )
+
+
+def test_a_transcript_is_of_the_first_session_that_it_names() -> None:
+    named = b'{"type":"x"}\n{"sessionId":"a"}\n{"sessionId":"b"}\n'
+    assert "a" == claude.session_of_transcript(named)
+    assert "" == claude.session_of_transcript(b"") == claude.session_of_transcript(b'{"type":"x"}\n')
+
+
 # --- single lines ----------------------------------------------------------------------------------------
 
 
@@ -304,6 +367,18 @@ def test_usage_without_the_sums_of_the_turn_is_the_plain_one() -> None:
         (
             said(type="control_response", response={"subtype": "error", "request_id": "r1", "error": "no"}),
             ControlReply("r1", False, "no", b""),
+        ),
+        (
+            said(
+                type="system",
+                subtype="api_retry",
+                attempt=2,
+                max_retries=3,
+                retry_delay_ms=500,
+                error_status=529,
+                error="overloaded",
+            ),
+            Retry(2, 3, 500, 529, "overloaded"),
         ),
         (said(type="system", subtype="task_started"), Ignored("system/task_started")),
         (said(type="conversation_reset"), Ignored("conversation_reset")),

@@ -51,8 +51,18 @@ def test_an_odd_event_is_left_as_it_is(odd: dict[str, object]) -> None:
 def test_an_unstreamed_message_has_the_events_of_a_streamed_one() -> None:
     events = unstreamed("m1", 'He said "hi"\n')
     assert [json.loads(each.event)["type"] for each in events] == [each.type for each in events]
-    assert "m1" == json.loads(events[0].event)["message"]["id"]
-    assert 'He said "hi"\n' == json.loads(events[2].event)["delta"]["text"]
+    assert [
+        {"type": "message_start", "message": {"id": "m1", "type": "message", "role": "assistant"}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "text_delta", "text": 'He said "hi"\n'},
+        },
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {}},
+        {"type": "message_stop"},
+    ] == [json.loads(each.event) for each in events]
 
 
 def test_a_summary_never_ends_in_half_a_character() -> None:

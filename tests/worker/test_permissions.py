@@ -16,6 +16,7 @@ from warmwire.worker.permissions import (
     TOO_LATE,
     TOO_MANY,
     Answer,
+    Permissions,
 )
 
 from tests.worker.owner import EPOCH, STALL, Owner, held, running
@@ -146,9 +147,22 @@ def test_without_an_answer_it_is_no_in_time() -> None:
     owner.later(ANSWER_WITHIN - 1)
     assert [] == told(owner)
     owner.later(1)
-    assert [TOO_LATE] == [answer["response"]["message"] for answer in told(owner)]
+    assert [("q1", TOO_LATE)] == [(one["request_id"], one["response"]["message"]) for one in told(owner)]
     assert ["overdue"] == resolved(owner)
     assert "closed" == permit(owner, YES)
+
+
+def test_who_comes_later_is_told_how_much_time_is_left() -> None:
+    permissions = Permissions(EPOCH, within=10)
+    assert permissions.open(0) is None
+    permissions.hear("t1", asks_leave("q1"), 0)
+    permissions.hear("t1", asks_leave("q2"), 4)
+    left = permissions.open(9)
+    assert left is not None
+    assert [(f"{EPOCH}-1", 1000), (f"{EPOCH}-2", 5000)] == [(one.request, one.within_ms) for one in left]
+    late = permissions.open(11)
+    assert late is not None
+    assert 0 == late[0].within_ms
 
 
 def test_who_waits_for_people_is_not_stalled() -> None:
@@ -200,5 +214,6 @@ def test_closed_questions_are_forgotten_in_the_end() -> None:
 def test_a_request_of_another_kind_is_refused_at_once() -> None:
     owner = running()
     owner.say(asks_leave(subtype="mcp_message"))
-    assert ["error"] == [answer["subtype"] for answer in told(owner)]
+    (answer,) = told(owner)
+    assert {"subtype": "error", "request_id": "q1", "error": "not available here"} == answer
     assert [] == questions(owner)

@@ -12,6 +12,7 @@ from warmwire.worker.pool import (
     READY_WITHIN,
     REAL_MB,
     RECENT,
+    RESERVE,
     SETTLE,
     TURNS_PER_CORE,
     Abilities,
@@ -90,6 +91,18 @@ def test_real_turns_follow_the_memory_where_that_is_less() -> None:
 
 def test_as_many_real_processes_start_at_a_time_as_there_are_cores() -> None:
     assert 3 == limits(None, None, emulated=False, cores=3, memory_mb=8000).starting
+
+
+def test_an_emulators_limits_are_those_of_many_small_processes() -> None:
+    assert Limits(
+        LEAST_EMULATOR_TURNS,
+        max(LEAST_EMULATOR_TURNS, 4000 // EMULATOR_MB),
+        starting=12,
+        reserve_mb=8001 // RESERVE,
+        process_mb=EMULATOR_MB,
+        memory_mb=4000,
+        turns_by_cores=None,
+    ) == limits(None, None, emulated=True, cores=3, memory_mb=8001)
 
 
 @pytest.mark.parametrize("emulated", [True, False])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -126,7 +126,7 @@ def test_what_is_wrong_is_named_with_its_place(file: Path, text: str, problem: s
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"nowhere\.toml cannot be read"):
+    with pytest.raises(BadInput, match=r"profiles: .*nowhere\.toml cannot be read"):
         load(tmp_path / "nowhere.toml")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(BadInput, match="is not UTF-8"):
@@ -256,3 +256,18 @@ def test_leave_may_be_bypassed_only_where_the_profile_says_so() -> None:
     bypass = "--allow-dangerously-skip-permissions"
     assert bypass not in argv(BUILT_IN)
     assert bypass in argv(Profile(permission_modes=("default", "bypassPermissions")))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "usual", "sandboxed"),
+    [
+        (None, "bwrap", True),
+        (None, "none", False),
+        ("bwrap", "none", True),
+        ("none", "bwrap", False),
+    ],
+)
+def test_a_profile_is_in_a_sandbox_as_it_says_or_as_usual(
+    theirs: Literal["bwrap", "none"] | None, usual: str, sandboxed: bool
+) -> None:
+    assert sandboxed is Profiles({"one": Profile(sandbox=theirs)}).sandboxed(usual)

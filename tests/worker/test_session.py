@@ -6,8 +6,10 @@ that carries out what the session commands.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from warmwire.broker import envelope
@@ -15,9 +17,7 @@ from warmwire.broker.events import TurnCompleted
 from warmwire.broker.messages import Finished
 from warmwire.worker import transcript
 from warmwire.worker.profiles import Setup
-from warmwire.worker.said import (
-    StreamEvent,
-)
+from warmwire.worker.said import StreamEvent, Usage
 from warmwire.worker.session import PROGRESS_EVERY
 from warmwire.worker.turn import (
     ATTEMPTS,
@@ -35,7 +35,7 @@ from warmwire.worker.turn import (
 )
 
 from tests.worker import said
-from tests.worker.owner import EPOCH, Owner, finished_before, held, running, started
+from tests.worker.owner import EPOCH, KEY, Owner, finished_before, held, running, started
 
 # -- the way of one turn
 
@@ -91,6 +91,43 @@ def test_the_end_tells_usage_cost_and_times() -> None:
     end = owner.events[-1]
     assert (250, 1000, "end_turn") == (end["ttft_ms"], end["duration_ms"], end["stop_reason"])
     assert (3, 5, 0.25) == tuple(end["usage"][name] for name in ("input_tokens", "output_tokens", "cost_usd"))
+
+
+def test_the_end_tells_what_was_read_from_the_cache() -> None:
+    owner = running()
+    usage = Usage(input_tokens=1, output_tokens=2, cache_read_input_tokens=3, cache_creation_input_tokens=4)
+    owner.say(msgspec.structs.replace(said.result(owner.uuid), usage=usage))
+    told = owner.events[-1]["usage"]
+    assert msgspec.structs.asdict(usage) == {name: told[name] for name in Usage.__struct_fields__}
+
+
+def test_the_start_tells_which_turn_of_which_session_runs_where() -> None:
+    owner = Owner()
+    owner.offer(replace(held(1, model="opus"), traceparent="00-a-b-01"))
+    assert {
+        "type": "turn_started",
+        "turn": "t1",
+        "session_id": KEY.session,
+        "attempt": 1,
+        "worker": "w1",
+        "model": "opus",
+        "traceparent": "00-a-b-01",
+    } == owner.events[0]
+
+
+def test_the_record_keeps_what_was_asked() -> None:
+    owner = running()
+    owner.answer("Hello")
+    record = owner.records["t1"]
+    assert isinstance(record, Finished)
+    assert held(1).message.question == record.question
+
+
+def test_a_session_is_idle_since_its_last_acknowledgement() -> None:
+    owner = running()
+    owner.now = 5.0
+    owner.answer("Hello")
+    assert 5.0 == owner.session.idle_since
 
 
 def test_the_cli_gets_what_the_message_asks_for() -> None:

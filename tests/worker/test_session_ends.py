@@ -241,6 +241,18 @@ def test_an_interrupt_reaches_the_cli_and_the_text_so_far_stands() -> None:
     assert 1 == len(owner.transcript)
 
 
+def test_an_interrupted_turn_tells_usage_cost_and_times() -> None:
+    owner = running()
+    owner.now = 0.25
+    owner.say(said.message_start("m1"), said.block_start(), said.delta("Hel"))
+    owner.interrupt()
+    owner.now = 1.0
+    owner.say(said.result(interrupted=True))
+    end = owner.events[-1]
+    assert ("turn_interrupted", 250, 1000) == (end["type"], end["ttft_ms"], end["duration_ms"])
+    assert (3, 5, 0.25) == tuple(end["usage"][name] for name in ("input_tokens", "output_tokens", "cost_usd"))
+
+
 def test_an_interrupt_is_stored_for_whoever_has_the_session_next() -> None:
     owner = running()
     owner.offer(held(2))

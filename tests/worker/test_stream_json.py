@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from warmwire.broker.names import SessionKey
 from warmwire.broker.sealed import PoolKey, Token, seal
 from warmwire.worker.app import Worker
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.launch import cli_command
+from warmwire.worker.launch import Spawning, cli_command
 from warmwire.worker.lines import LineTooLong
 from warmwire.worker.said import BadLine, Ignored, Line, Mirror, Result, StreamEvent, Usage
 from warmwire.worker.settings import WorkerSettings
@@ -92,9 +93,42 @@ def test_what_was_said_is_a_transcript() -> None:
     adapter.user_line("Hello", "u1")
     said = read(adapter, event("message_start", message={"id": "m1"}), delta("Hi!"), event("message_stop"))
     (mirror,) = [line for line in said if isinstance(line, Mirror)]
-    assert [("user", "Hello"), ("assistant", [{"type": "text", "text": "Hi!"}])] == [
-        (entry["message"]["role"], entry["message"]["content"]) for entry in map(json.loads, mirror.entries)
-    ]
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "Hi!"}], "id": "m1"}
+    assert [
+        {"type": "user", "uuid": "u1", "message": {"role": "user", "content": "Hello"}},
+        {"type": "assistant", "message": answer},
+    ] == list(map(json.loads, mirror.entries))
+
+
+def test_the_tokens_of_all_messages_of_a_turn_count_and_those_of_the_turn_before_do_not() -> None:
+    adapter = StreamJson()
+    for expected in (Usage(input_tokens=10, output_tokens=6), Usage(input_tokens=10, output_tokens=6)):
+        adapter.user_line("Hello", "u")
+        said: list[Line] = []
+        for read_, written, reason in ((7, 2, "tool_use"), (3, 4, "end_turn")):
+            said += read(
+                adapter,
+                event("message_start", message={"usage": {"input_tokens": read_}}),
+                event("message_delta", delta={"stop_reason": reason}, usage={"output_tokens": written}),
+                event("message_stop"),
+            )
+        assert [expected] == [result.usage for result in results(said)]
+
+
+def test_an_event_is_told_with_its_type() -> None:
+    lines = [event("message_start"), delta("x"), event("content_block_stop"), event("message_stop")]
+    told = [line.type for line in read(StreamJson(), *lines) if isinstance(line, StreamEvent)]
+    assert ["message_start", "content_block_delta", "content_block_stop", "message_stop"] == told
+
+
+def test_what_a_process_is_fixed_to_is_said_at_its_start() -> None:
+    bare = StreamJson().launch(["cli"], Spawning(folder=Path("/f"), environment={}))
+    assert ("cli", "--input-format=stream-json", "--output-format=stream-json") == bare.argv
+    chosen = Spawning(folder=Path("/f"), environment={}, model="m", system_prompt="p", token="secret")
+    launched = StreamJson().launch(["cli"], replace(chosen, resume=Path("/f/history")))
+    assert (*bare.argv, "--model=m", "--system-prompt=p") == launched.argv
+    added = {name: value for name, value in launched.env.items() if name not in bare.env}
+    assert {"WARMWIRE_HISTORY": "/f/history", "CLAUDE_CODE_OAUTH_TOKEN": "secret"} == added
 
 
 @pytest.mark.parametrize(
@@ -107,7 +141,7 @@ def test_what_was_said_is_a_transcript() -> None:
 )
 def test_an_error_ends_the_turn_in_its_code(type_: str, code: ErrorCode) -> None:
     (result,) = results(read(StreamJson(), event("error", error={"type": type_, "message": "why"})))
-    assert ("failed", code, "why") == (result.ending, result.error, result.detail)
+    assert ("failed", code, "why", "") == (result.ending, result.error, result.detail, result.text)
 
 
 def test_what_does_not_matter_is_ignored_and_what_cannot_be_read_is_said() -> None:

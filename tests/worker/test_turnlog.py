@@ -56,6 +56,15 @@ def test_old_events_make_room_but_their_text_stays() -> None:
     assert not truncated
 
 
+def test_events_up_to_the_limit_are_kept() -> None:
+    around = len(delta("").event)
+    log = log_of(delta("x" * (EVENTS_LIMIT // 2 - around)), delta("x" * (EVENTS_LIMIT // 2 - around)))
+    assert log.whole
+    more = delta("").event
+    log.append(more, more)
+    assert not log.whole
+
+
 def test_an_event_larger_than_the_limit_is_kept_alone() -> None:
     log = log_of(delta("a"), delta("x" * EVENTS_LIMIT))
     assert (2, 2) == (log.first, log.last)

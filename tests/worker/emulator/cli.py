@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -114,6 +115,12 @@ class Cli:
         self.stdin.close()
         self.rest()
         return self.process.wait(DEADLINE)
+
+    def let_end(self) -> None:
+        """Give it a moment to end by itself: what a killed process has counted of the coverage is lost."""
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            self.stdin.close()
+            self.process.wait(SECONDS)
 
     def refusal(self) -> tuple[int, str]:
         """Exit code and stderr of an emulator that ends by itself."""

@@ -27,6 +27,8 @@ def cli(tmp_path: Path) -> Iterator[Start]:
 
     yield start
     for running in started:
+        if COUNTING:
+            running.let_end()
         running.process.kill()
         running.process.wait(DEADLINE)
         for pipe in (running.stdin, running.stdout, running.process.stderr):
