@@ -101,6 +101,14 @@ async def test_what_would_command_the_terminal_is_text(chat: Opened, worker: Fak
         assert b"\x1b[2J" not in terminal.raw
 
 
+async def test_so_it_is_where_one_message_is_answered_to_a_terminal(chat: Opened, worker: FakeWorker) -> None:
+    terminal = await chat("--print", "Hello", prompts=0)
+    await (await begun(worker, "\x1b]0;title\x07 \x1b[2Jbe", "fore")).complete()
+    assert await terminal.end() == 0
+    await terminal.until("]0;title [2Jbefore")
+    assert b"\x1b" not in terminal.raw
+
+
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 async def test_without_colours_it_is_the_text_as_it_comes(
     chat: Opened, worker: FakeWorker, environment: dict[str, str]

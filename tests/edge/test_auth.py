@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from time import time
 from typing import Any
@@ -22,7 +25,9 @@ from .fake_worker import FakeWorker
 from .tokens import ALL, SECRET, bearer, ec_key, jwk, key_server, pem, rsa_key, token, with_secret
 from .wire import Answer, Wire
 from tests.client import eventually
+from tests.doc_runner import ROOT, blocks_of
 
+SECURITY = ROOT / "docs" / "security.md"
 S1 = "/v1/sessions/s1"
 EXPECTED = Expected(audience=None, issuer=None, tenant_claim="tenant", default_tenant=None)
 
@@ -66,6 +71,16 @@ def test_a_token_says_who_and_what_and_how_long() -> None:
     exp = int(time()) + 60
     known = caller(sub="alice|1@x", scope="openid chat:read", sessions=["a-*", "b"], exp=exp)
     assert Caller("acme", "alice|1@x", frozenset({Scope.READ}), ("a-*", "b"), exp + 10.0) == known
+
+
+def test_the_page_on_security_shows_how_to_make_one(tmp_path: Path) -> None:
+    secret, makes = [block.body for block in blocks_of(SECURITY.read_text()) if block.kind == "sh"][:2]
+    typed = f"{secret.splitlines()[0]}\n{makes.partition('warmwire chat')[0]}printf %s $WARMWIRE_ACCESS_TOKEN"
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    made = subprocess.check_output(["bash", "-euc", typed], cwd=tmp_path, env=environment, text=True)
+    key = Key((tmp_path / "secret").read_bytes().strip(), "HS256")
+    known = caller_of(claims_of(made, key, EXPECTED), EXPECTED)
+    assert ("acme", "alice", {Scope.READ, Scope.WRITE}) == (known.tenant, known.subject, known.scopes)
 
 
 @pytest.mark.parametrize(

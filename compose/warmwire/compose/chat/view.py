@@ -63,11 +63,15 @@ class Lines(View):
 
 
 class Plain(View):
-    """Nothing but the answer's text. What was written is never written again."""
+    """Nothing but the answer's text. What was written is never written again.
+
+    To a file or a pipe goes all of it, to a terminal no character that commands it.
+    """
 
     def __init__(self) -> None:
         self._growing = Growing()
         self._at_line_start = True
+        self._to_terminal = sys.stdout.isatty()
 
     def add(self, event: Event, cursor: str) -> None:  # noqa: ARG002 - text has no cursor
         try:
@@ -81,7 +85,7 @@ class Plain(View):
 
     def _write(self, text: str) -> None:
         if text:
-            sys.stdout.write(text)
+            sys.stdout.write(clean(text) if self._to_terminal else text)
             sys.stdout.flush()
             self._at_line_start = text.endswith("\n")
 
@@ -90,7 +94,7 @@ class Plain(View):
 
 
 class PlainForPeople(Plain):
-    """The same where a person reads: what is void is said to be, and no character commands the terminal."""
+    """The same where a person reads: what is void is said to be."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +130,7 @@ class PlainForPeople(Plain):
 
     def _write(self, text: str) -> None:
         if self._held is None:
-            super()._write(clean(text))
+            super()._write(text)
         else:
             self._held.append(text)
 
