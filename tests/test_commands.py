@@ -46,7 +46,7 @@ mv openssl printf ps pwd rm sed seq sha256sum sleep sort ssh tail tar tee test t
 SYSTEM = set(_NAMES.split())
 """What every system has, or gets by its package manager."""
 
-KINDS = {"sh", "text", "json", "js", "jsx", "tsx", "python", "toml", "yaml"}
+KINDS = {"diff", "sh", "text", "json", "js", "jsx", "tsx", "python", "toml", "yaml"}
 """What a fenced block may be: commands are `sh`, and nothing without a kind hides any."""
 
 GRAMMAR = {"!", "do", "done", "else", "fi", "if", "then", "until", "wait", "while"}
