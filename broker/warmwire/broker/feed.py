@@ -14,6 +14,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import envelope as codec
+from warmwire.broker.asking import ask
 from warmwire.broker.bus import Arrived, Bus, Subscription
 from warmwire.broker.envelope import Cursor, Envelope, Position
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable
@@ -40,8 +41,8 @@ from warmwire.broker.telemetry import alien, gaps, repairs
 
 log: FilteringBoundLogger = structlog.get_logger(__name__)
 
-ASK_WITHIN = 1.0
-"""Seconds that an owner may take to answer."""
+RECORD_WITHIN = 1.0
+"""Seconds after which a turn's record is asked for again."""
 POSITION_WITHIN = 0.5
 """Seconds that opening a feed waits for its first position; then it goes on and the reader keeps asking."""
 LINGER = 15.0
@@ -148,11 +149,7 @@ class Feed:
 
     async def ask(self, question: Replay) -> View:
         """What the session's owner answers. Raises NoResponder, Unavailable."""
-        answer = await self._bus.request(self._subjects.control(self.key), question.encode(), ASK_WITHIN)
-        try:
-            return _view(decode(OwnerView, answer))
-        except BadInput as error:
-            raise Unavailable(f"the owner answered nonsense: {error}") from error
+        return await ask(self._bus, self._subjects.control(self.key), question, _view)
 
     # -- arriving
 
@@ -237,7 +234,9 @@ class Feed:
         ending = None
         while True:
             try:
-                async with asyncio.timeout(ASK_WITHIN):  # of a connection that breaks meanwhile nothing comes
+                async with asyncio.timeout(
+                    RECORD_WITHIN
+                ):  # of a connection that breaks meanwhile nothing comes
                     ending = ending_of(await self._store.turn(self.key, turn))
             except (Unavailable, TimeoutError) as error:
                 log.debug("turn record cannot be read yet", turn=turn, error=str(error))
@@ -254,7 +253,8 @@ def _unheard(_key: SessionKey, _terminal: Envelope) -> None:
     """Nobody counts."""
 
 
-def _view(view: OwnerView) -> View:
+def _view(answer: bytes) -> View:
+    view = decode(OwnerView, answer)
     events = None if view.events is None else tuple(codec.decode(event.encode()) for event in view.events)
     snapshot = None if view.snapshot is None else view.snapshot.encode()
     return View(Position(view.epoch, view.seq), view.turn, events, snapshot)

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from warmwire.broker.asking import OWNER_WITHIN
 from warmwire.broker.errors import NoResponder
 from warmwire.broker.messages import Claim, Claimed, Heartbeat, Release, decode
 from warmwire.broker.names import DEFAULT_TENANT, SessionKey
 from warmwire.broker.store import Store
 from warmwire.producer.manage import Management
-from warmwire.producer.submit import OWNER_WITHIN, Sessions
+from warmwire.producer.submit import Sessions
 from warmwire.worker.transcript import entries_of
 
 from .errors import ComposeError

@@ -17,6 +17,8 @@ from warmwire.broker.names import NAME_LIMIT
 from warmwire.producer.errors import KeyReused, MessageTooLarge, NotAsked, QuestionClosed, SessionBusy
 from warmwire.producer.request import KEY_LIMIT
 
+CLOSED_REQUEST = 499
+"""The status for a client that left before its answer, as nginx logs it; nobody receives it."""
 LIMITS = {"session_id": NAME_LIMIT, "Idempotency-Key": KEY_LIMIT}
 """Characters in a field, at most; a problem names it."""
 

@@ -23,12 +23,10 @@ from . import openai, openapi, sse
 from .caller import Need, Viewer
 from .chat import Rollup, from_body, from_query, validated
 from .edge import Edge, cursor_of
-from .errors import Kind, Problem, problem_of
+from .errors import CLOSED_REQUEST, Kind, Problem, problem_of
 from .stream import HEADERS
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-CLOSED_REQUEST = 499
-"""What nginx logs for a client that left before its answer; nobody receives it."""
 
 
 def router(edge: Edge) -> APIRouter:

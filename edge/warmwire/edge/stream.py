@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 from starlette.responses import Response
@@ -104,7 +103,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = scope.get("extensions", {}).get(CUT, {})
         self._cut, self._direct = connection.get("close", _nothing), connection.get("direct")
-        watcher = asyncio.create_task(_until_disconnect(receive))
+        watcher = asyncio.create_task(until_disconnect(receive))
         watcher.add_done_callback(lambda _: self._outbox.leave())
         progress = Progress(self._outbox, asyncio.get_running_loop().time())
         silence = Silence(self._keepalive, lambda now: self._look(progress, now))
@@ -190,7 +189,7 @@ def _nothing() -> None:
     """For servers that cannot cut a connection: the response just ends."""
 
 
-async def _until_disconnect(receive: Receive) -> None:
-    message: dict[str, Any] = {}
-    while message.get("type") != "http.disconnect":
-        message = dict(await receive())
+async def until_disconnect(receive: Receive) -> None:
+    """Its client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

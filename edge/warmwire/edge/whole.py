@@ -20,11 +20,10 @@ from warmwire.producer.submit import Sessions
 
 from .caller import Caller
 from .edge import Edge
-from .errors import Kind, Problem
+from .errors import CLOSED_REQUEST, Kind, Problem
 from .outbox import Outbox
+from .stream import until_disconnect
 from .viewing import TurnView
-
-CLOSED_REQUEST = 499
 
 Shape = Callable[[str, Envelope], dict[str, Any]]
 """From the text of a turn and its end to the body of the answer."""
@@ -81,14 +80,9 @@ def _answer(edge: Edge, view: WholeView, shape: Shape) -> Response:
 
 async def _first(over: asyncio.Event, receive: Receive) -> None:
     """Wait until the turn is over, or its client has left."""
-    ended, gone = asyncio.create_task(over.wait()), asyncio.create_task(_until_disconnect(receive))
+    ended, gone = asyncio.create_task(over.wait()), asyncio.create_task(until_disconnect(receive))
     try:
         await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         ended.cancel()
         gone.cancel()
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

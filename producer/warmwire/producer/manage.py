@@ -10,13 +10,14 @@ from time import monotonic
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from warmwire.broker.asking import OWNER_WITHIN
 from warmwire.broker.bus import Bus
 from warmwire.broker.errors import NoResponder
 from warmwire.broker.messages import Close, Finished, UserMessage
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.store import Recorded, Store
 
-from .submit import OWNER_WITHIN, Sessions
+from .submit import Sessions
 
 log: FilteringBoundLogger = structlog.get_logger(__name__)
 

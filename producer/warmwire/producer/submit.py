@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from time import monotonic
 
 import structlog
 from opentelemetry.trace import SpanKind
 from structlog.typing import FilteringBoundLogger
 
+from warmwire.broker.asking import ask
 from warmwire.broker.bus import Bus
 from warmwire.broker.envelope import Cursor, Position
-from warmwire.broker.errors import BadInput, Conflict, NoResponder, Unavailable
+from warmwire.broker.errors import Conflict, NoResponder, Unavailable
 from warmwire.broker.feed import Feeds, Listener, OnEnd
 from warmwire.broker.follower import WAITING_LIMIT, Follower
 from warmwire.broker.messages import (
     Finished,
     Interrupt,
     InterruptReply,
+    M,
+    Message,
     OwnerView,
     Permission,
     PermissionReply,
@@ -40,8 +44,6 @@ ACCEPT_WITHIN = 10.0
 """Seconds in which an acceptance is tried again; an election of the stream's leader takes about 5."""
 FIRST_PAUSE = 0.1
 """Seconds before the second try; each further pause is twice as long."""
-OWNER_WITHIN = 1.0
-"""Seconds that an owner may take to answer."""
 HEADERS = 1024
 """Bytes that the headers of a user message may take."""
 
@@ -172,7 +174,7 @@ class Sessions:
         """What a viewer with that cursor (None: it could not be read) is to be told. Raises Unavailable."""
         waiting = await self._store.queued(key)
         queued = cursor is not None and any(each.message.turn == cursor.turn for each in waiting)
-        view = await self._ask_owner(key)
+        view = await self._view(key)
         recorded = cursor is not None and await self._store.turn(key, cursor.turn) is not None
         at = Position(view.epoch, view.seq) if view else Position(0, 0)
         return judge(cursor, Found(queued, view.turn if view else None, at, recorded))
@@ -260,23 +262,17 @@ class Sessions:
             Unavailable: the owner does not answer; perhaps it has the answer.
         """
         try:
-            said = await self._bus.request(self._subjects.control(key), answer.encode(), OWNER_WITHIN)
+            said = await self._ask_owner(key, answer, PermissionReply)
         except NoResponder:  # with its owner a question is gone
             raise NotAsked(answer.request) from None
-        try:
-            outcome = decode(PermissionReply, said).outcome
-        except BadInput as error:
-            raise Unavailable(f"the owner answered nonsense: {error}") from error
-        if outcome == "closed":
+        if said.outcome == "closed":
             raise QuestionClosed(answer.request)
-        if outcome == "unknown":
+        if said.outcome == "unknown":
             raise NotAsked(answer.request)
 
     async def _stopped_by_owner(self, key: SessionKey, turn: str | None) -> str | None:
         try:
-            request = Interrupt(turn=turn).encode()
-            answer = await self._bus.request(self._subjects.control(key), request, OWNER_WITHIN)
-            return decode(InterruptReply, answer).turn
+            return (await self._ask_owner(key, Interrupt(turn=turn), InterruptReply)).turn
         except NoResponder:
             log.debug("nobody owns the session yet; the interrupt waits for its turn", turn=turn)
             return None
@@ -317,14 +313,14 @@ class Sessions:
 
     # -- asking
 
-    async def _ask_owner(self, key: SessionKey) -> OwnerView | None:
+    async def _view(self, key: SessionKey) -> OwnerView | None:
         try:
-            answer = await self._bus.request(self._subjects.control(key), Replay().encode(), OWNER_WITHIN)
-            return decode(OwnerView, answer)
+            return await self._ask_owner(key, Replay(), OwnerView)
         except NoResponder:
             return None
-        except BadInput as error:
-            raise Unavailable(f"the owner answered nonsense: {error}") from error
+
+    async def _ask_owner(self, key: SessionKey, question: Message, answer: type[M]) -> M:
+        return await ask(self._bus, self._subjects.control(key), question, partial(decode, answer))
 
 
 def _check_same(request: Request, digest: str) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from time import monotonic
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import telemetry
+from warmwire.broker.asking import ask
 from warmwire.broker.errors import BadInput, Conflict, Contended, NoResponder, Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.messages import Forward as ForwardMessage
@@ -30,8 +32,6 @@ log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 PLACE_AGAIN = 0.25
 """Seconds after which an owner that did not answer is asked again."""
-FORWARD_WITHIN = 1.0
-"""Seconds that an owner may take to accept a forwarded message."""
 AWAY = 5.0
 """Seconds in which a session that was given away is left to others."""
 AT_ONCE = 32
@@ -177,12 +177,8 @@ class Placing:
             deliveries=pulled.deliveries,
         )
         subject = self._services.subjects.forwards(key)
-        answer = await self._services.bus.request(subject, forward.encode(), FORWARD_WITHIN)
-        try:
-            taken = decode(ForwardReply, answer).mine
-        except BadInput as error:
-            raise Unavailable(f"the owner answered nonsense: {error}") from error
-        if not taken:
+        answer = await ask(self._services.bus, subject, forward, partial(decode, ForwardReply))
+        if not answer.mine:
             raise NoResponder("the owner is leaving")
 
     # -- letting go
