@@ -114,6 +114,13 @@ def test_what_a_page_links_to_is_there(file: Path) -> None:
     assert [] == [target for target in own if not (file.parent / target).exists()]
 
 
+def test_the_architecture_names_only_what_is_there() -> None:
+    named = set(re.findall(r"`(\w+)/((?:\w+/)*\w+\.py)`", (ROOT / "ARCHITECTURE.md").read_text()))
+    assert len(named) > 20
+    lost = {(role, path) for role, path in named if not (ROOT / role / "warmwire" / role / path).exists()}
+    assert set() == lost
+
+
 def test_the_index_lists_every_page() -> None:
     docs = ROOT / "docs"
     pages = {str(file.relative_to(docs)) for file in docs.rglob("*.md")} - {"index.md"}
