@@ -147,16 +147,23 @@ async def round_of(edge: measure.Served, viewers: int, *, slow: bool) -> dict[st
         text = await crawler.run()
     for transport, _ in connections:
         transport.close()
-    late = sorted(ms for viewer in others for ms in viewer.late())
-    expected = text_of(others[0].bytes)
     return {
-        **{part: percentile(late, where) for part, where in PARTS.items()},
-        "deltas": len(late),
+        **of_others(others, text),
         "rss_before": before,
         "rss_during": during,
         "rss_after": rss(edge),
         "slow_had": crawler.behind if crawler else None,
         "slow_bytes": len(crawler.bytes) if crawler else None,
+    }
+
+
+def of_others(others: list[Viewer], text: str | None) -> dict[str, Any]:
+    """Their delays, and whether they and the slow one, if there was one, have the same text."""
+    late = sorted(ms for viewer in others for ms in viewer.late())
+    expected = text_of(others[0].bytes)
+    return {
+        **{part: percentile(late, where) for part, where in PARTS.items()},
+        "deltas": len(late),
         "bytes": len(others[0].bytes),
         "right": text in (None, expected) and {expected} == {text_of(viewer.bytes) for viewer in others},
     }

@@ -157,7 +157,8 @@ def rounds(
     return rows, failures
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--load", action="append", type=Load.parse, help="STREAMSxRATE; more than one may be given"
@@ -172,7 +173,11 @@ def main() -> int:
         "--allow-missing", action="store_true", help="measure what is there, and do not fail for the rest"
     )
     parser.add_argument("--json", type=Path, help="file to write the figures to, too")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
     names = options.system or [*OURS, *PEERS]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started ends with us
     if options.install:

@@ -37,6 +37,16 @@ def asked_at(wire: Wire, key: str = "unused") -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{wire.port}/v1", api_key=key, max_retries=0)
 
 
+async def message_ends(turn: FakeTurn) -> None:
+    """The last events of a message, as the CLI prints them."""
+    for event in (
+        b'{"type":"content_block_stop","index":0}',
+        b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":3}}',
+        b'{"type":"message_stop"}',
+    ):
+        await turn.publish(event)
+
+
 async def ended(turn: FakeTurn, reason: str = "end_turn") -> None:
     """Its end, with what it used."""
     end = TurnCompleted(turn=turn.id, attempt=1, duration_ms=1, stop_reason=reason, usage=USED)
@@ -220,12 +230,7 @@ async def test_anthropics_parser_takes_the_native_stream(wire: Wire, worker: Fak
             stream_cls=anthropic.AsyncStream[RawMessageStreamEvent],
         )
         turn = await begun(worker, "Hi ", "there é")
-        for event in (
-            b'{"type":"content_block_stop","index":0}',
-            b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":3}}',
-            b'{"type":"message_stop"}',
-        ):
-            await turn.publish(event)
+        await message_ends(turn)
         await turn.complete()
         events = [event async for event in stream]
     ours = ("turn_queued", "turn_started", "turn_completed")
@@ -295,12 +300,7 @@ async def test_anthropics_client_streams_a_message(wire: Wire, worker: FakeWorke
         claude.messages.stream(**ASKED, system="Be brief.", metadata={"user_id": "s1"}) as stream,
     ):
         turn = await begun(worker, "Hi ", "there é")
-        for event in (
-            b'{"type":"content_block_stop","index":0}',
-            b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":3}}',
-            b'{"type":"message_stop"}',
-        ):
-            await turn.publish(event)
+        await message_ends(turn)
         await ended(turn)
         texts = [text async for text in stream.text_stream]
         message = await stream.get_final_message()

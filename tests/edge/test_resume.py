@@ -84,16 +84,22 @@ async def test_a_turn_that_has_ended_since_comes_with_its_end(wire: Wire, worker
     assert [kind for kind, _, _ in events[-2:]] == ["turn_completed", "[DONE]"]
 
 
-async def test_a_turn_whose_owner_has_forgotten_it_comes_as_gap_snapshot_and_end(
-    start: Start, worker: FakeWorker
-) -> None:
-    first, second = await start(), await start()  # the second edge has seen nothing of it
+async def forgotten(start: Start, worker: FakeWorker) -> tuple[str, Wire]:
+    """The middle of a turn of which its owner knows only the end, and an edge that has seen nothing."""
+    first, second = await start(), await start()
     answer, turn = await a_turn(first.wire, worker, "one ")
     cursor = (await answer.until("content_block_delta"))[-1][2]
     await turn.delta("two")
     await turn.complete()
     worker.forgetful = True
-    events = await (await second.wire.resume("s1", cursor)).until("[DONE]")
+    return cursor, second.wire
+
+
+async def test_a_turn_whose_owner_has_forgotten_it_comes_as_gap_snapshot_and_end(
+    start: Start, worker: FakeWorker
+) -> None:
+    cursor, elsewhere = await forgotten(start, worker)
+    events = await (await elsewhere.resume("s1", cursor)).until("[DONE]")
     assert [kind for kind, _, _ in events] == ["gap", "snapshot", "turn_completed", "[DONE]"]
     assert [block["text"] for block in events[1][1]["blocks"]] == ["one two"]
 
@@ -101,15 +107,10 @@ async def test_a_turn_whose_owner_has_forgotten_it_comes_as_gap_snapshot_and_end
 async def test_a_connection_that_breaks_between_gap_and_snapshot_loses_nothing(
     start: Start, worker: FakeWorker
 ) -> None:
-    first, second = await start(), await start()  # the second edge has seen nothing of it
-    answer, turn = await a_turn(first.wire, worker, "one ")
-    cursor = (await answer.until("content_block_delta"))[-1][2]
-    await turn.delta("two")
-    await turn.complete()
-    worker.forgetful = True
-    kind, _, at_gap = await (await second.wire.resume("s1", cursor)).event()
+    cursor, elsewhere = await forgotten(start, worker)
+    kind, _, at_gap = await (await elsewhere.resume("s1", cursor)).event()
     assert ("gap", cursor) == (kind, at_gap)
-    events = await (await second.wire.resume("s1", at_gap)).until("[DONE]")
+    events = await (await elsewhere.resume("s1", at_gap)).until("[DONE]")
     assert [kind for kind, _, _ in events] == ["gap", "snapshot", "turn_completed", "[DONE]"]
 
 

@@ -176,29 +176,33 @@ async def world(start: Start, worker: FakeWorker, browser: Browser) -> AsyncIter
     await page.close()
 
 
+def cursors(turn: str, epoch: int, middle: int) -> dict[str, str | None]:
+    """Of each case, in a turn that has two more events after its middle."""
+    return {
+        "none": None,
+        "start": f"{turn}.0.0",
+        "middle": f"{turn}.{epoch}.{middle}",
+        "end": f"{turn}.{epoch}.{middle + 2}",
+        "unknown turn": NOBODY,
+        "future": f"{turn}.{epoch}.{middle + 1000}",
+        "malformed": "nonsense",
+        "purged": f"{turn}.{epoch}.{middle}",
+    }
+
+
 async def cell(world: World, session: str, case: str, open_: Open, expected: list[str]) -> list[str]:
     """What a viewer with that cursor is shown."""
     turn = await world.turn(session)
     await turn.delta("one ")
     epoch, seq = await turn.publish(b'{"type":"ping"}')  # so that the cursor of the middle is known
     await turn.delta("two ")
-    cursors: dict[str, str | None] = {
-        "none": None,
-        "start": f"{turn.id}.0.0",
-        "middle": f"{turn.id}.{epoch}.{seq}",
-        "end": f"{turn.id}.{epoch}.{seq + 2}",
-        "unknown turn": NOBODY,
-        "future": f"{turn.id}.{epoch}.{seq + 1000}",
-        "malformed": "nonsense",
-        "purged": f"{turn.id}.{epoch}.{seq}",
-    }
     over = case in ("end", "purged")
     if over:
         await turn.complete()
     if case == "purged":
         await world.purge(turn)
     await world.page.evaluate("begin()")
-    await open_(world, session, cursors[case])
+    await open_(world, session, cursors(turn.id, epoch, seq)[case])
     before = expected.index("three") if "three" in expected and not over else 0
     await world.page.wait_for_function("n => opened && seen.length >= n || seen.at(-1) === '204'", arg=before)
     if over and "three" in expected:

@@ -107,7 +107,7 @@ def test_a_turn_is_one_trace_through_all_roles(up: Running, receiver: Receiver) 
         one(trace, "send ww.req"),
         one(trace, "deliver turn"),
     )
-    process, chat = one(trace, "process ww.req"), one(trace, "chat")
+    process = one(trace, "process ww.req")
     (provided,) = [span.name for _, span in trace if span.name.endswith(" process")]
     children = {span.name: span.parent_span_id for _, span in trace}
     assert {
@@ -121,14 +121,21 @@ def test_a_turn_is_one_trace_through_all_roles(up: Running, receiver: Receiver) 
         "commit": process.span_id,
     } == children
     assert {"warmwire-edge", "warmwire-worker"} == {service for service, _ in trace}
-    told = sorted(chat.events, key=lambda event: event.time_unix_nano)
-    assert ["first delta", "tool started", "tool finished"] == [event.name for event in told]
-    assert ["accepted", "first delta", "end"] == [event.name for event in deliver.events]
     (ending,) = [event for event in events if event["type"] == "turn_completed"]
     assert ending["traceparent"] == f"00-{trace_id}-{process.span_id.hex()}-01"
     assert [process.span_id] == [link.span_id for link in deliver.links]
-    stages = ["wait", provided, "chat", "commit"]
-    ends = [one(trace, name).end_time_unix_nano for name in stages]
+
+
+def test_the_spans_of_a_turn_tell_what_happened_and_end_in_order(up: Running, receiver: Receiver) -> None:
+    trace_id = secrets.token_hex(16)
+    ask(up, f"{CANARY} tools", trace_id)
+    trace = whole(receiver, trace_id)
+    request, deliver, chat = (one(trace, name) for name in ("POST /v1/chat/stream", "deliver turn", "chat"))
+    told = sorted(chat.events, key=lambda event: event.time_unix_nano)
+    assert ["first delta", "tool started", "tool finished"] == [event.name for event in told]
+    assert ["accepted", "first delta", "end"] == [event.name for event in deliver.events]
+    (provided,) = [span.name for _, span in trace if span.name.endswith(" process")]
+    ends = [one(trace, name).end_time_unix_nano for name in ("wait", provided, "chat", "commit")]
     assert ends == sorted(ends)
     assert request.end_time_unix_nano >= deliver.end_time_unix_nano > chat.start_time_unix_nano
 

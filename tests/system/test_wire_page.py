@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -67,12 +68,7 @@ async def test_the_commands_of_the_page_are_a_whole_turn(nats_server: str, tmp_p
         accepted = json.loads(told.data)
         assert {"stream": f"{prefix.upper()}_REQ", "seq": 1} == {k: accepted[k] for k in ("stream", "seq")}
         await eventually(lambda: heard and b'"turn_completed"' in heard[-1].data, "the end of the turn")
-        envelopes = [json.loads(message.data) for message in heard]
-        assert [*range(1, len(envelopes) + 1)] == [each["seq"] for each in envelopes]
-        assert {("t-1", 1)} == {(each["turn"], each["v"]) for each in envelopes}
-        for each in envelopes:
-            if each["event"]["type"] in EVENTS:
-                validator_for(EVENTS[each["event"]["type"]]).validate(each["event"])
+        check([json.loads(message.data) for message in heard])
         replies = ("OwnerView", "InterruptReply")
         for (subject, request), reply in zip(controls, replies, strict=True):
             answer = await client.request(ours[subject], request.encode(), timeout=10 * SECONDS)
@@ -84,6 +80,15 @@ async def test_the_commands_of_the_page_are_a_whole_turn(nats_server: str, tmp_p
         validator_for(SCHEMAS["Finished"]).validate(finished)
         assert heard[-1].data.decode() == finished["envelope"]
         await client.close()
+
+
+def check(envelopes: list[dict[str, Any]]) -> None:
+    """What was published is one turn, as the page has it."""
+    assert [*range(1, len(envelopes) + 1)] == [each["seq"] for each in envelopes]
+    assert {("t-1", 1)} == {(each["turn"], each["v"]) for each in envelopes}
+    for each in envelopes:
+        if each["event"]["type"] in EVENTS:
+            validator_for(EVENTS[each["event"]["type"]]).validate(each["event"])
 
 
 def _subjects() -> dict[str, str]:

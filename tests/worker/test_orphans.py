@@ -186,6 +186,11 @@ async def test_what_a_worker_and_its_guardians_leave_the_next_worker_ends(
         await eventually(lambda: not any(map(runs, there.of_cli)), "the next worker has ended it")
 
 
+def hidden_below(worker: int) -> list[tree.Seen]:
+    below = [process for process in map(tree.seen, tree.descendants([worker])) if process]
+    return [process for process in below if cmdline(process.pid).startswith("sleep 500")]
+
+
 async def test_an_empty_environment_and_another_folder_do_not_hide_from_a_control_group(
     client: Client, nats_server: str, tmp_path: Path, group: str
 ) -> None:
@@ -200,13 +205,8 @@ async def test_an_empty_environment_and_another_folder_do_not_hide_from_a_contro
     settings = {"WARMWIRE_CONTROL_GROUP": group, "WARMWIRE_CLI": str(cli)}
     with running_worker(nats_server, client.subjects.prefix, tmp_path / "data", **settings) as worker:
         there = await scene(client, worker, tmp_path / "data")
-
-        def hidden_ones() -> list[tree.Seen]:
-            below = [process for process in map(tree.seen, tree.descendants([worker.pid])) if process]
-            return [process for process in below if cmdline(process.pid).startswith("sleep 500")]
-
-        await eventually(hidden_ones, "it has hidden")
-        (secret,) = hidden_ones()
+        await eventually(lambda: hidden_below(worker.pid), "it has hidden")
+        (secret,) = hidden_below(worker.pid)
         # Guardians that are quick find what descends from the CLI before the kernel has ended that.
         guardians = [guardian.pid for guardian in there.guardians]
         tree.signal_all(guardians, signal.SIGSTOP)
