@@ -103,8 +103,8 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = scope.get("extensions", {}).get(CUT, {})
         self._cut, self._direct = connection.get("close", _nothing), connection.get("direct")
-        watcher = asyncio.create_task(until_disconnect(receive))
-        watcher.add_done_callback(lambda _: self._outbox.leave())
+        leaving = asyncio.create_task(until_disconnect(receive))
+        leaving.add_done_callback(lambda _: self._outbox.leave())
         progress = Progress(self._outbox, asyncio.get_running_loop().time())
         silence = Silence(self._keepalive, lambda now: self._look(progress, now))
         # A task of its own: in this one each wake-up would walk through all the middleware around us.
@@ -114,7 +114,7 @@ class EventStream(Response):
         finally:
             writing.cancel()
             silence.stop()
-            watcher.cancel()
+            leaving.cancel()
             self.drop()
 
     async def _write(self, send: Send, progress: Progress) -> None:

@@ -14,9 +14,9 @@ from warmwire.broker.envelope import Cursor, Envelope
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.names import SessionKey
 from warmwire.broker.reader import Item
+from warmwire.producer.following import Followed, Watched
 from warmwire.producer.resume import NOWHERE
-from warmwire.producer.submit import Followed, Sessions
-from warmwire.producer.watch import Watched
+from warmwire.producer.submit import Sessions
 
 from . import guide, sse
 from .outbox import Channel, Encoder, Outbox, position_of

@@ -19,7 +19,7 @@ from .errors import (
 from .past import PastTurn, WaitingTurn
 from .settings import EdgeClientSettings, ProducerSettings
 from .turn import Turn
-from .watching import Watch
+from .watch import Watch
 
 __all__ = [
     "Answer",

@@ -23,7 +23,7 @@ from .request import Given, Request, options_of, prepare
 from .settings import ProducerSettings
 from .submit import Sessions
 from .turn import Turn
-from .watching import Watch
+from .watch import Watch
 
 
 class Producer(Closing):

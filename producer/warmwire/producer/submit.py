@@ -34,9 +34,10 @@ from warmwire.broker.store import Accepted, Queued, Store
 from warmwire.broker.telemetry import inject, tracer
 
 from .errors import KeyReused, MessageTooLarge, NotAsked, QuestionClosed, SessionBusy
+from .following import Followed, Watched
 from .request import Request
 from .resume import Found, judge
-from .watch import Watched, Watcher
+from .session_follower import SessionFollower
 
 log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -46,33 +47,6 @@ FIRST_PAUSE = 0.1
 """Seconds before the second try; each further pause is twice as long."""
 HEADERS = 1024
 """Bytes that the headers of a user message may take."""
-
-
-class Followed:
-    """A turn that is being followed. ``stop`` it, also after its end."""
-
-    def __init__(self, feeds: Feeds, key: SessionKey, follower: Follower) -> None:
-        self.key = key
-        self.turn = follower.turn
-        self._feeds = feeds
-        self._follower = follower
-        self._stopped = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether the sink has been given the terminal event, or had it already."""
-        return self._follower.ended
-
-    def mute(self) -> None:
-        """Give the sink nothing more; the session's feed stays for who follows next. ``stop`` it, too."""
-        self._follower.stop()
-
-    def stop(self) -> None:
-        """Give the sink nothing more and let the session's feed go."""
-        if not self._stopped:
-            self._stopped = True
-            self._follower.stop()
-            self._feeds.release(self.key)
 
 
 class _Held:
@@ -197,11 +171,11 @@ class Sessions:
         return followed
 
     async def watch(self, key: SessionKey, cursor: Cursor | None, sink: Listener, **how: bool) -> Watched:
-        """Follow every turn of a session; ``cursor`` and ``how`` as for ``Watcher.begin``."""
-        watcher = Watcher(await self._feeds.acquire(key), self._store, sink)
-        watched = Watched(self._feeds, key, watcher)
+        """Follow every turn of a session; ``cursor`` and ``how`` as for ``SessionFollower.begin``."""
+        follower = SessionFollower(await self._feeds.acquire(key), self._store, sink)
+        watched = Watched(self._feeds, key, follower)
         try:
-            await watcher.begin(cursor, **how)
+            await follower.begin(cursor, **how)
         except BaseException:
             watched.stop()
             raise

@@ -12,10 +12,11 @@ from warmwire.broker.names import SessionKey
 from warmwire.broker.reader import Item
 
 from .answer import Event, event_of
+from .following import Followed
 from .inbox import Inbox
 from .iteration import OnCancel, TurnEvents
 from .request import Request, verdict
-from .submit import Followed, Sessions
+from .submit import Sessions
 
 
 class Turn(TurnEvents):

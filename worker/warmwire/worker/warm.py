@@ -49,7 +49,7 @@ class Warm:
         self._heard = heard
         self._failed = failed
         self._process: CliProcess | None = None
-        self._generation = 0  # of the process: what an earlier one still says is nobody's business
+        self._number = 0  # of the process: what an earlier one still says is nobody's business
         self._setup = Setup()  # that it has been told
         self._token: Token | None = None  # the user's, that it has been told
         self.how = ""
@@ -121,7 +121,7 @@ class Warm:
         spare = self._supply.take(number)  # before anything else may run: nobody else gets it
         try:
             await self.end()
-            self._generation += 1
+            self._number += 1
             process = await spare.adopt(*self._ears())
         except BaseException:
             self._supply.discard(spare)
@@ -152,7 +152,7 @@ class Warm:
             cwd=self._kept(profile),
         )
         plan = self._dialect.launch(self._supply.command, spawn)
-        self._generation += 1
+        self._number += 1
         self._has_spoken = False
         self._pooled = token is None and _pool_has_credential()
         plan = self._supply.enclosed(self._supply.traced(plan, traceparent), profile)
@@ -202,15 +202,15 @@ class Warm:
         self._process.write(line)
 
     def _ears(self) -> tuple[Callable[[list[bytes]], None], Callable[[Exit], None]]:
-        return partial(self._lines, self._generation), partial(self._exited, self._generation)
+        return partial(self._lines, self._number), partial(self._exited, self._number)
 
-    def _lines(self, generation: int, lines: list[bytes]) -> None:
-        if generation == self._generation:
+    def _lines(self, number: int, lines: list[bytes]) -> None:
+        if number == self._number:
             self._has_spoken = True
             self._heard(lines if self._token is None else [hidden(line, self._token) for line in lines])
 
-    def _exited(self, generation: int, exit_: Exit) -> None:
-        if generation != self._generation:
+    def _exited(self, number: int, exit_: Exit) -> None:
+        if number != self._number:
             return
         self._process = None
         stderr = hidden(exit_.stderr.encode(), self._token).decode()
@@ -281,7 +281,7 @@ class Warm:
 
     def _let_go(self) -> CliProcess | None:
         process, self._process = self._process, None
-        self._generation += 1
+        self._number += 1
         self._frozen = False
         self._token = None
         return process
