@@ -6,18 +6,17 @@ Commands that are answered run in tasks of their own, one at a time per session;
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, time
-from typing import TypeVar
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import telemetry
 from warmwire.broker.bus import Arrived, Bus, Subscription
-from warmwire.broker.errors import BadInput, Conflict, Contended, Unavailable
+from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.messages import (
     Close,
     Control,
@@ -40,6 +39,7 @@ from warmwire.broker.tasks import Tasks
 from warmwire.worker import pool, said, transcript
 from warmwire.worker.credentials import Keys
 from warmwire.worker.errors import CliError, CredentialRefused, ErrorCode
+from warmwire.worker.owner_store import Lost, OwnerStore
 from warmwire.worker.permissions import Answer
 from warmwire.worker.session import Session
 from warmwire.worker.settings import WorkerSettings
@@ -68,15 +68,9 @@ from warmwire.worker.warm import Warm
 
 log: FilteringBoundLogger = structlog.get_logger(__name__)
 
-ACK = b"+ACK"
 NAK = b"-NAK"
 IN_PROGRESS = b"+WPI"
 TERMINATE = b"+TERM"
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 2.0
-"""Seconds between two tries of a write that must succeed; doubled from the first to the longest."""
-
-T = TypeVar("T")
 Ending = Coroutine[object, object, None]
 """A host's end, still to be carried out: not by the host itself, as it ends the host's own tasks."""
 
@@ -97,10 +91,6 @@ class Services:
     keys: Keys
 
 
-class Lost(Exception):
-    """The session has another owner."""
-
-
 class Host:
     """One session that this worker owns. ``open`` it, ``offer`` messages, ``close`` it."""
 
@@ -117,7 +107,7 @@ class Host:
         self.given_away = False  # somebody wants another worker to have it
         self.closed = asyncio.Event()
         self._services = services
-        self._nonce = nonce
+        self._store = OwnerStore(services.bus, services.store, key, epoch, nonce)
         self._leave = leave
         self._dialect = services.supply.dialect()
         settings, profiles = services.settings, services.supply.profiles
@@ -129,7 +119,6 @@ class Host:
         self._subscriptions: list[Subscription] = []
         self._tasks = Tasks()
         self._trail = Trail(key, services.worker, f"{services.subjects.prefix}.req")
-        self._last = 0  # sequence of the transcript's last append
 
     # -- life
 
@@ -137,14 +126,10 @@ class Host:
         """Listen for what is addressed to the owner, and take over the transcript. Raises Lost."""
         subjects, bus = self._services.subjects, self._services.bus
         self._subscriptions = [await bus.subscribe(subjects.control(self.key), self._asked)]
-        store = self._services.store
-        self._last, bound = await asyncio.gather(
-            self._surely(lambda: store.transcript_end(self.key)),
-            self._surely(lambda: store.bound(self.key)),
-        )
-        self._session.binding.take_over(bound, begun=self._last > 0)
+        bound = await self._store.begin()
+        self._session.binding.take_over(bound, begun=self._store.begun)
         if had_owner:
-            await self._append(transcript.epoch_entry(self._session.epoch))
+            await self._store.append(transcript.epoch_entry(self._session.epoch))
         # Only now: a turn that began any earlier would not know the conversation.
         self._subscriptions.append(await bus.subscribe(subjects.forwards(self.key), self._forwarded))
 
@@ -207,7 +192,7 @@ class Host:
         await self._stop_work()
         try:
             async with asyncio.timeout(within):
-                await self._surely(self._release)
+                await self._store.release()
         except Lost:
             log.warning("session lost to another worker", session=str(self.key))
         except TimeoutError:
@@ -216,9 +201,6 @@ class Host:
             await self._tell(held.ack, NAK)
         await self._cli.end()
         self.closed.set()
-
-    async def _release(self) -> None:
-        await self._services.store.release(self.key, self._session.epoch, self._nonce)
 
     def freeze(self) -> None:
         """Between turns: stop the CLI until it is needed."""
@@ -236,7 +218,7 @@ class Host:
     async def check(self) -> None:
         """Leave if the session has another owner by now."""
         try:
-            await self._surely(self._check_ownership)
+            await self._store.check()
         except Lost:
             self._lose()
 
@@ -281,7 +263,7 @@ class Host:
                     self._trail.ended(command.end)
                     self._services.ended(self.key, command)
                 case KeepInterrupt():
-                    self._tasks.begin(self._keep_interrupt(command.turn), "keep an interrupt")
+                    self._tasks.begin(self._store.keep_interrupt(command.turn), "keep an interrupt")
                 case _:
                     self._tasks.begin(self._answer(command), "carry out a command")
 
@@ -296,101 +278,31 @@ class Host:
 
     async def _carry_out(self, command: Command) -> list[Command]:
         match command:
-            case FindHead():
-                return await self._find_head(command)
-            case ReadRecord():
-                return await self._read_record(command)
-            case PutRecord():
-                return await self._put_record(command)
+            case FindHead(after):
+                return self._session.head(await self._store.head(after), monotonic())
+            case ReadRecord(turn):
+                return await self._read_record(turn)
+            case PutRecord(turn, record, bound):
+                await self._store.put_turn(turn, record, bound)
+                return self._session.stored(monotonic())
             case AppendTranscript(entries):
                 for part in transcript.appends(entries):
-                    await self._append(part)
+                    await self._store.append(part)
                 return self._session.appended()
             case NeedCli():
                 return await self._need_cli(command)
             case Ack(held):
-                await self._ack(held)
+                await self._store.ack(held.ack)
                 return self._session.acked(monotonic())
         raise AssertionError(f"no way to carry out {command}")
 
-    async def _find_head(self, command: FindHead) -> list[Command]:
-        store = self._services.store
-        head, _ = await asyncio.gather(
-            self._surely(lambda: store.head(self.key, command.after)), self._surely(self._check_ownership)
-        )
-        return self._session.head(head, monotonic())
-
-    async def _read_record(self, command: ReadRecord) -> list[Command]:
-        store, session, turn = self._services.store, self._session, command.turn
-        record, interrupted = await asyncio.gather(
-            self._surely(lambda: store.turn(self.key, turn)),
-            self._surely(lambda: store.interrupt_asked(self.key, turn)),
-        )
-        self._trail.begin(session.turn, record)
+    async def _read_record(self, turn: str) -> list[Command]:
+        record, interrupted = await self._store.turn(turn)
+        self._trail.begin(self._session.turn, record)
         answered = None
         if isinstance(record, Started):
-            answered = transcript.answered(await self._transcript(), turn)
-        return session.record(record, interrupted, monotonic(), answered)
-
-    async def _put_record(self, command: PutRecord) -> list[Command]:
-        store, session, bound = self._services.store, self._session, command.bound
-        if bound is not None:
-            await self._surely(lambda: store.put_bound(self.key, bound, session.epoch))
-        await self._surely(lambda: store.put_turn(self.key, command.turn, command.record))
-        return session.stored(monotonic())
-
-    async def _surely(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Repeat until it is done. Raises Lost when the session has another owner by then."""
-        pause, doubtful = FIRST_PAUSE, False
-        while True:
-            try:
-                if doubtful:
-                    await self._check_ownership()
-                return await work()
-            except Conflict:
-                doubtful = True
-            except (Unavailable, Contended) as error:
-                log.warning("will be tried again", session=str(self.key), error=str(error))
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
-
-    async def _keep_interrupt(self, turn: str) -> None:
-        await self._surely(lambda: self._services.store.ask_interrupt(self.key, turn))
-
-    async def _check_ownership(self) -> None:
-        """Only a record that names somebody else means that the session is lost."""
-        owned = await self._services.store.owner(self.key)
-        if owned is None or owned.sequence != self._session.epoch:
-            raise Lost
-
-    async def _transcript(self) -> list[bytes]:
-        """What is stored of the conversation; read when it is needed, not kept per idle session."""
-        if self._last == 0:
-            return []
-        stored, _ = await self._surely(lambda: self._services.store.transcript(self.key))
-        return stored
-
-    async def _append(self, entries: bytes) -> None:
-        store = self._services.store
-
-        async def append() -> None:
-            try:
-                self._last = await store.append_transcript(self.key, entries, self._last)
-            except Conflict:  # perhaps by the owner before, between our reading and our first append
-                stored, self._last = await store.transcript(self.key)
-                if transcript.epoch(stored) > self._session.epoch:
-                    raise Lost from None  # with what we have just read, our append would be taken
-                raise
-
-        await self._surely(append)
-
-    async def _ack(self, held: Held) -> None:
-        """Wait until the server has taken it: the next message is the head only then."""
-
-        async def ack() -> None:
-            await self._services.bus.request(held.ack, ACK, within=5)
-
-        await self._surely(ack)
+            answered = transcript.answered(await self._store.transcript(), turn)
+        return self._session.record(record, interrupted, monotonic(), answered)
 
     async def _tell(self, subject: str, data: bytes) -> None:
         try:
@@ -412,7 +324,7 @@ class Host:
         return self._session.cli_ready(monotonic())
 
     async def _conversation(self) -> bytes:
-        return transcript.conversation(await self._transcript())
+        return transcript.conversation(await self._store.transcript())
 
     def _lines(self, lines: list[bytes]) -> None:
         now = monotonic()

@@ -24,7 +24,8 @@ from warmwire.broker.names import SessionKey
 from warmwire.broker.pull import Pulled
 from warmwire.broker.store import Owned
 from warmwire.broker.tasks import Tasks
-from warmwire.worker.host import NAK, TERMINATE, Ending, Host, Lost, Services
+from warmwire.worker.host import NAK, TERMINATE, Ending, Host, Services
+from warmwire.worker.owner_store import Lost
 from warmwire.worker.ownership import Claim, place
 from warmwire.worker.turn import Held
 
