@@ -42,8 +42,8 @@ NEEDS_A_SERVER = ("tests/edge/test_guide.py", "tests/edge/test_guide_server.py")
 """Tests that bear such a name and start more than the module."""
 MORE = ("tests/compose/test_chat_blocks.py",)
 """Tests of these modules that do not bear their names."""
-WITHOUT_PROCESSES = "not (signal or history or token or product or tool_is_within or turns_run)"
-"""Leaves out what starts processes, which would take longer than all the rest."""
+STARTERS = ("nats_server", "start", "bwrap", "claude_cli")
+"""Fixtures of tests that start processes, which would take longer than all the rest: these are left out."""
 NOTICED = (1, 3, 24, 36, 152, 255, -24)
 """mutmut's exit codes; tests that do not end any more have noticed, too."""
 CONFIG = """
@@ -52,9 +52,9 @@ source_paths = ["src"]
 also_copy = ["docs"]
 only_mutate = {modules}
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-p", "no:xdist", "-p", "no:cacheprovider", "-k", "{without}"]
+pytest_add_cli_args = ["-p", "no:xdist", "-p", "no:cacheprovider"]
 """
-PLAIN_NAMES = """
+CHOSEN = f"""
 
 def pytest_make_parametrize_id(val):
     shown = ascii(val)
@@ -62,9 +62,13 @@ def pytest_make_parametrize_id(val):
 
 
 def pytest_collection_modifyitems(items):
-    items[:] = [item for item in items if "\\\\" not in item.nodeid]
+    items[:] = [
+        item
+        for item in items
+        if "\\\\" not in item.nodeid and not {{*{STARTERS}}} & {{*getattr(item, "fixturenames", ())}}
+    ]
 """
-"""For the tests' conftest.py: mutmut asks for tests by name, and finds none whose name holds a backslash."""
+"""For the tests' conftest.py. mutmut asks for tests by name, and finds none whose name holds a backslash."""
 
 
 def pure_modules() -> list[str]:
@@ -93,11 +97,9 @@ def plant(tree: Path, modules: Sequence[str]) -> None:
     shutil.copytree(ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "docs", tree / "docs")
     with (tree / "tests" / "conftest.py").open("a") as conftest:
-        conftest.write(PLAIN_NAMES)
+        conftest.write(CHOSEN)
     files = [f"src/{module.replace('.', '/')}.py" for module in modules]
-    ours = CONFIG.format(
-        modules=json.dumps(files), tests=json.dumps(tests_of(modules)), without=WITHOUT_PROCESSES
-    )
+    ours = CONFIG.format(modules=json.dumps(files), tests=json.dumps(tests_of(modules)))
     (tree / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + ours)
 
 

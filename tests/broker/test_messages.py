@@ -44,6 +44,7 @@ from warmwire.broker.messages import (
     decode,
     decode_control,
     decode_turn_record,
+    decode_worker_control,
 )
 
 SECRET = "hunter2"
@@ -186,6 +187,26 @@ class TestAnError:
     def test_is_what_anything_alien_gets(self, parse: Callable[[bytes], object], data: bytes) -> None:
         with pytest.raises(BadInput):
             parse(data)
+
+    @pytest.mark.parametrize(
+        ("parse", "what"),
+        [
+            (decode_control, "Control"),
+            (decode_turn_record, "TurnRecord"),
+            (decode_worker_control, "WorkerControl"),
+            (lambda data: decode(UserMessage, data), "UserMessage"),
+        ],
+    )
+    def test_says_what_could_not_be_read(self, parse: Callable[[bytes], object], what: str) -> None:
+        with pytest.raises(BadInput) as refused:
+            parse(b"{")
+        assert what == refused.value.field
+
+    @pytest.mark.parametrize("parse", [decode_control, decode_worker_control])
+    def test_says_that_a_kind_is_not_known(self, parse: Callable[[bytes], object]) -> None:
+        with pytest.raises(BadInput) as refused:
+            parse(b'{"v":1,"op":"explode"}')
+        assert "is of no known kind" == refused.value.problem
 
 
 class TestADigest:

@@ -107,8 +107,10 @@ class TestSubjects:
 
     @pytest.mark.parametrize("prefix", ["", "*", ">", "a.b", "a b", "a" * 33, "ä", "a\n"])
     def test_refuse_a_prefix_that_is_no_token(self, prefix: str) -> None:
-        with pytest.raises(BadInput, match="prefix"):
+        with pytest.raises(BadInput) as refused:
             Subjects(prefix)
+        expected = ("prefix", "must be 1 to 32 characters of A-Z a-z 0-9 _ -")
+        assert expected == (refused.value.field, refused.value.problem)
 
     def test_name_the_tenant_and_the_session(self) -> None:
         assert "ww.req.acme.s-1" == Subjects().requests(KEY)

@@ -72,6 +72,17 @@ def test_messages_after_a_reset_are_counted_from_there() -> None:
     assert answer(*told, start(), delta("B"), start(), delta("C")) == "aBC"
 
 
+def test_who_can_take_nothing_back_is_given_each_word_once() -> None:
+    growing = Growing()
+    assert ["", "one ", "two "] == [
+        growing.add(event_of(each)) for each in (start(), delta("one "), delta("two "))
+    ]
+    assert not growing.behind
+    assert "three" == growing.add(event_of(snapshot((0, 0, "text", "one two three"))))
+    assert not growing.behind
+    assert "!" == growing.add(event_of(delta("!")))
+
+
 def test_a_turn_that_is_complete_without_what_was_given_out_voids_it() -> None:
     growing = Growing()
     for each in (start(), delta("one "), reset(0), start(), delta("on")):

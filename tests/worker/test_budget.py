@@ -61,6 +61,15 @@ def test_a_limit_of_the_turn_that_is_just_reached_is_not_the_one_that_was_passed
     assert Breach(ErrorCode.BUDGET_EXCEEDED, "session_tokens: 30 of 25 are used.") == meter.breach
 
 
+def test_what_costs_as_much_as_it_may_is_no_breach() -> None:
+    meter = Meter(Limits(turn_usd=0.5, session_usd=0.5))
+    for dollars in ("$0.25", "$0.75"):
+        meter.cost(f"Total cost: {dollars}")
+    assert meter.breach is None
+    meter.cost("Total cost: $0.76")
+    assert meter.breach is not None
+
+
 def test_a_turn_without_a_cost_costs_nothing() -> None:
     assert 0.0 == heard(Limits(), start(10), end(20)).spent(Usage()).usd
     assert 0.25 == heard(Limits()).spent(Usage(cost_usd=0.25)).usd

@@ -340,6 +340,24 @@ def test_usage_of_a_turn_is_that_of_all_its_models_since_the_last_one() -> None:
     )
 
 
+def test_what_a_process_has_cost_is_in_the_answer_to_that_question_alone() -> None:
+    asked = ControlReply(claude_stdin.COST, True, "", b'{"text":"$0.01"}')
+    assert "$0.01" == claude.cost_in(asked)
+    assert "" == claude.cost_in(ControlReply("another", True, "", asked.response))
+    assert "" == claude.cost_in(ControlReply(claude_stdin.COST, True, "", b"[]"))
+
+
+def test_an_error_that_is_no_text_is_told_as_none() -> None:
+    answer = {"subtype": "error", "request_id": "r1", "error": {"odd": 1}}
+    assert ControlReply("r1", False, "", b"") == parse(said(type="control_response", response=answer))
+
+
+def test_a_result_tells_why_the_model_stopped_and_what_the_api_said() -> None:
+    result = parse(said(type="result", result="Hi", stop_reason="end_turn", api_error_status=529))
+    assert isinstance(result, Result)
+    assert ("Hi", "end_turn", 529) == (result.text, result.stop_reason, result.api_status)
+
+
 def test_a_transcript_is_of_the_first_session_that_it_names() -> None:
     named = b'{"type":"x"}\n{"sessionId":"a"}\n{"sessionId":"b"}\n'
     assert "a" == claude.session_of_transcript(named)

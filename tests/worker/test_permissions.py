@@ -80,11 +80,11 @@ def test_what_is_allowed_is_allowed_as_it_was() -> None:
     owner = asking("ls")
     assert "taken" == permit(owner, YES)
     (answer,) = told(owner)
-    assert ("q1", "allow", {"command": "ls"}) == (
-        answer["request_id"],
-        answer["response"]["behavior"],
-        answer["response"]["updatedInput"],
-    )
+    assert {
+        "subtype": "success",
+        "request_id": "q1",
+        "response": {"behavior": "allow", "updatedInput": {"command": "ls"}},
+    } == answer
     assert ["allowed"] == resolved(owner)
 
 

@@ -27,6 +27,13 @@ def test_the_slowest_are_named_until_they_are_old() -> None:
     assert [slow.ttft_ms for slow in recent.told.slowest] == [1]
 
 
+def test_what_turns_took_adds_up_and_without_a_failure_there_is_none() -> None:
+    recent = Recent()
+    for ms in (1, 2):
+        recent.ended(KEY, completed(ms), 0)
+    assert (2000, "") == (recent.busy_ms, recent.last_failure)
+
+
 def test_failures_are_counted_among_the_ends() -> None:
     recent = Recent()
     recent.ended(

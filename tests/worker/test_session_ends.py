@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from warmwire.broker.messages import Finished
@@ -239,6 +241,29 @@ def test_an_interrupt_reaches_the_cli_and_the_text_so_far_stands() -> None:
     assert "turn_interrupted" == owner.types[-1]
     assert "Hel" == owner.records["t1"].text  # type: ignore[union-attr]  # it is finished
     assert 1 == len(owner.transcript)
+
+
+def test_a_failed_turn_tells_usage_and_cost() -> None:
+    owner = running()
+    owner.say(said.result(owner.uuid, error=ErrorCode.OVERLOADED))
+    end = owner.events[-1]
+    assert ("turn_failed", 3, 5, 0.25) == (
+        end["type"],
+        *(end["usage"][name] for name in ("input_tokens", "output_tokens", "cost_usd")),
+    )
+
+
+def test_an_end_belongs_to_the_trace_of_its_message() -> None:
+    owner = Owner()
+    owner.offer(replace(held(1), traceparent="00-a-b-01"))
+    owner.answer("Hello")
+    assert "00-a-b-01" == owner.events[-1]["traceparent"]
+
+
+def test_an_interrupt_is_named_after_the_attempt() -> None:
+    owner = running()
+    owner.interrupt()
+    assert "interrupt-1" == owner.given[-1]["request_id"]
 
 
 def test_an_interrupted_turn_tells_usage_cost_and_times() -> None:
