@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped] # ships no hints
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from .browser import answered, ask, opened
 from .conftest import Serving, Start
@@ -100,6 +100,22 @@ async def test_a_telephone_shows_everything_without_scrolling_sideways(
     await page.keyboard.press("Escape")
     await expect(page.locator("#sidebar")).to_be_hidden()
     assert worker.interrupts == []
+
+
+async def test_under_a_finger_text_stands_where_the_field_does(
+    browser: Browser, serves: Serving, worker: FakeWorker
+) -> None:
+    context = await browser.new_context(
+        is_mobile=True, has_touch=True, viewport={"width": 380, "height": 640}
+    )
+    page = await opened(context, serves)
+    turn = await ask(page, worker)
+    await turn.delta("Welcome.")
+    left = "node => Math.round(node.getBoundingClientRect().left)"
+    text, field = page.locator(".assistant .text"), page.locator("#message").locator("..")
+    await expect(text).to_have_text("Welcome.")
+    assert abs(await text.evaluate(left) - await field.evaluate(left)) <= 1
+    await context.close()
 
 
 async def test_the_keyboard_reaches_everything_and_its_focus_is_seen(page: Page, worker: FakeWorker) -> None:
