@@ -1,6 +1,6 @@
 """The house in figures: `make house` prints the table of docs/house.md, for a commit and for the tree now.
 
-    python docs/house.py [--before REV] [--coverage coverage.json] [--mutation mutation.json]
+    python docs/house.py [--before REV] [--coverage coverage.json] [--mutation mutation.json] [--any]
 
 A function's length is its lines of code: without docstring, comments, blank lines, and without the functions
 in it. A block is ``BLOCK`` lines of code or more that stand at two places; imports do not count.
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -141,11 +141,30 @@ def _shown(cell: str | float) -> str:
     return cell if isinstance(cell, str) else f"{cell:,g}" if cell < 10**6 else f"{cell:,}"
 
 
+def anys() -> dict[str, Counter[str]]:
+    """Where the product holds an ``Any``, by role: what basedpyright's two rules about it report."""
+    rules = {"reportAny": "information", "reportExplicitAny": "information"}
+    folders = [str(ROOT / folder) for folder in PARTS["product"]]
+    config = {"include": folders, "extraPaths": folders, "typeCheckingMode": "off", **rules}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(json.dumps(config))
+        file.flush()
+        checker = Path(sys.executable).with_name("basedpyright")
+        command = [str(checker), "--project", file.name, "--pythonpath", sys.executable, "--outputjson"]
+        said = subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for each in json.loads(said)["generalDiagnostics"]:
+        role = Path(each["file"]).relative_to(ROOT).parts[0]
+        found[role][each["rule"].removeprefix("report")] += 1
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--before", default=BEFORE, help=f"a commit to compare with; default {BEFORE}")
     parser.add_argument("--coverage", type=Path, help="what `coverage json` wrote")
     parser.add_argument("--mutation", type=Path, help="what `python -m tests.mutation --json` wrote")
+    parser.add_argument("--any", action="store_true", help="count each `Any`, too; takes half a minute")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         old = tree_of(given.before, Path(folder))
@@ -156,6 +175,8 @@ def main() -> int:
     if given.mutation:
         found = json.loads(given.mutation.read_text())
         print(f"mutation score: {100 * found['noticed'] / found['tried']:.1f} %, of {found['tried']} mutants")
+    for role, counted in anys().items() if given.any else ():
+        print(f"{role}: {counted['ExplicitAny']} written, {counted['Any']} met")
     return 0
 
 

@@ -15,14 +15,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker.errors import Unavailable, WarmwireError
+from warmwire.broker.logs import logger
 from warmwire.producer import EdgeClientSettings, Event, Growing, TurnFailed
 from warmwire.producer.edge_client import EdgeClient, EdgeTurn
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 __all__ = ["BidirectionalStreamingClient", "ConnectionLost", "StreamingConfig"]
 

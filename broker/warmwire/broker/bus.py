@@ -12,20 +12,19 @@ from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import nats.errors
-import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js import JetStreamContext
-from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import telemetry
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable, WarmwireError
 from warmwire.broker.login import NOBODY, Known, Login
+from warmwire.broker.logs import logger
 from warmwire.broker.nats_client import Arrived, Handler, NatsClient
 
 __all__ = ["Arrived", "Bus", "Handler", "Subscription", "connect", "translated"]
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 SCHEMES = ("nats", "tls")
 CONNECT_WITHIN = 4.0

@@ -15,7 +15,6 @@ from itertools import accumulate
 from pathlib import Path
 from resource import getpagesize
 
-import structlog
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
@@ -29,12 +28,12 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 from opentelemetry.sdk.resources import Resource
-from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import telemetry
 from warmwire.broker.errors import Misconfigured
+from warmwire.broker.logs import logger
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LAG_EVERY = 0.25

@@ -10,15 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker import envelope as codec
 from warmwire.broker.asking import ask
 from warmwire.broker.bus import Arrived, Bus, Subscription
 from warmwire.broker.envelope import Cursor, Envelope, Position
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable
 from warmwire.broker.events import Block, Snapshot
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import Finished, OwnerView, Replay, TurnRecord, decode
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.reader import (
@@ -39,7 +37,7 @@ from warmwire.broker.store import Store
 from warmwire.broker.tasks import Tasks
 from warmwire.broker.telemetry import alien, gaps, repairs
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 RECORD_WITHIN = 1.0
 """Seconds after which a turn's record is asked for again."""

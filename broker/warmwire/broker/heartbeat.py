@@ -10,19 +10,17 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker.bus import Arrived, Bus, connect
 from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.liveness import HEARTBEAT_EVERY, Liveness
 from warmwire.broker.login import NOBODY, Login
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import Heartbeat, decode
 from warmwire.broker.names import Subjects
 from warmwire.broker.tasks import Tasks
 from warmwire.broker.telemetry import alien, heartbeats_missed
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 STUCK_AFTER = 1.0
 """Seconds without movement of the main loop after which no heartbeat is sent."""

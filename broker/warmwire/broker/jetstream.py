@@ -80,24 +80,29 @@ class Refused(Exception):
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
-    """Of a question no answer but the one asked for is of use. Raises Unavailable."""
+def _reached() -> Iterator[None]:
     with translated():
         try:
             yield
         except NoStreamResponseError as error:
             raise Unavailable("no leader for the stream at the moment") from error
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Of a question no answer but the one asked for is of use. Raises Unavailable."""
+    with _reached():
+        try:
+            yield
         except APIError as error:
             raise Unavailable(f"JetStream: {error.description or 'nobody answers'}") from error
 
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    with translated():
+    with _reached():
         try:
             yield
-        except NoStreamResponseError as error:
-            raise Unavailable("no leader for the stream at the moment") from error
         except APIError as error:
             raise Refused(error.err_code or 0, error.description or "refused") from error
 

@@ -13,16 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker.bus import Arrived, Bus, Subscription
 from warmwire.broker.errors import Unavailable
+from warmwire.broker.logs import logger
 from warmwire.broker.names import Subjects
 from warmwire.broker.streams import CONSUMER
 from warmwire.broker.tasks import Tasks
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 OPEN_FOR = 2.0
 """Seconds that one pull request stays open at the server. Less than ``ACK_WAIT``: as long as a request of a

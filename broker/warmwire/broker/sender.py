@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker.bus import Bus
 from warmwire.broker.errors import BadInput, Unavailable
+from warmwire.broker.logs import logger
 from warmwire.broker.tasks import Tasks
 from warmwire.broker.telemetry import deltas_dropped, deltas_sent
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 WAITING_LIMIT = 16 * 1024 * 1024
 """Bytes that may wait to be sent. Past it events are dropped: readers see the hole and ask the owner."""

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-import structlog
-from structlog.typing import FilteringBoundLogger
+from warmwire.broker.logs import logger
 
 CANCEL_AGAIN = 0.5
 """Seconds after which a task that goes on is cancelled again."""
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 
 class Tasks:

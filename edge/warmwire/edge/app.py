@@ -22,13 +22,12 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from time import monotonic
 
-import structlog
 import uvicorn
 import uvloop
 from fastapi import APIRouter, FastAPI
-from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import role
+from warmwire.broker.logs import logger
 
 from . import assets, completions, messages, openapi, routes, sessions, tickets, ui_chat, websocket
 from .chat import ESCAPED, ROOM
@@ -41,7 +40,7 @@ from .settings import EdgeSettings
 from .tracing import Traced
 from .websocket import Protocol as WebSocketProtocol
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 SOCKET_BUFFER = 128 * 1024
 """Bytes that the kernel may hold per connection; left to itself it takes megabytes for who does not read."""

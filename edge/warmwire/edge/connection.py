@@ -11,18 +11,17 @@ import json
 from dataclasses import dataclass
 from enum import Enum
 
-import structlog
 import uvicorn
 from starlette.types import Receive, Scope, Send
-from structlog.typing import FilteringBoundLogger
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from warmwire.broker import telemetry
+from warmwire.broker.logs import logger
 
 from .errors import Kind, Problem
 from .stream import CUT, Direct
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 ALWAYS = ("/healthz", "/readyz", "/metrics")
 """Answered also when there are too many connections: who looks after the edge must be able to see it."""

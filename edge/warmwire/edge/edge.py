@@ -10,17 +10,16 @@ from dataclasses import replace
 from functools import partial
 from time import monotonic, time
 
-import structlog
 from starlette.requests import HTTPConnection
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import heartbeat, streams
 from warmwire.broker.bus import Bus, connect
 from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.liveness import Liveness
+from warmwire.broker.logs import logger
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.store import Store
 from warmwire.producer.manage import Management
@@ -45,7 +44,7 @@ from .tracing import Deliveries, Delivery
 from .unseen import Unseen
 from .viewing import GuideView, SessionView, TurnView, Viewing
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 AGE_JITTER = 0.2
 """The part of its maximum age by which a connection may live longer or shorter."""

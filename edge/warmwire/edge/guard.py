@@ -11,19 +11,18 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.errors import Misconfigured
+from warmwire.broker.logs import logger
 
 from .errors import Kind, Problem
 from .routes import answer
 from .settings import EdgeSettings
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 GUARDED = ("/v1/", "/chat/")
 """What is for pages of the edge, and of allowed origins, alone. The rest holds nothing of anybody's."""

@@ -17,12 +17,12 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import jwt
-import structlog
-from structlog.typing import FilteringBoundLogger
+
+from warmwire.broker.logs import logger
 
 from .errors import Kind, Problem
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 FETCH_WITHIN = 5.0
 """Seconds that a fetch may take."""

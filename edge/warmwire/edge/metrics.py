@@ -6,14 +6,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from time import monotonic
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker import telemetry
 from warmwire.broker.bus import Bus
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.exposition import Exposed, begin, text, watch_lag
 from warmwire.broker.liveness import Liveness
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import Heartbeat
 from warmwire.broker.store import Backlog, Store
 from warmwire.broker.tasks import Tasks
@@ -21,7 +19,7 @@ from warmwire.broker.telemetry import Reading
 
 from .settings import EdgeSettings
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 BACKLOG_IS_GOOD = 1.0
 """Seconds for which what waits is not asked for again, however often metrics are."""

@@ -6,19 +6,17 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker.bus import Arrived, Bus, Subscription
 from warmwire.broker.discovery import Handled, Service, announce
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.liveness import DEAD_AFTER, HEARTBEAT_EVERY, Liveness
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import Heartbeat, Message, decode
 from warmwire.broker.names import Subjects
 from warmwire.broker.tasks import Tasks
 from warmwire.broker.telemetry import alien
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 
 def _as_service(edge: str) -> Service:

@@ -6,16 +6,14 @@ import asyncio
 import secrets
 from collections import Counter
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker.bus import Arrived, Bus, Subscription
 from warmwire.broker.errors import BadInput, Unavailable
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import Message, decode
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.tasks import Tasks
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 HEARD_WITHIN = 0.1
 """Seconds in which the other edges answer; who needs longer is not counted."""

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from structlog.typing import FilteringBoundLogger
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from warmwire.broker.logs import logger
 from warmwire.broker.telemetry import rungs
 
 from .outbox import Outbox
 from .sse import KEEP_ALIVE
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",

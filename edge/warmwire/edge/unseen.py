@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
+from warmwire.broker.logs import logger
 from warmwire.broker.names import SessionKey
 from warmwire.producer.submit import Sessions
 
 from .presence import Presence
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 SWEEP = 10_000
 """Waiting and running messages that are looked through when an edge has gone; what is beyond goes on."""

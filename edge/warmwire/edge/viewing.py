@@ -7,11 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker.envelope import Cursor, Envelope
 from warmwire.broker.errors import Unavailable
+from warmwire.broker.logs import logger
 from warmwire.broker.names import SessionKey
 from warmwire.broker.reader import Item
 from warmwire.producer.following import Followed, Watched
@@ -21,7 +19,7 @@ from warmwire.producer.submit import Sessions
 from . import guide, sse
 from .outbox import Channel, Encoder, Outbox, position_of
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 
 class Viewing(ABC):

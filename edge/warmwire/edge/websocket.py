@@ -8,17 +8,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
-import structlog
 from fastapi import APIRouter, Request, WebSocket
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
-from structlog.typing import FilteringBoundLogger
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.events import TurnQueued
+from warmwire.broker.logs import logger
 from warmwire.broker.names import SessionKey
 from warmwire.broker.telemetry import rungs
 
@@ -34,7 +33,7 @@ from .outbox import Encoder, Outbox
 from .stream import CUT, Progress, Silence
 from .viewing import GuideSocketView, SessionView
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 SESSIONS_LIMIT = 100
 """Sessions that one connection may watch; past it a frame that would watch one more is refused."""

@@ -12,12 +12,11 @@ from urllib.parse import quote
 from weakref import WeakSet
 
 import httpx2
-import structlog
-from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.events import TurnQueued
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import PermissionMode
 from warmwire.broker.names import check_name
 from warmwire.broker.telemetry import inject
@@ -32,7 +31,7 @@ from .refusals import error_of
 from .request import Given, checked, verdict
 from .settings import EdgeClientSettings
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 UNLIMITED = 1 << 40
 """Bytes: how large a message may be the edge knows."""

@@ -8,15 +8,13 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Literal, Self
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker.errors import WarmwireError
+from warmwire.broker.logs import logger
 
 from .answer import Answer, Event
 from .errors import TurnFailed
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 INTERRUPT_WITHIN = 5.0
 """Seconds that a cancelled reader waits at most until its turn is told to stop."""

@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 
 import httpx2
-import structlog
-from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.events import TurnQueued
+from warmwire.broker.logs import logger
 
 from .answer import Event
 from .errors import NotAnEdge
@@ -21,7 +20,7 @@ from .refusals import error_of, passes
 from .settings import EdgeClientSettings
 from .sse import Frame, Parser
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 DONE = "[DONE]"
 QUEUED = str(TurnQueued.model_fields["type"].default)

@@ -7,19 +7,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker.asking import OWNER_WITHIN
 from warmwire.broker.bus import Bus
 from warmwire.broker.errors import NoResponder
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import Close, Finished, UserMessage
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.store import Recorded, Store
 
 from .submit import Sessions
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 STOP_WITHIN = 5.0
 """Seconds that turns may take to stop before a session is deleted, and its owner to let it go."""

@@ -6,9 +6,7 @@ import asyncio
 from functools import partial
 from time import monotonic
 
-import structlog
 from opentelemetry.trace import SpanKind
-from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker.asking import ask
 from warmwire.broker.bus import Bus
@@ -16,6 +14,7 @@ from warmwire.broker.envelope import Cursor, Position
 from warmwire.broker.errors import Conflict, NoResponder, Unavailable
 from warmwire.broker.feed import Feeds, Listener, OnEnd
 from warmwire.broker.follower import WAITING_LIMIT, Follower
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import (
     Finished,
     Interrupt,
@@ -39,7 +38,7 @@ from .request import Request
 from .resume import Found, judge
 from .session_follower import SessionFollower
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 ACCEPT_WITHIN = 10.0
 """Seconds in which an acceptance is tried again; an election of the stream's leader takes about 5."""

@@ -15,15 +15,14 @@ import signal
 from importlib.metadata import version
 from time import monotonic, time_ns
 
-import structlog
 import uvloop
-from structlog.typing import FilteringBoundLogger
 
 from warmwire.broker import heartbeat, role, streams, telemetry
 from warmwire.broker.bus import Bus, connect
 from warmwire.broker.discovery import announce
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.liveness import Liveness
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import Heartbeat, Tiers
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.pull import Puller
@@ -48,7 +47,7 @@ from warmwire.worker.settings import WorkerSettings
 from warmwire.worker.supply import Supply
 from warmwire.worker.turn import Ended
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 TICK = 0.5
 """Seconds between two looks at the time."""

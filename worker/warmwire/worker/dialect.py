@@ -44,11 +44,11 @@ class Dialect(ABC):
 
     # What follows need not be in a dialect.
 
-    def abilities(self, version: str) -> Abilities:  # noqa: ARG002 - for who overrides it, here and below
+    def abilities(self, version: str) -> Abilities:
         """What a CLI that calls itself ``version`` can be told after its start."""
         return Abilities()
 
-    def doubt(self, version: str) -> str | None:  # noqa: ARG002
+    def doubt(self, version: str) -> str | None:
         """What an operator should know about this version."""
         return None
 
@@ -56,27 +56,27 @@ class Dialect(ABC):
         """A question that is answered as soon as the process is up. Without it there are no spares."""
         return None
 
-    def adopt_line(self, system_prompt: str) -> bytes | None:  # noqa: ARG002
+    def adopt_line(self, system_prompt: str) -> bytes | None:
         """A process that was started ahead gets its session's system prompt, before its first message."""
         return None
 
-    def model_line(self, model: str | None) -> bytes | None:  # noqa: ARG002
+    def model_line(self, model: str | None) -> bytes | None:
         """Another model, from the next turn on; None is what the CLI takes when it is not told."""
         return None
 
-    def mode_line(self, mode: str) -> bytes | None:  # noqa: ARG002
+    def mode_line(self, mode: str) -> bytes | None:
         """Another permission mode, from the next turn on."""
         return None
 
-    def thinking_line(self, tokens: int | None) -> bytes | None:  # noqa: ARG002
+    def thinking_line(self, tokens: int | None) -> bytes | None:
         """Another budget for thinking, from the next turn on."""
         return None
 
-    def credential_line(self, token: str) -> bytes | None:  # noqa: ARG002
+    def credential_line(self, token: str) -> bytes | None:
         """Another user's token, from the next turn on."""
         return None
 
-    def interrupt_line(self, request_id: str) -> bytes | None:  # noqa: ARG002
+    def interrupt_line(self, request_id: str) -> bytes | None:
         """Stop the running turn."""
         return None
 
@@ -84,6 +84,6 @@ class Dialect(ABC):
         """What has the process cost?"""
         return None
 
-    def cost_in(self, reply: ControlReply) -> str:  # noqa: ARG002
+    def cost_in(self, reply: ControlReply) -> str:
         """The words of the answer to that; empty if it is another answer."""
         return ""

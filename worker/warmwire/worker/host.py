@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, time
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker import telemetry
 from warmwire.broker.bus import Arrived, Bus, Subscription
 from warmwire.broker.errors import BadInput, Unavailable
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import (
     Close,
     Control,
@@ -66,7 +64,7 @@ from warmwire.worker.turn import (
 )
 from warmwire.worker.warm import Warm
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 NAK = b"-NAK"
 IN_PROGRESS = b"+WPI"

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker import telemetry
 from warmwire.broker.bus import Arrived, Bus
 from warmwire.broker.discovery import Handled, Service
 from warmwire.broker.errors import BadInput
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import Claim, Claimed, Drain, Heartbeat, decode_worker_control
 from warmwire.broker.names import SessionKey, Subjects
 from warmwire.broker.tasks import Tasks
 from warmwire.worker.recent import Recent
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 
 async def obey(

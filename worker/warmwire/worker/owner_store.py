@@ -6,17 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker.bus import Bus
 from warmwire.broker.errors import Conflict, Contended, Unavailable
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import BoundRecord, TurnRecord
 from warmwire.broker.names import SessionKey
 from warmwire.broker.store import Store
 from warmwire.worker import transcript
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 ACK = b"+ACK"
 ACK_WITHIN = 5.0

@@ -11,13 +11,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from time import monotonic
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker import telemetry
 from warmwire.broker.asking import ask
 from warmwire.broker.errors import BadInput, Conflict, Contended, NoResponder, Unavailable
 from warmwire.broker.liveness import Liveness
+from warmwire.broker.logs import logger
 from warmwire.broker.messages import Forward as ForwardMessage
 from warmwire.broker.messages import ForwardReply, OwnerRecord, decode
 from warmwire.broker.names import SessionKey
@@ -29,7 +27,7 @@ from warmwire.worker.owner_store import Lost
 from warmwire.worker.ownership import Claim, place
 from warmwire.worker.turn import Held
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 PLACE_AGAIN = 0.25
 """Seconds after which an owner that did not answer is asked again."""

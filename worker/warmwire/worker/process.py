@@ -27,9 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
+from warmwire.broker.logs import logger
 from warmwire.worker.errors import CliGone, CliMissing, CliStalled, CliStartFailed
 from warmwire.worker.launch import Launch
 from warmwire.worker.lines import Lines
@@ -42,7 +40,7 @@ LAST_WORDS = (
     0.5  # seconds after the exit for output that is still in the pipes, if a grandchild holds them open
 )
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
+from warmwire.broker.logs import logger
 from warmwire.broker.tasks import Tasks
 from warmwire.worker import cgroup, tree
 from warmwire.worker.launch import Launch
@@ -47,7 +45,7 @@ GUARDIANS = 2
 GUARDIAN_AGAIN = 1.0
 """Seconds between two starts of a guardian."""
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 
 class Processes:

@@ -14,10 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from warmwire.broker import telemetry
+from warmwire.broker.logs import logger
 from warmwire.broker.tasks import Tasks
 from warmwire.worker import pool, said
 from warmwire.worker.claude_code import Claude
@@ -36,7 +34,7 @@ STARTING_WITHIN = 10.0
 SHARE = 0.3
 """Weight of the newest spare in how long they take; older ones count for less and less."""
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 
 class Supply:

@@ -10,9 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
+from warmwire.broker.logs import logger
 from warmwire.broker.names import SessionKey
 from warmwire.broker.sealed import Token
 from warmwire.worker import claude
@@ -27,7 +25,7 @@ from warmwire.worker.profiles import Profile, Setup
 from warmwire.worker.supply import Supply
 from warmwire.worker.workdir import write_private
 
-log: FilteringBoundLogger = structlog.get_logger(__name__)
+log = logger(__name__)
 
 
 class Warm:
