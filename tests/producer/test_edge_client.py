@@ -58,6 +58,18 @@ async def test_text_events_and_the_end(client: Client, worker: FakeWorker) -> No
     assert [event async for event in turn] == []
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_an_edge_on_this_machine_is_reached_without_a_proxy(
+    start: Start, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    worker.answer_all("Hello")
+    port = (await start()).wire.port
+    with bind("127.0.0.1", 0) as nobody:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        async with EdgeClient(f"http://{host}:{port}", settings=QUICK) as edge:
+            assert await (await edge.send("Hi")).text(timeout=30) == "Hello"
+
+
 @BOTH
 async def test_a_failed_turn_raises_what_it_failed_of_and_keeps_the_text(
     client: Client, worker: FakeWorker

@@ -190,6 +190,7 @@ export class Conversation {
 
   async #follow(signal: AbortSignal): Promise<void> {
     const onLive = (live: boolean) => {
+      if (signal.aborted) return; // who closed it, and perhaps started anew, is not told of the old connection
       if (live && !this.#wasLive) void this.#load(signal);
       this.#live = live;
       this.#wasLive ||= live;

@@ -38,6 +38,9 @@ UNLIMITED = 1 << 40
 TRIES = 3
 """Times that a short request is made whose connection breaks; each of them may be repeated."""
 
+HERE = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+"""What is asked without the proxy that the environment names: it knows another machine by these names."""
+
 AccessToken = str | Callable[[], str]
 """A token, or what gives one that is good now: it is asked for each connection."""
 
@@ -68,7 +71,9 @@ class EdgeClient(Closing):
         trust: ssl.SSLContext | bool = (
             True if given.url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         )
-        self._http = httpx2.AsyncClient(base_url=given.url, timeout=timeout, limits=limits, verify=trust)
+        self._http = httpx2.AsyncClient(
+            base_url=given.url, timeout=timeout, limits=limits, verify=trust, mounts=dict.fromkeys(HERE)
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._lines: WeakSet[Line] = WeakSet()
 
