@@ -80,7 +80,11 @@ def test_the_page_on_security_shows_how_to_make_one(tmp_path: Path) -> None:
     made = subprocess.check_output(["bash", "-euc", typed], cwd=tmp_path, env=environment, text=True)
     key = Key((tmp_path / "secret").read_bytes().strip(), "HS256")
     known = caller_of(claims_of(made, key, EXPECTED), EXPECTED)
-    assert ("acme", "alice", {Scope.READ, Scope.WRITE}) == (known.tenant, known.subject, known.scopes)
+    assert ("acme", "alice", frozenset({Scope.READ, Scope.WRITE})) == (
+        known.tenant,
+        known.subject,
+        known.scopes,
+    )
 
 
 @pytest.mark.parametrize(
