@@ -18,6 +18,7 @@ from warmwire.broker.store import Store
 from .conftest import Broker, Server, connected
 from .made import delta, ended, started
 from .owner import Owner
+from .test_bus import answering
 from .viewer import watching
 from tests.client import eventually
 
@@ -40,6 +41,15 @@ class TestAFeed:
         viewer = await watching(feeds, broker)
         await owner.publish(delta(owner.epoch, 3))
         await viewer.has(delta(owner.epoch, 3))
+
+    async def test_takes_nonsense_for_no_answer(self, broker: Broker, feeds: Feeds, owner: Owner) -> None:
+        await owner.vanish()
+        await answering(broker.bus, broker.subjects.control(broker.key), lambda _: b"nonsense")
+        viewer = await watching(feeds, broker)
+        event = started(owner.epoch, 3)
+        await owner.publish(event)
+        await eventually(lambda: event in viewer.items, "it is given when nobody can say what came before")
+        assert isinstance(viewer.items[0], Lost)
 
     async def test_repairs_a_hole_by_asking_the_owner(
         self, broker: Broker, feeds: Feeds, owner: Owner

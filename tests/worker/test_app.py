@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import shlex
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,14 +25,14 @@ from warmwire.broker.messages import (
     UserMessage,
     decode,
 )
-from warmwire.broker.names import SessionKey
+from warmwire.broker.names import SessionKey, Subjects
 from warmwire.worker import fence, tree
 from warmwire.worker.app import Worker
-from warmwire.worker.launch import cli_command
 from warmwire.worker.settings import WorkerSettings
 
 from tests.client import Client, eventually, on_own_streams
 from tests.conftest import SECONDS
+from tests.worker.emulator.cli import nameless
 
 Start = Callable[..., Any]
 
@@ -137,11 +136,13 @@ class TestAnswering:
             await asyncio.gather(*(client.ask(f"s{session}", f"{number}") for session in range(8)))
         assert 8 == len(emulator_pids(tmp_path))
 
-    async def test_a_message_that_nobody_can_read_is_dropped_and_the_next_is_answered(
-        self, client: Client, start: Start
+    @pytest.mark.parametrize("subject", [Subjects.requests, Subjects.control, Subjects.forwards])
+    async def test_what_nobody_can_read_is_dropped_and_the_next_message_is_answered(
+        self, client: Client, start: Start, subject: Callable[[Subjects, SessionKey], str]
     ) -> None:
         await start()
-        await client.bus.js.publish(client.subjects.requests(SessionKey("default", "s1")), b"{nonsense")
+        await client.ask("s1", "Hello")  # somebody owns the session
+        await client.bus.publish(subject(client.subjects, SessionKey("default", "s1")), b"{nonsense")
         assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
 
     async def test_a_repeated_turn_id_is_answered_from_the_record_not_run_again(
@@ -168,22 +169,13 @@ class TestAnswering:
     async def test_another_model_costs_a_process_where_the_cli_cannot_be_told(
         self, client: Client, start: Start, tmp_path: Path
     ) -> None:
-        await start(cli=nameless_emulator(tmp_path))
+        await start(cli=nameless(tmp_path))
         await client.ask("s1", "remember the heron", model="one")
         before = emulator_pids(tmp_path)
         recalled = await client.ask("s1", "recall", model="two")
         assert "remember the heron" in recalled.text
         assert "two" == recalled.of("message_start")[0]["message"]["model"]
         assert 1 == len(set(emulator_pids(tmp_path)) - set(before))
-
-
-def nameless_emulator(folder: Path) -> str:
-    """A command line for an emulator that does not say its version."""
-    script = folder / "nameless"
-    emulator = " ".join(map(shlex.quote, cli_command("emulator")))
-    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 1\nexec {emulator} "$@"\n')
-    script.chmod(0o755)
-    return str(script)
 
 
 async def spare_of(worker: Worker, folder: Path) -> int:
@@ -227,7 +219,7 @@ class TestPool:
     async def test_a_cli_that_does_not_say_its_version_has_no_spares(
         self, client: Client, start: Start, tmp_path: Path
     ) -> None:
-        worker = await start(spares=1, cli=nameless_emulator(tmp_path))
+        worker = await start(spares=1, cli=nameless(tmp_path))
         assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
         assert () == worker._supply.spares()
 

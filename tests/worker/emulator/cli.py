@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from warmwire.worker.launch import cli_command
 
 from tests.conftest import COUNTING, SECONDS
 
@@ -180,3 +183,12 @@ def transcripts(home: Path) -> list[Path]:
 def recorded(name: str) -> list[Json]:
     lines = [json.loads(line) for line in (RECORDED / name).read_text().splitlines()]
     return lines[: [kind(line) in {"completed", "cancelled"} for line in lines].index(True) + 1]
+
+
+def nameless(folder: Path) -> str:
+    """A command line for an emulator that does not say its version."""
+    script = folder / "nameless"
+    emulator = shlex.join(cli_command("emulator"))
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 1\nexec {emulator} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
