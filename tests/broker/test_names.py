@@ -117,6 +117,13 @@ class TestSubjects:
         assert "ww.turn.acme.s-1.t1" == Subjects().turn(KEY, "t1")
         assert "x.evt.acme.s-1" == Subjects("x").events(KEY)
 
+    def test_of_records_are_those_of_the_stream_and_who_owns_a_session_is_forgotten_last(self) -> None:
+        stream = ("ww.own.*.*", "ww.turn.*.*.*", "ww.int.*.*.*", "ww.ses.*.*", "ww.bnd.*.*", "ww.tkt.*")
+        assert stream == Subjects().all_records
+        gone = ("ww.bnd.acme.s-1", "ww.int.acme.s-1.*", "ww.turn.acme.s-1.*", "ww.own.acme.s-1")
+        assert gone == Subjects().records_of(KEY)
+        assert Subjects().owner(KEY) == Subjects().record("own", KEY)
+
     def test_tell_their_session(self) -> None:
         subjects = Subjects()
         for subject in (
