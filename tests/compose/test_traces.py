@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import subprocess
 import sys
@@ -168,6 +169,7 @@ def test_a_slow_cli_and_a_full_worker_look_different(tmp_path: Path) -> None:
         environment = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": url,
             "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
             "WARMWIRE_MAX_TURNS": "1",
             "WARMWIRE_EMULATOR_TTFT_MS": "1000",
             "WARMWIRE_EMULATOR_DELTAS": "150",
@@ -193,9 +195,15 @@ def test_what_is_no_export_of_spans_is_refused() -> None:
             for what, body in (("traces", b"\xff\xff"), ("metrics", b""), ("nothing", b""))
         ]
         assert [400, 200, 404] == answers
+        packed = {"content-encoding": "gzip"}
+        for code, body in ((400, b"no gzip"), (413, gzip.compress(b"\0" * (BODY + 1)))):
+            assert code == httpx.post(f"{url}/v1/traces", content=body, headers=packed).status_code
         with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), 30 * SECONDS) as line:
             line.sendall(f"POST /v1/traces HTTP/1.1\r\ncontent-length: {BODY + 1}\r\n\r\n".encode())
             assert b" 413 " in line.recv(100)
+        with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), 30 * SECONDS) as line:
+            line.sendall(b"POST /v1/traces HTTP/1.1\r\ncontent-length: -1\r\n\r\n")
+            assert b" 400 " in line.recv(100)
 
 
 def test_a_taken_port_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -93,20 +94,31 @@ def spans_of(body: bytes) -> Trace:
     return found
 
 
+def unpacked(body: bytes) -> bytes:
+    """What gzip has made smaller; of more than ``BODY`` bytes one byte more. Raises zlib.error."""
+    return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, BODY + 1)
+
+
 def receiver(port: int, take: Callable[[Trace], None]) -> ThreadingHTTPServer:
     """A server for OTLP over HTTP on loopback. Raises PortError."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            length = int(self.headers.get("content-length", "0"))
-            self._answer(413 if length > BODY else self._taken(self.rfile.read(length)))
+            length = self.headers.get("content-length", "0")
+            if not length.isdecimal():
+                self._answer(400)
+            else:
+                self._answer(413 if int(length) > BODY else self._taken(self.rfile.read(int(length))))
 
         def _taken(self, body: bytes) -> int:
             if self.path != "/v1/traces":
                 return 200 if self.path in ("/v1/metrics", "/v1/logs") else 404
             try:
-                take(spans_of(body))
-            except DecodeError:
+                plain = unpacked(body) if self.headers.get("content-encoding") == "gzip" else body
+                if len(plain) > BODY:
+                    return 413
+                take(spans_of(plain))
+            except (DecodeError, zlib.error):
                 return 400
             return 200
 
