@@ -20,6 +20,7 @@ export function Chat() {
       <form
         onSubmit={(submitted) => {
           submitted.preventDefault();
+          if (!text) return; // Enter in an empty field, while there is a Stop in place of Send
           setText("");
           send(text);
         }}
