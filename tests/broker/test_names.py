@@ -101,6 +101,13 @@ class TestSubjects:
                     way()
                 assert field == refused.value.field
 
+    def test_of_the_records_that_go_with_a_session_end_with_its_owner(self) -> None:
+        expected = ("ww.bnd.acme.s-1", "ww.int.acme.s-1.*", "ww.turn.acme.s-1.*", "ww.own.acme.s-1")
+        assert expected == Subjects().records_of(KEY)
+
+    def test_of_a_ticket_hold_its_digest(self) -> None:
+        assert "ww.tkt.abc" == Subjects().ticket("abc")
+
     def test_of_services_narrow_down(self) -> None:
         found = service_subjects("INFO", "warmwire-edge", "e1")
         assert ("$SRV.INFO", "$SRV.INFO.warmwire-edge", "$SRV.INFO.warmwire-edge.e1") == found
