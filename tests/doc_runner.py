@@ -3,7 +3,7 @@
 The page is read from top to bottom, each fenced block in its turn:
 
 - `sh`: typed into a terminal, a bash that begins in a fresh clone (what git knows of the working tree, with
-  the environment of the tests as its `.venv`). All its commands must succeed, and end within a minute.
+  the environment of the tests as its `.venv`). All its commands must succeed, and end within two minutes.
 - `sh` with a comment `# leave it running`: not waited for. The terminal is taken from then on.
 - `text`: what the block before shows on stdout, from its beginning: all of it, or of what is left running as
   far as it goes. `…` stands for anything, line breaks too; spaces at the ends of lines do not count.
@@ -36,7 +36,7 @@ from tests.conftest import wait_for
 from tests.system.cluster import free_ports
 
 ROOT = Path(__file__).parents[1]
-DEADLINE = 60
+DEADLINE = 120
 """Seconds for one block."""
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<kind>\w*)[^\n]*\n(?P<body>.*?)^ *```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->\s*\Z")
