@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pytest
 
@@ -20,7 +21,7 @@ def delta(text: str) -> dict[str, object]:
     return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
 
 
-def show(view: View, *events: dict[str, object]) -> None:
+def show(view: View, *events: Mapping[str, object]) -> None:
     for event in events:
         raw = json.dumps(event, separators=(",", ":")).encode()
         view.add(Event(str(event["type"]), raw), "t1.7.3")
