@@ -171,7 +171,9 @@ def main() -> int:
         before = [measured(old, folders) for folders in PARTS.values()]
     print(table(before, [measured(ROOT, folders) for folders in PARTS.values()]))
     if given.coverage:
-        print(f"coverage: {json.loads(given.coverage.read_text())['totals']['percent_covered']:.1f} %")
+        totals = json.loads(given.coverage.read_text())["totals"]
+        of = (totals[f"percent_{what}covered"] for what in ("", "statements_", "branches_"))
+        print("coverage: {:.1f} % (statements {:.1f} %, branches {:.1f} %)".format(*of))
     if given.mutation:
         found = json.loads(given.mutation.read_text())
         print(f"mutation score: {100 * found['noticed'] / found['tried']:.1f} %, of {found['tried']} mutants")

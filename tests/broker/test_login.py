@@ -25,7 +25,8 @@ def test_who_shows_nothing_is_told_to_nats_as_nothing() -> None:
 
 
 def test_a_password_that_is_rotated_counts_from_the_next_connection_on(file: Path) -> None:
-    password = Login(user="edge", password_file=file).options()["password"]
+    password = Login(user="edge", password_file=file).options().get("password")
+    assert password is not None
     assert CONTENT == password()
     file.write_text("another\n")
     assert "another" == password()
@@ -61,7 +62,8 @@ def test_without_an_authority_of_its_own_the_systems_are_trusted(
 ) -> None:
     trusted: list[object] = []
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", lambda _, *paths: trusted.append(paths))
-    context = Login(tls_cert=file, tls_key=file).options()["tls"]
+    context = Login(tls_cert=file, tls_key=file).options().get("tls")
+    assert context is not None
     assert [(file, file)] == trusted
     assert ssl.CERT_REQUIRED == context.verify_mode
 

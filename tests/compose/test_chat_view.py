@@ -11,8 +11,8 @@ from warmwire.compose.chat.view import AGAIN, RECONNECTING, Lines, Plain, PlainF
 from warmwire.compose.errors import ComposeError
 from warmwire.producer import Event, PastTurn
 
-START = {"type": "message_start"}
-RESET = {"type": "turn_reset", "message": 0}
+START: dict[str, object] = {"type": "message_start"}
+RESET: dict[str, object] = {"type": "turn_reset", "message": 0}
 
 Shown = pytest.CaptureFixture[str]
 
