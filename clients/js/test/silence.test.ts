@@ -45,7 +45,8 @@ test.sequential.for([
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "Date"] });
   const text = new Warmwire({ url, transport, retry: { first: 1, longest: 1, tries: 2 } }).chat("Hello").text();
   await first;
-  await vi.advanceTimersByTimeAsync(SILENCE + PING + 100);
+  await vi.advanceTimersByTimeAsync(SILENCE + PING);
+  await vi.advanceTimersByTimeAsync(100); // the pause before the next connection
   vi.useRealTimers();
   expect(await text).toContain("Hello");
 });
