@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from opentelemetry import context, propagate
 from pydantic import BaseModel, Field
 
@@ -92,10 +92,10 @@ async def collect(turn: Turn, ticket: Ticket) -> None:
         log.warning("ticket %s: %s", ticket.id, error)
 
 
-async def written(producer: Producer, ticket: Ticket) -> AsyncIterator[str]:
+async def written(turn: Turn) -> AsyncIterator[str]:
     """The answer from its beginning, and what is still to come of it, as it comes."""
     growing = Growing()
-    async with await producer.resume(ticket.id, ticket.beginning) as turn:
+    async with turn:
         async for event in turn:
             if text := growing.add(event):
                 yield text
@@ -116,8 +116,15 @@ def desk_of(request: Request) -> Desk:
     return desk
 
 
+async def try_again(_request: Request, error: Exception) -> JSONResponse:
+    """Nothing is lost: the caller may come again."""
+    return JSONResponse({"detail": str(error)}, 503, {"retry-after": "1"})
+
+
 AtDesk = Annotated[Desk, Depends(desk_of)]
 app = FastAPI(title="Tickets", lifespan=lifespan)
+for _kind in (QueueFull, StoreFull, Unavailable):
+    app.add_exception_handler(_kind, try_again)
 
 
 @app.post("/tickets", status_code=202)
@@ -128,8 +135,6 @@ async def post_ticket(new: NewTicket, request: Request, desk: AtDesk) -> Ticket:
         return await desk.open(new)
     except KeyReused:
         raise HTTPException(409, "this ticket has another text") from None
-    except (QueueFull, StoreFull, Unavailable) as error:
-        raise HTTPException(503, str(error), {"retry-after": "1"}) from error
     finally:
         context.detach(token)
 
@@ -143,9 +148,9 @@ async def get_ticket(ticket: str, desk: AtDesk) -> Ticket:
 @app.get("/tickets/{ticket}/answer")
 async def stream_answer(ticket: str, desk: AtDesk) -> StreamingResponse:
     """The answer as it is written."""
-    return StreamingResponse(
-        written(desk.producer, desk.known(ticket)), media_type="text/plain; charset=utf-8"
-    )
+    known = desk.known(ticket)
+    turn = await desk.producer.resume(known.id, known.beginning)
+    return StreamingResponse(written(turn), media_type="text/plain; charset=utf-8")
 
 
 @app.post("/tickets/{ticket}/stop", status_code=202)

@@ -10,13 +10,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from warmwire.worker.launch import find_claude
 
 from examples.code_extraction.fences import Block, Fences
 from examples.code_review.alerts import Alerts
-from tests.conftest import SECONDS, require
+from examples.microservice.app import Ticket, app
+from tests.conftest import SECONDS, require, started_nats_server
 from tests.standin.messages_api import Behaviour, in_thread
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +70,22 @@ def test_the_microservice_answers_a_ticket_once() -> None:
     assert f"stored: turn_completed, {len(answer[0])} characters" in said
     assert "the same id with another text: 409" in said
     assert "one trace: True" in said
+
+
+@slow
+async def test_the_microservice_says_come_again_where_nobody_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started_nats_server(tmp_path) as (url, server):
+        monkeypatch.setenv("WARMWIRE_NATS", url)
+        transport = httpx2.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport) as http:
+            app.state.desk.tickets["t1"] = Ticket(id="t1", turn="turn", beginning="turn.0.0")
+            server.kill()
+            server.wait()
+            for method, path in (("GET", "answer"), ("POST", "stop")):
+                answer = await http.request(method, f"http://tickets/tickets/t1/{path}", timeout=60 * SECONDS)
+                assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
 
 
 @slow
