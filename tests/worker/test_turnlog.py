@@ -12,10 +12,14 @@ from warmwire.worker.turnlog import ENDED_LIMIT, EVENTS_LIMIT, History, TurnLog
 from tests.worker.said import block_start, delta, event, message_start, thought
 
 
+def enveloped(event: StreamEvent) -> bytes:
+    return b'{"event":%b}' % event.event
+
+
 def log_of(*events: StreamEvent, first: int = 1) -> TurnLog:
     log = TurnLog("t1", 1, first)
     for each in events:
-        log.append(each.event, each.event)
+        log.append(enveloped(each))
     return log
 
 
@@ -37,7 +41,7 @@ BEGIN = (message_start("m1"), block_start())
 def test_the_events_after_a_sequence_come_in_order() -> None:
     log = log_of(*map(delta, "abc"), first=5)
     assert (5, 7) == (log.first, log.last)
-    assert [json.loads(text)["delta"]["text"] for text in log.since(5) or ()] == ["b", "c"]
+    assert [json.loads(text)["event"]["delta"]["text"] for text in log.since(5) or ()] == ["b", "c"]
     assert () == log.since(7)
 
 
@@ -75,7 +79,7 @@ def test_of_an_ended_turn_only_the_end_is_kept() -> None:
     log.end()
     assert 101 == log.last
     assert sum(map(len, log.since(log.first - 1) or ())) <= ENDED_LIMIT
-    assert (delta("end").event.decode(),) == log.since(100)
+    assert (enveloped(delta("end")).decode(),) == log.since(100)
 
 
 # -- text
@@ -170,7 +174,7 @@ def history(*lengths: int) -> History:
         known.begin(log)
         for _ in range(length):
             seq += 1
-            log.append(b'{"type":"ping"}', f"{seq}".encode())
+            log.append(f"{seq}".encode())
     return known
 
 
@@ -210,5 +214,5 @@ def test_a_turn_whose_beginning_made_room_is_not_told_from_there() -> None:
     log = TurnLog("t1", 1, 1)
     known.begin(log)
     for _ in range(3):
-        log.append(b"{}", b"x" * (EVENTS_LIMIT // 2))
+        log.append(b'{"event":"%b"}' % (b"x" * (EVENTS_LIMIT // 2)))
     assert known.of_turn("t1") is None

@@ -20,7 +20,7 @@ from warmwire.broker import telemetry
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable, WarmwireError
 from warmwire.broker.login import NOBODY, Known, Login
 from warmwire.broker.logs import logger
-from warmwire.broker.nats_client import Arrived, Handler, NatsClient
+from warmwire.broker.nats_client import Arrived, Handler, Listener, NatsClient
 
 __all__ = ["Arrived", "Bus", "Handler", "Subscription", "connect", "translated"]
 
@@ -50,7 +50,16 @@ class Subscription:
 
     def __init__(self, inner: NatsSubscription, forget: Callable[[], object]) -> None:
         self._inner = inner
-        self._forget = forget
+        self._forgets = [forget]
+
+    @property
+    def sid(self) -> bytes:
+        """Its number, as it stands on the wire."""
+        return b"%d" % self._inner._id  # noqa: SLF001
+
+    def also_forget(self, forget: Callable[[], object]) -> None:
+        """Call this, too, when nothing more is to be heard."""
+        self._forgets.append(forget)
 
     async def unsubscribe(self) -> None:
         """Hear no more from now on; works while disconnected, and twice."""
@@ -63,6 +72,10 @@ class Subscription:
         with translated(), _already_over():
             await self._inner.drain()  # type: ignore[no-untyped-call]
         self._forget()
+
+    def _forget(self) -> None:
+        for forget in self._forgets:
+            forget()
 
 
 class Bus:
@@ -147,20 +160,28 @@ class Bus:
 
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:
         """Call ``handler`` for each message, in order; what it raises is logged, and the next one comes."""
+        handlers = self._client.handlers
 
         async def unused(message: Msg) -> None:
             """The client calls the handler itself."""
             raise AssertionError(message.subject)
 
-        handlers = self._client.handlers
         handlers[unused] = handler
         try:
             with translated():
-                subscription = await self._client.subscribe(subject, cb=unused)
+                inner = await self._client.subscribe(subject, cb=unused)
         except BaseException:
             del handlers[unused]
             raise
-        return Subscription(subscription, lambda: handlers.pop(unused, None))
+        return Subscription(inner, lambda: handlers.pop(unused, None))
+
+    async def listen(self, subject: str, listener: Listener) -> Subscription:
+        """As ``subscribe``, for who wants the data alone: what comes most often takes the shortest way."""
+        subscription = await self.subscribe(subject, lambda message: listener(message.data))
+        listeners, sid = self._client.listeners, subscription.sid
+        listeners[sid] = listener
+        subscription.also_forget(lambda: listeners.pop(sid, None))
+        return subscription
 
     def new_inbox(self) -> str:
         """A subject of this connection's own, for answers."""

@@ -22,7 +22,6 @@ CURSOR_LIMIT = 128
 END = (1 << 63) - 1
 """A sequence after every event of an epoch: "whatever that owner published is in the past"."""
 
-_TYPE_FIRST = re.compile(rb'\{"type":"([^"\\]*)"')
 _ALIEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _CURSOR = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,19})\.([0-9]{1,19})\Z")
 
@@ -128,18 +127,18 @@ def decode(data: bytes) -> Envelope:
     if not NAME.match(wire.turn):
         raise BadEnvelope("a turn id that is none")
     event = bytes(wire.event)
-    return Envelope(wire.epoch, wire.seq, wire.turn, wire.attempt, event_type(event), event)
+    whole = wire.epoch, wire.seq, wire.turn, wire.attempt, event_type(event), event
+    return tuple.__new__(Envelope, whole)  # a third of what it takes by keywords
 
 
 def event_type(event: bytes) -> str:
-    """The ``type`` of an event; a slice where it comes first, as it does in practice.
+    """The ``type`` of an event.
 
     Raises:
         BadEnvelope: when the event has none.
     """
-    found = _TYPE_FIRST.match(event)
     try:
-        return found[1].decode() if found else _typed.decode(event).type
+        return _typed.decode(event).type
     except _ALIEN as error:
         raise BadEnvelope(f"an event without a type: {error}") from None
 

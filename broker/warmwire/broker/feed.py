@@ -12,7 +12,7 @@ from time import monotonic
 
 from warmwire.broker import envelope as codec
 from warmwire.broker.asking import ask
-from warmwire.broker.bus import Arrived, Bus, Subscription
+from warmwire.broker.bus import Bus, Subscription
 from warmwire.broker.envelope import Cursor, Envelope, Position
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable
 from warmwire.broker.events import Block, Snapshot
@@ -93,7 +93,7 @@ class Feed:
 
     async def open(self) -> None:
         """Subscribe, and find out where the session stands. Raises Unavailable."""
-        self._subscription = await self._bus.subscribe(self._subjects.events(self.key), self._arrived)
+        self._subscription = await self._bus.listen(self._subjects.events(self.key), self._arrived)
         await self._bus.flush()
         self._act(self._reader.start(monotonic()))
         try:
@@ -151,18 +151,20 @@ class Feed:
 
     # -- arriving
 
-    def _arrived(self, message: Arrived) -> None:
+    def _arrived(self, data: bytes) -> None:
         try:
-            envelope = codec.decode(message.data)
+            envelope = codec.decode(data)
         except BadInput as error:
             alien.add(1)
             if not self._alien:  # one line, however many there are
-                log.warning("alien message on an event subject", subject=message.subject, error=str(error))
+                subject = self._subjects.events(self.key)
+                log.warning("alien message on an event subject", subject=subject, error=str(error))
             self._alien = True
             return
         now = monotonic()
         if self._reader.passes(envelope, now):
-            self._show(envelope)
+            self._ring.add(envelope)
+            self._tell(envelope)
         else:
             self._act(self._reader.event(envelope, now))
 
@@ -185,6 +187,9 @@ class Feed:
         else:
             gaps.value += isinstance(item, Lost)
             self._ring.begin(item.at if isinstance(item, Shown) else item.until)
+        self._tell(item)
+
+    def _tell(self, item: Item) -> None:
         for listener in tuple(self.listeners):
             try:
                 listener(item)

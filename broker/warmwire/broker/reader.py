@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from warmwire.broker.envelope import END, Envelope, Position
+from warmwire.broker.events import TERMINAL
 
 HOLD_LIMIT = 1000
 """Events held while a question is open."""
@@ -161,10 +162,10 @@ class Reader:
             or envelope.seq != here.seq + 1
             or envelope.epoch != here.epoch
             or envelope.turn not in self._open
-            or envelope.terminal
+            or envelope.type in TERMINAL
         ):
             return False
-        self.position = envelope.position
+        self.position = tuple.__new__(Position, envelope[:2])  # its property takes three times as long
         self._moved_at = now
         return True
 

@@ -53,7 +53,7 @@ class Seen:
             assert self._follows(event.position), f"from {self._here} to {event}: a hole"
         self._here = max(self._here, event.position)
         self._positions.add(event.position)
-        self._logs.setdefault(event.turn, TurnLog(event.turn, 1, 1)).append(event.event, b"")
+        self._logs.setdefault(event.turn, TurnLog(event.turn, 1, 1)).append(b'{"event":%b}' % event.event)
         if event.terminal:
             self.endings[event.turn] = event
 

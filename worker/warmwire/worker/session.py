@@ -493,7 +493,7 @@ class Session:
         self.seq += 1
         self._published_at = self._heard_at
         envelope = turn.writer.wrap(self.seq, event)
-        turn.log.append(event, envelope)
+        turn.log.append(envelope)
         return Publish(envelope)
 
     def _publish_ours(self, *events: Event) -> list[Command]:

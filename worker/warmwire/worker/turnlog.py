@@ -36,7 +36,12 @@ class _Event(msgspec.Struct, gc=False):
     delta: _Content | None = None
 
 
+class _Enveloped(msgspec.Struct, gc=False):
+    event: msgspec.Raw
+
+
 _events = msgspec.json.Decoder(_Event)
+_envelopes = msgspec.json.Decoder(_Enveloped)
 
 
 class TurnLog:
@@ -47,38 +52,38 @@ class TurnLog:
         self.attempt = attempt
         self.begun = first
         self.first = first
-        self._events: deque[tuple[bytes, bytes]] = deque()
+        self._envelopes: deque[bytes] = deque()
         self._bytes = 0
         self._text = _Text()
 
     @property
     def last(self) -> int:
         """The sequence of the newest event; the one before the beginning while there is none."""
-        return self.first + len(self._events) - 1
+        return self.first + len(self._envelopes) - 1
 
     @property
     def whole(self) -> bool:
         """Whether the events go back to the turn's beginning."""
         return self.first == self.begun
 
-    def append(self, event: bytes, envelope: bytes) -> None:
-        """One event and its envelope; their sequence is the one after the last."""
-        self._events.append((event, envelope))
+    def append(self, envelope: bytes) -> None:
+        """An event in its envelope; its sequence is the one after the last."""
+        self._envelopes.append(envelope)
         self._bytes += len(envelope)
-        while self._bytes > EVENTS_LIMIT and len(self._events) > 1:
-            self._text.fold(self._forget_oldest())
+        while self._bytes > EVENTS_LIMIT and len(self._envelopes) > 1:
+            self._text.fold(_event_in(self._forget_oldest()))
 
     def end(self) -> None:
         """The turn is over: from now on there is only the end of it, and no text."""
         self._text = _Text()
-        while self._bytes > ENDED_LIMIT and len(self._events) > 1:
+        while self._bytes > ENDED_LIMIT and len(self._envelopes) > 1:
             self._forget_oldest()
 
     def since(self, seq: int) -> tuple[str, ...] | None:
         """The envelopes after a sequence; None when some of them are gone."""
         if seq + 1 < self.first:
             return None
-        return tuple(envelope.decode() for _, envelope in islice(self._events, seq + 1 - self.first, None))
+        return tuple(envelope.decode() for envelope in islice(self._envelopes, seq + 1 - self.first, None))
 
     def snapshot(self) -> Snapshot:
         """The text so far, per block."""
@@ -91,16 +96,20 @@ class TurnLog:
         return "".join(block.text for block in text.listed() if block.kind == "text"), text.truncated
 
     def _forget_oldest(self) -> bytes:
-        event, envelope = self._events.popleft()
+        envelope = self._envelopes.popleft()
         self._bytes -= len(envelope)
         self.first += 1
-        return event
+        return envelope
 
     def _whole_text(self) -> _Text:
         text = self._text.copy()
-        for event, _ in self._events:
-            text.fold(event)
+        for envelope in self._envelopes:
+            text.fold(_event_in(envelope))
         return text
+
+
+def _event_in(envelope: bytes) -> bytes:
+    return bytes(_envelopes.decode(envelope).event)
 
 
 class History:
@@ -171,12 +180,12 @@ class _Text:
             for (message, index), (kind, parts) in sorted(self._blocks.items())
         )
 
-    def fold(self, raw: bytes) -> None:
-        if raw.startswith(b'{"type":"turn_reset"'):
-            self._forget_from(msgspec.json.decode(raw)["message"])
+    def fold(self, event: bytes) -> None:
+        if event.startswith(b'{"type":"turn_reset"'):
+            self._forget_from(msgspec.json.decode(event)["message"])
             return
         try:
-            self._take(_events.decode(raw))
+            self._take(_events.decode(event))
         except (msgspec.DecodeError, UnicodeDecodeError):
             return  # of a shape that we do not know: it was passed on as it is, and adds no text here
 
