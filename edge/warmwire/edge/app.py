@@ -37,6 +37,7 @@ from .errors import AddressError
 from .guard import Guard, check_exposure
 from .limits import FILES_BESIDE, connections_possible
 from .settings import EdgeSettings
+from .stream import Writes
 from .tracing import Traced
 from .websocket import Protocol as WebSocketProtocol
 
@@ -150,7 +151,7 @@ def server_config(app: FastAPI, settings: EdgeSettings) -> ServerConfig:
         timeout_keep_alive=round(settings.idle_timeout),
         timeout_graceful_shutdown=round(settings.drain_timeout + LAST_WRITES),
     )
-    config.bounds = bounds(settings)
+    config.bounds, config.writes = bounds(settings), Writes()
     return config
 
 

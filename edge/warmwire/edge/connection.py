@@ -19,7 +19,7 @@ from warmwire.broker import telemetry
 from warmwire.broker.logs import logger
 
 from .errors import Kind, Problem
-from .stream import CUT, Direct
+from .stream import CUT, Direct, Writes
 
 log = logger(__name__)
 
@@ -41,9 +41,10 @@ class Bounds:
 
 
 class ServerConfig(uvicorn.Config):
-    """uvicorn's, with the bounds."""
+    """uvicorn's, with the bounds, and with what goes out together."""
 
     bounds: Bounds
+    writes: Writes
 
 
 class Part(Enum):
@@ -65,7 +66,7 @@ class Protocol(HttpToolsProtocol):
         """Begin to watch the time; close at once what is far too much."""
         super().connection_made(transport)
         self._app, self._bounds = self.app, self.config.bounds
-        self._direct = Direct(transport, self.flow)
+        self._direct = Direct(transport, self.flow, self.config.writes)
         self._part, self._reading, self._head = Part.HEAD, False, 0
         self._refused: Problem | None = None
         self._due = self._set_for = 0.0

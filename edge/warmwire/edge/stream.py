@@ -52,22 +52,69 @@ class Progress:
         return self.writing_since is not None and now - self.writing_since > patience
 
 
+class Writes:
+    """What goes out on all connections when this pass of the event loop is over.
+
+    To write in between would have our code and the kernel's push each other out of the caches for each event;
+    and what one pass brings for one connection goes out in one piece.
+    """
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: dict[asyncio.WriteTransport, bytes] = {}
+
+    def add(self, transport: asyncio.WriteTransport, data: bytes) -> None:
+        """Write it when the pass is over."""
+        waiting = self._waiting
+        if not waiting:
+            asyncio.get_running_loop().call_soon(self._write)
+        before = waiting.get(transport)
+        waiting[transport] = data if before is None else before + data
+
+    def flush(self, transport: asyncio.WriteTransport) -> None:
+        """Write what waits for this one now."""
+        data = self._waiting.pop(transport, None)
+        if data is not None and not transport.is_closing():
+            transport.write(data)
+
+    def _write(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for transport, data in waiting.items():
+            if not transport.is_closing():
+                transport.write(data)
+
+
 class Direct:
     """Writes parts of a response whose head has been sent, as uvicorn would, to the connection itself."""
 
-    __slots__ = ("_transport", "flow")
+    __slots__ = ("_transport", "_writes", "flow")
     _frame = _chunk = b""  # the last one, which many viewers may get
 
-    def __init__(self, transport: asyncio.WriteTransport, flow: FlowControl) -> None:
+    def __init__(self, transport: asyncio.WriteTransport, flow: FlowControl, writes: Writes) -> None:
         self._transport = transport
+        self._writes = writes
         self.flow = flow
 
     def write(self, body: bytes) -> None:
         """One chunk; an empty one would be the last."""
+        self.flush()
         if body and not self._transport.is_closing():
-            if body is not Direct._frame:
-                Direct._frame, Direct._chunk = body, b"%x\r\n%b\r\n" % (len(body), body)
-            self._transport.write(Direct._chunk)
+            self._transport.write(_chunk(body))
+
+    def write_soon(self, body: bytes) -> None:
+        """The same when this pass of the event loop is over."""
+        if body is not Direct._frame:
+            Direct._frame, Direct._chunk = body, _chunk(body)
+        self._writes.add(self._transport, Direct._chunk)
+
+    def flush(self) -> None:
+        """Now, because something is to be written past this."""
+        self._writes.flush(self._transport)
+
+
+def _chunk(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(body), body)
 
 
 class EventStream(Response):
@@ -133,6 +180,8 @@ class EventStream(Response):
                 if direct.flow.write_paused:
                     await direct.flow.drain()
             else:
+                if direct is not None:
+                    direct.flush()
                 await send({"type": "http.response.body", "body": body, "more_body": more})
             progress.end(now())
 
@@ -142,7 +191,7 @@ class EventStream(Response):
         def write(frame: bytes) -> bool:
             if progress.writing_since is not None or direct.flow.write_paused:
                 return False
-            direct.write(frame)
+            direct.write_soon(frame)
             progress.last_said = now()
             return True
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+from collections import deque
 from collections.abc import Callable
-from typing import IO, Any, Protocol
+from typing import IO
 
 from warmwire.broker.telemetry import delta_delay
 
@@ -24,41 +25,34 @@ SAMPLE = 64
 """Of so many rounds the delay of one is measured."""
 
 
-class Readers(Protocol):
-    """Calls back when a file can be read: the event loop, or ``Rounds``."""
-
-    def add_reader(self, fd: int, callback: Callable[[], None], /) -> Any:
-        """Call when there is something to read."""
-
-    def remove_reader(self, fd: int, /) -> Any:
-        """Call no more; the file is still open."""
-
-
 class Rounds:
     """Reads many pipes in rounds that begin ``window`` seconds apart at least.
 
     A wake-up costs more than what it is for. When all is quiet the first byte begins a round at once; what
     comes meanwhile on other pipes is read in the next one, with one wake-up for all. Needs epoll, thus Linux.
+    First all are read, then all are heard: else our code and the kernel's would push each other out of the
+    caches for each delta.
     """
 
     def __init__(self, window: float) -> None:
         self._window = window
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._pipes: dict[int, Incoming] = {}
+        self._read: deque[tuple[Incoming, bytes]] = deque()
         self._ended = 0.0
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
         self._rest()
 
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call when there is something to read."""
-        self._callbacks[fd] = callback
+    def add(self, fd: int, pipe: Incoming) -> None:
+        """Read this one, too."""
+        self._pipes[fd] = pipe
         self._epoll.register(fd, select.EPOLLIN)
 
-    def remove_reader(self, fd: int) -> None:
-        """Call no more; the file is still open."""
-        if self._callbacks.pop(fd, None) is not None:
+    def remove(self, fd: int) -> None:
+        """No longer; the file is still open."""
+        if self._pipes.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     def close(self) -> None:
@@ -74,26 +68,32 @@ class Rounds:
 
     def _begin(self) -> None:
         self._loop.remove_reader(self._epoll.fileno())
-        self._read()
+        self._round()
 
     def _next(self) -> None:
         self._timer = None
         self._number += 1
         if self._number % SAMPLE == 1:
             delta_delay.record(self._loop.time() - self._ended)
-        self._read()
+        self._round()
 
-    def _read(self) -> None:
+    def _round(self) -> None:
         ready = self._epoll.poll(0, PIPES)
-        if not ready:
+        if not ready and not self._read:
             self._rest()
             return
+        for fd, _ in ready:
+            pipe = self._pipes[fd]
+            if (data := pipe.read()) is not None:
+                self._read.append((pipe, data))
+        self._hear()
+
+    def _hear(self) -> None:
         try:
-            for fd, _ in ready:
-                callback = self._callbacks.get(fd)
-                if callback is not None:  # else closed by one before it in this round
-                    callback()
-        finally:  # a callback that fails is the loop's business; the others are read in the next round
+            while self._read:
+                pipe, data = self._read.popleft()
+                pipe.hear(data)
+        finally:  # one that fails is the loop's business; the others are heard in the next round
             self._ended = self._loop.time()
             self._timer = self._loop.call_at(self._ended + self._window, self._next)
 
@@ -106,34 +106,51 @@ class Incoming:
         file: IO[bytes],
         heard: Callable[[bytes], None],
         ended: Callable[[], None],
-        readers: Readers | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
-        self._readers: Readers = readers or asyncio.get_running_loop()
+        self._rounds = rounds
         self._file = file
         self._fd = file.fileno()
         self._heard = heard
         self._ended = ended
         os.set_blocking(self._fd, False)
-        self._readers.add_reader(self._fd, self._read)
+        if rounds is not None:
+            rounds.add(self._fd, self)
+        else:
+            asyncio.get_running_loop().add_reader(self._fd, self._ready)
 
     def close(self) -> None:
         """Read no more."""
-        if not self._file.closed:
-            self._readers.remove_reader(self._fd)
-            self._file.close()
-
-    def _read(self) -> None:
-        try:
-            data = os.read(self._fd, FIRST)
-            if len(data) == FIRST:
-                data += self._more()
-        except BlockingIOError:
+        if self._file.closed:
             return
+        if self._rounds is not None:
+            self._rounds.remove(self._fd)
+        else:
+            asyncio.get_running_loop().remove_reader(self._fd)
+        self._file.close()
+
+    def read(self) -> bytes | None:
+        """The first of what is there; empty at its end, None if there is nothing yet."""
+        try:
+            return os.read(self._fd, FIRST)
+        except BlockingIOError:
+            return None
+
+    def hear(self, data: bytes) -> None:
+        """This was read, and if it was all that there was room for, there is more."""
+        if self._file.closed:  # by one that was heard before it
+            return
+        if len(data) == FIRST:
+            data += self._more()
         if data:
             self._heard(data)
         else:
             self.close()
             self._ended()
+
+    def _ready(self) -> None:
+        if (data := self.read()) is not None:
+            self.hear(data)
 
     def _more(self) -> bytes:
         try:

@@ -31,7 +31,7 @@ from warmwire.broker.logs import logger
 from warmwire.worker.errors import CliGone, CliMissing, CliStalled, CliStartFailed
 from warmwire.worker.launch import Launch
 from warmwire.worker.lines import Lines
-from warmwire.worker.pipes import Incoming, Outgoing, Readers
+from warmwire.worker.pipes import Incoming, Outgoing, Rounds
 from warmwire.worker.tree import descendants, kill_trees, seen, signal_all, signal_group
 
 STDERR_KEPT = 16 * 1024  # bytes: the last of what the CLI said on stderr
@@ -79,9 +79,9 @@ class CliProcess:
         on_lines: OnLines,
         on_exit: OnExit,
         on_gone: OnGone = _nothing,
-        readers: Readers | None = None,
+        rounds: Rounds | None = None,
     ) -> CliProcess:
-        """Its stdout is read by ``readers``, else by the loop. Raises CliMissing or CliStartFailed."""
+        """Its stdout is read by ``rounds``, else by the loop. Raises CliMissing or CliStartFailed."""
         argv = _dying_with_parent(_resolved(launch))
         try:
             for folder in launch.folders:
@@ -89,7 +89,7 @@ class CliProcess:
             child = spawned(argv, launch.env, launch.cwd)
         except OSError as error:
             raise CliStartFailed(f"the CLI {launch.argv[0]!r} could not be started: {error}") from error
-        return cls(child, _Pipes(child, on_lines, on_exit, on_gone, readers), enclosed=launch.enclosed)
+        return cls(child, _Pipes(child, on_lines, on_exit, on_gone, rounds), enclosed=launch.enclosed)
 
     @property
     def running(self) -> bool:
@@ -167,7 +167,7 @@ class _Pipes:
         on_lines: OnLines,
         on_exit: OnExit,
         on_gone: OnGone,
-        readers: Readers | None,
+        rounds: Rounds | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.exit: asyncio.Future[Exit] = self._loop.create_future()
@@ -183,7 +183,7 @@ class _Pipes:
         assert child.stdout is not None  # noqa: S101
         assert child.stderr is not None  # noqa: S101
         self.stdin = Outgoing(child.stdin)
-        self._stdout = Incoming(child.stdout, self._said, self._closed, readers)
+        self._stdout = Incoming(child.stdout, self._said, self._closed, rounds)
         self._complaints = Incoming(child.stderr, self._complained, self._closed)
         watch(child, self._ended)
 
