@@ -33,6 +33,20 @@ FIRST_BYTES = 64
 class Channel:
     """One turn or session as one connection is told of it."""
 
+    __slots__ = (
+        "again",
+        "at_end",
+        "begun_from",
+        "behind",
+        "delivery",
+        "encoder",
+        "key",
+        "rolling",
+        "sent",
+        "turn",
+        "whole_session",
+    )
+
     def __init__(self, key: SessionKey, turn: str | None, encoder: Encoder) -> None:
         self.key = key
         self.turn = turn or "0"  # of a session that is watched: the turn that was shown last

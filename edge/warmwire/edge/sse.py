@@ -70,7 +70,8 @@ def encode(item: Item, turn: str, _session: str) -> bytes:
         event = event_of(item, turn)
         return frame(event.type, event.raw, event.cursor or "")
     epoch, seq, turn_, _, type_, raw = item
-    return b"%b%b\nid: %b.%d.%d\n\n" % (_head(type_), on_one_line(raw), turn_.encode(), epoch, seq)
+    head = _heads.get(type_) or _head(type_)
+    return b"%b%b\nid: %b.%d.%d\n\n" % (head, on_one_line(raw), turn_.encode(), epoch, seq)
 
 
 def on_one_line(event: bytes) -> bytes:

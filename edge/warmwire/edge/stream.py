@@ -102,11 +102,14 @@ class Direct:
         if body and not self._transport.is_closing():
             self._transport.write(_chunk(body))
 
-    def write_soon(self, body: bytes) -> None:
-        """The same when this pass of the event loop is over."""
+    def write_soon(self, body: bytes) -> bool:
+        """As ``write``, when this pass of the loop is over; False, and nothing, if earlier parts wait."""
+        if self.flow.write_paused:
+            return False
         if body is not Direct._frame:
             Direct._frame, Direct._chunk = body, _chunk(body)
         self._writes.add(self._transport, Direct._chunk)
+        return True
 
     def flush(self) -> None:
         """Now, because something is to be written past this."""
@@ -189,9 +192,8 @@ class EventStream(Response):
         now = asyncio.get_running_loop().time
 
         def write(frame: bytes) -> bool:
-            if progress.writing_since is not None or direct.flow.write_paused:
+            if progress.writing_since is not None or not direct.write_soon(frame):
                 return False
-            direct.write_soon(frame)
             progress.last_said = now()
             return True
 

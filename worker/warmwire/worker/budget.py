@@ -101,6 +101,20 @@ _EVENTS = msgspec.json.Decoder(_Event)
 class Meter:
     """Of one turn. ``breach`` is the first limit that it has reached."""
 
+    __slots__ = (
+        "_limits",
+        "_most",
+        "_open",
+        "_read",
+        "_spent",
+        "_steps",
+        "_usd",
+        "_usd_before",
+        "_written",
+        "breach",
+        "counts_usd",
+    )
+
     def __init__(self, limits: Limits = NO_LIMITS, spent: Spent = NOTHING) -> None:
         self.breach: Breach | None = None
         self.counts_usd = limits.counts_usd

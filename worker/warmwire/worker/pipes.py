@@ -101,6 +101,8 @@ class Rounds:
 class Incoming:
     """What a process says: each chunk is given to ``heard``; after the last ``ended`` is called, once."""
 
+    __slots__ = ("_ended", "_fd", "_file", "_heard", "_rounds")
+
     def __init__(
         self,
         file: IO[bytes],

@@ -104,6 +104,10 @@ class CliProcess:
             raise CliStalled(f"the CLI process {self.pid} does not read its input")
         stdin.write(line)
 
+    def tell(self, on_lines: OnLines) -> None:
+        """From now on tell this one what it says."""
+        self._pipes.on_lines = on_lines
+
     def close_stdin(self) -> None:
         """Ask the CLI to leave once its running turn is done."""
         self._pipes.stdin.close()
@@ -161,6 +165,22 @@ class CliProcess:
 class _Pipes:
     """The three pipes and the end. Callbacks instead of streams: a delta costs one call, no task."""
 
+    __slots__ = (
+        "_child",
+        "_complaints",
+        "_exited",
+        "_framer",
+        "_loop",
+        "_on_exit",
+        "_on_gone",
+        "_open",
+        "_stderr",
+        "_stdout",
+        "exit",
+        "on_lines",
+        "stdin",
+    )
+
     def __init__(
         self,
         child: subprocess.Popen[bytes],
@@ -172,7 +192,7 @@ class _Pipes:
         self._loop = asyncio.get_running_loop()
         self.exit: asyncio.Future[Exit] = self._loop.create_future()
         self._child = child
-        self._on_lines = on_lines
+        self.on_lines = on_lines
         self._on_exit = on_exit
         self._on_gone = on_gone
         self._framer = Lines()
@@ -192,7 +212,7 @@ class _Pipes:
             return  # a grandchild that outlived the CLI; what it says belongs to nobody
         lines = self._framer.feed(data)
         if lines:
-            self._on_lines(lines)
+            self.on_lines(lines)
 
     def _complained(self, data: bytes) -> None:
         self._stderr += data

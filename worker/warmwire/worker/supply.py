@@ -98,7 +98,7 @@ class Supply:
             await self._gate.acquire()
             start.has_slot = True
             await prepare(plan)
-            process = await self._processes.start(plan, start.lines, start.exited)
+            process = start.process = await self._processes.start(plan, start.lines, start.exited)
         except BaseException:
             start.end()
             raise
@@ -223,7 +223,10 @@ class Spare:
     async def adopt(self, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
         """Its process, whose new owner hears it from now on. Raises CliError."""
         self._on_lines, self._on_exit = on_lines, on_exit
-        return await asyncio.shield(self._process)
+        process = await asyncio.shield(self._process)
+        if self.ready:  # else its first word is still awaited, by its start
+            process.tell(on_lines)
+        return process
 
     async def end(self) -> None:
         """End it and remove what it has written."""
@@ -264,12 +267,15 @@ class _Start:
 
     def __init__(self, supply: Supply, on_lines: OnLines, on_exit: OnExit) -> None:
         self.has_slot = False
+        self.process: CliProcess | None = None
         self._supply: Supply | None = supply
         self._on_lines = on_lines
         self._on_exit = on_exit
 
     def lines(self, lines: list[bytes]) -> None:
         self.end()
+        if self.process is not None:
+            self.process.tell(self._on_lines)  # not by this way any more: it is that of every delta
         self._on_lines(lines)
 
     def exited(self, exit_: Exit) -> None:

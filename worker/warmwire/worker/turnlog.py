@@ -47,6 +47,8 @@ _envelopes = msgspec.json.Decoder(_Enveloped)
 class TurnLog:
     """What a turn has published: ``first`` is the sequence of the oldest event that is still whole."""
 
+    __slots__ = ("_bytes", "_envelopes", "_text", "attempt", "begun", "first", "turn")
+
     def __init__(self, turn: str, attempt: int, first: int) -> None:
         self.turn = turn
         self.attempt = attempt
