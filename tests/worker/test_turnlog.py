@@ -61,11 +61,10 @@ def test_old_events_make_room_but_their_text_stays() -> None:
 
 
 def test_events_up_to_the_limit_are_kept() -> None:
-    around = len(delta("").event)
+    around = len(enveloped(delta("")))
     log = log_of(delta("x" * (EVENTS_LIMIT // 2 - around)), delta("x" * (EVENTS_LIMIT // 2 - around)))
     assert log.whole
-    more = delta("").event
-    log.append(more, more)
+    log.append(enveloped(delta("")))
     assert not log.whole
 
 

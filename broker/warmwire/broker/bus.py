@@ -53,9 +53,9 @@ class Subscription:
         self._forgets = [forget]
 
     @property
-    def sid(self) -> bytes:
-        """Its number, as it stands on the wire."""
-        return b"%d" % self._inner._id  # noqa: SLF001
+    def sid(self) -> int:
+        """Its number on this connection."""
+        return self._inner._id  # noqa: SLF001
 
     def also_forget(self, forget: Callable[[], object]) -> None:
         """Call this, too, when nothing more is to be heard."""

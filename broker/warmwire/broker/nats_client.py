@@ -63,13 +63,13 @@ class NatsParser(Parser):
         at, end = 0, data.find(b"\r\n")
         while end > 0 and data.startswith(b"MSG ", at):
             try:
-                subject, sid, *reply, size = data[at + 4 : end].split(b" ")
-                begin, end = end + 2, end + 2 + int(size)
+                subject, number, *reply, size = data[at + 4 : end].split(b" ")
+                begin, end, sid = end + 2, end + 2 + int(size), int(number)
             except ValueError:
                 raise nats.errors.ProtocolError from None
             if end + 2 > len(data):
                 break
-            await_it = self.nc.hand_over(subject, sid, reply, data[begin:end])
+            await_it = self.nc.hand_over(sid, subject, reply[0] if reply else b"", data[begin:end])
             at, end = end + 2, data.find(b"\r\n", end + 2)
             if await_it is not None:
                 await await_it
@@ -80,32 +80,29 @@ class NatsClient(Client):
     """nats-py's, mended.
 
     ``handlers`` has ours, by the callback that stands for each in nats-py; ``listeners`` those of them that
-    want nothing but the data, by the number of their subscription as it stands on the wire.
+    want nothing but the data, by the number of their subscription.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._ps = NatsParser(self)
         self.handlers: dict[object, Handler] = {}
-        self.listeners: dict[bytes, Listener] = {}
+        self.listeners: dict[int, Listener] = {}
         self._awaited: dict[asyncio.Timeout, str] = {}  # and the subject that was asked
         self._denied: set[asyncio.Timeout] = set()
 
-    def hand_over(
-        self, subject: bytes, sid: bytes, reply: list[bytes], data: bytes
-    ) -> Awaitable[None] | None:
+    def hand_over(self, sid: int, subject: bytes, reply: bytes, data: bytes) -> Awaitable[None] | None:
         """Call who wants a message without headers; what is returned is to be awaited."""
         try:
             listener = self.listeners.get(sid)
             if listener is not None:
                 listener(data)
                 return None
-            subscription = self._subs.get(int(sid))
+            subscription = self._subs.get(sid)
             handler = self.handlers.get(subscription._cb) if subscription is not None else None  # noqa: SLF001
-            answer_to = reply[0] if reply else b""
             if handler is None:
-                return super()._process_msg(int(sid), subject, answer_to, data, b"")
-            handler(Arrived(subject.decode(), answer_to.decode(), data, _NO_HEADERS))
+                return super()._process_msg(sid, subject, reply, data, b"")
+            handler(Arrived(subject.decode(), reply.decode(), data, _NO_HEADERS))
         except Exception as error:  # noqa: BLE001 - whatever it is: it is logged, and the next message comes
             return self._error_cb(error)
         return None
