@@ -118,6 +118,23 @@ class TestTalking:
         await eventually(lambda: len(heard) == 100, "all messages")
         assert [b"%d" % number for number in range(100)] == heard
 
+    async def test_gives_listeners_the_data_alone_until_they_are_over(self, bare: Broker) -> None:
+        heard: list[bytes] = []
+
+        def listener(data: bytes) -> None:
+            heard.append(data)
+            if data == b"bad":
+                raise KeyError("the listener's own mistake")
+
+        listening = await bare.bus.listen("x.data", listener)
+        for data in (b"one", b"bad", b"three"):
+            await bare.bus.publish("x.data", data)
+        await eventually(lambda: heard == [b"one", b"bad", b"three"], "all of them")
+        await listening.unsubscribe()
+        with pytest.raises(NoResponder):
+            await bare.bus.request("x.data", b"", 5)
+        assert 3 == len(heard)
+
     async def test_asks_and_is_answered(self, bare: Broker) -> None:
         await answering(bare.bus, "x.ask", lambda message: message.data.upper())
         assert b"HELLO" == await bare.bus.request("x.ask", b"hello", 5)

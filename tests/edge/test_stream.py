@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from warmwire.edge.stream import Direct, Writes
 
 from .conftest import Start
 from .fake_worker import FakeWorker
@@ -156,3 +161,59 @@ async def test_on_disconnect_cancel_interrupts_the_turn(start: Start, worker: Fa
     await answer.until("turn_started")
     await answer.leave()
     await eventually(lambda: worker.interrupts == [turn.id], "the turn is interrupted")
+
+
+class Transport(asyncio.Transport):
+    """A connection's end in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+async def test_what_one_pass_of_the_loop_brings_for_a_connection_is_one_write_after_it() -> None:
+    writes, one, two = Writes(), Transport(), Transport()
+    for data in (b"a", b"b"):
+        writes.add(one, data)
+        writes.add(two, data.upper())
+    assert [] == one.written
+    await asyncio.sleep(0)
+    assert ([b"ab"], [b"AB"]) == (one.written, two.written)
+    writes.add(one, b"c")
+    await asyncio.sleep(0)
+    assert [b"ab", b"c"] == one.written
+
+
+async def test_what_is_written_past_that_comes_after_it() -> None:
+    writes, transport = Writes(), Transport()
+    direct = Direct(transport, FlowControl(transport), writes)
+    assert direct.write_soon(b"one")
+    direct.write(b"two")
+    await asyncio.sleep(0)
+    assert [b"3\r\none\r\n", b"3\r\ntwo\r\n"] == transport.written
+
+
+async def test_nothing_is_written_soon_while_earlier_parts_wait() -> None:
+    transport = Transport()
+    direct = Direct(transport, FlowControl(transport), Writes())
+    direct.flow.write_paused = True
+    assert not direct.write_soon(b"one")
+    await asyncio.sleep(0)
+    assert [] == transport.written
+
+
+async def test_a_connection_that_has_closed_meanwhile_is_written_nothing() -> None:
+    writes, transport = Writes(), Transport()
+    writes.add(transport, b"late")
+    transport.closing = True
+    await asyncio.sleep(0)
+    writes.add(transport, b"later")
+    writes.flush(transport)
+    assert [] == transport.written
