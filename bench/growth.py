@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import measure
 from bench.plot import chart
-from bench.streams import Bench, Load, shown
+from bench.streams import APART_MS, Bench, Load, shown
 
 WITHIN = 1.25
 
@@ -59,7 +59,7 @@ def main() -> int:
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), options.seconds)
+        bench = Bench(Path(folder), options.seconds, apart=round(APART_MS * 1000))
         for streams in map(int, options.streams.split(",")):
             for system in ("floor", "product"):
                 rows.append(bench.measured(system, Load(streams, options.total / streams)))

@@ -1,6 +1,6 @@
 """A worker for a long time: many turns over more sessions than it has processes; does it grow?
 
-    python -m bench.soak [--turns 10000] [--sessions 200] [--processes 50]
+    python -m bench.soak [--turns 10000] [--sessions 200] [--processes 50] [--per-second 20]
 
 The worker is a process of its own on a nats-server of its own, its CLI the emulator. Most turns meet a
 session that has been parked meanwhile, so that nearly each of them evicts, spawns and resumes. What the
@@ -177,7 +177,7 @@ async def nats_server(folder: Path) -> AsyncIterator[str]:
         process.wait(WITHIN)
 
 
-async def soak(turns: int, sessions: int, processes: int) -> list[Look]:
+async def soak(turns: int, sessions: int, processes: int, per_second: float) -> list[Look]:
     """Run it; the looks, the first of them before any turn."""
     with tempfile.TemporaryDirectory(prefix="warmwire-soak") as name:
         folder = Path(name)
@@ -186,20 +186,21 @@ async def soak(turns: int, sessions: int, processes: int) -> list[Look]:
                 looks = [soaked.look(0)]
                 for _ in range(10):
                     done = looks[-1].turns + turns // 10
-                    await _load(url, turns // 10, sessions)
+                    await _load(url, turns // 10, sessions, per_second)
                     await _until_quiet(soaked, processes)
                     looks.append(soaked.look(done))
                     print(_row(looks[-1]), file=sys.stderr)
                 return looks
 
 
-async def _load(url: str, turns: int, sessions: int) -> None:
+async def _load(url: str, turns: int, sessions: int, per_second: float) -> None:
     async with Producer.connect(url) as producer:
-        left = list(range(turns))
+        left, begun = list(range(turns)), monotonic()
 
         async def ask() -> None:
             while left:
                 number = left.pop()
+                await asyncio.sleep(begun + (turns - 1 - number) / per_second - monotonic())
                 turn = await producer.send(f"turn {number}", session_id=f"s{random.randrange(sessions)}")
                 async with asyncio.timeout(WITHIN):
                     assert "turn" in await turn.text()
@@ -231,13 +232,14 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=10_000)
     parser.add_argument("--sessions", type=int, default=200)
     parser.add_argument("--processes", type=int, default=50)
+    parser.add_argument("--per-second", type=float, default=1000, help="turns that begin, at most")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
         role.log_to_stderr(20)
         uvloop.run(_work())
         return 0
-    looks = uvloop.run(soak(given.turns, given.sessions, given.processes))
+    looks = uvloop.run(soak(given.turns, given.sessions, given.processes, given.per_second))
     grown = looks[-1].grown_since(looks[BASE])
     print(table(looks))
     print(f"\ngrown: {', '.join(grown) or 'nothing'}")
