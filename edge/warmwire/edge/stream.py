@@ -62,27 +62,32 @@ class Writes:
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: dict[asyncio.WriteTransport, bytes] = {}
+        self._waiting: dict[asyncio.WriteTransport, list[bytes]] = {}
 
     def add(self, transport: asyncio.WriteTransport, data: bytes) -> None:
         """Write it when the pass is over."""
         waiting = self._waiting
         if not waiting:
             asyncio.get_running_loop().call_soon(self._write)
-        before = waiting.get(transport)
-        waiting[transport] = data if before is None else before + data
+        if (parts := waiting.get(transport)) is None:
+            waiting[transport] = [data]
+        else:
+            parts.append(data)
 
     def flush(self, transport: asyncio.WriteTransport) -> None:
         """Write what waits for this one now."""
-        data = self._waiting.pop(transport, None)
-        if data is not None and not transport.is_closing():
-            transport.write(data)
+        if (parts := self._waiting.pop(transport, None)) is not None:
+            _write(transport, parts)
 
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        for transport, data in waiting.items():
-            if not transport.is_closing():
-                transport.write(data)
+        for transport, parts in waiting.items():
+            _write(transport, parts)
+
+
+def _write(transport: asyncio.WriteTransport, parts: list[bytes]) -> None:
+    if not transport.is_closing():
+        transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 class Direct:
