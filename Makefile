@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-fanout bench-slow-viewer bench-cost bench-modes bench-peers bench-scaling bench house coverage mutation captures check docs release-check hooks format constraints clean
+.PHONY: help up compose-up examples test chaos container-chaos contract orphans soak bench-worker bench-ttft bench-streams bench-growth bench-fanout bench-slow-viewer bench-cost bench-modes bench-peers bench-scaling bench house coverage mutation captures check docs release-check hooks format constraints clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -79,6 +79,9 @@ bench-ttft: $(VENV)/.installed-dev ## time to the first delta, cold, adopted, pi
 
 bench-streams: $(VENV)/.installed-dev ## how late each delta is and what it costs, next to a floor and a baseline; needs cc
 	$(BIN)/python -m bench.streams
+
+bench-growth: $(VENV)/.installed-dev ## the same rate over 100 to 2000 streams, with plots; ten minutes (docs/benchmarks.md)
+	$(BIN)/python -m bench.growth --svg docs/images
 
 bench-fanout: $(VENV)/.installed-dev ## what a delivered event costs the edge: 1 session with 1000 viewers, 1000 with one each
 	$(BIN)/python -m bench.fanout

@@ -46,7 +46,7 @@ def charts(rows: list[dict[str, Any]], folder: Path) -> None:
         "cpu": chart("CPU per delta, by stage", across, "µs", cpu),
     }
     for name, svg in drawn.items():
-        (folder / f"{name}.svg").write_text(svg)
+        (folder / f"streams-{name}.svg").write_text(svg)
 
 
 def main() -> int:
