@@ -111,7 +111,7 @@ async def test_a_route(nats_server: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 async def test_a_record(nats_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = added("A record", "notes", monkeypatch)
-    more = eval(f"[{line('A record')}]", vars(names))  # noqa: S307
+    more = eval(f"[{line('A record')}]", dict(vars(names)))  # noqa: S307
     monkeypatch.setattr(names, "RECORDS", (*names.RECORDS, *more))
     note: Any = module
     async with producing(nats_server, tmp_path) as product:
