@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from warmwire.worker import claude, claude_stdin
-from warmwire.worker.abilities import abilities, doubt
+from warmwire.worker import abilities, claude, claude_stdin
 from warmwire.worker.dialect import Dialect
-from warmwire.worker.launch import launch
+from warmwire.worker.launch import Launch, Spawning, launch
+from warmwire.worker.pool import Abilities
 from warmwire.worker.profiles import TOLD
-from warmwire.worker.said import Line
+from warmwire.worker.said import ControlReply, Line
 
 
 class Claude(Dialect):
@@ -22,19 +23,44 @@ class Claude(Dialect):
     needed = claude_stdin.NEEDED
     asks_version = True
 
-    abilities = staticmethod(abilities)
-    doubt = staticmethod(doubt)
-    launch = staticmethod(launch)
-    user_line = staticmethod(claude_stdin.user_line)
-    ready_line = staticmethod(claude_stdin.ready_line)
-    adopt_line = staticmethod(claude_stdin.adopt_line)
-    model_line = staticmethod(claude_stdin.set_model_line)
-    mode_line = staticmethod(claude_stdin.mode_line)
-    thinking_line = staticmethod(claude_stdin.thinking_line)
-    credential_line = staticmethod(claude_stdin.credential_line)
-    interrupt_line = staticmethod(claude_stdin.interrupt_line)
-    cost_line = staticmethod(claude_stdin.cost_line)
-    cost_in = staticmethod(claude.cost_in)
+    def launch(self, command: Sequence[str], spawn: Spawning) -> Launch:
+        return launch(command, spawn)
+
+    def user_line(self, content: str | Sequence[Any], uuid: str) -> bytes:
+        return claude_stdin.user_line(content, uuid)
 
     def read(self, line: bytes) -> Sequence[Line]:
         return (claude.parse(line),)
+
+    def abilities(self, version: str) -> Abilities:
+        return abilities.abilities(version)
+
+    def doubt(self, version: str) -> str | None:
+        return abilities.doubt(version)
+
+    def ready_line(self) -> bytes:
+        return claude_stdin.ready_line()
+
+    def adopt_line(self, system_prompt: str) -> bytes:
+        return claude_stdin.adopt_line(system_prompt)
+
+    def model_line(self, model: str | None) -> bytes:
+        return claude_stdin.set_model_line(model)
+
+    def mode_line(self, mode: str) -> bytes:
+        return claude_stdin.mode_line(mode)
+
+    def thinking_line(self, tokens: int | None) -> bytes:
+        return claude_stdin.thinking_line(tokens)
+
+    def credential_line(self, token: str) -> bytes:
+        return claude_stdin.credential_line(token)
+
+    def interrupt_line(self, request_id: str) -> bytes:
+        return claude_stdin.interrupt_line(request_id)
+
+    def cost_line(self) -> bytes:
+        return claude_stdin.cost_line()
+
+    def cost_in(self, reply: ControlReply) -> str:
+        return claude.cost_in(reply)
