@@ -125,14 +125,12 @@ class NatsClient(Client):
         if not self.is_connected or self.is_draining_pubs or self._flush_queue is None:
             return False
         lines = [b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(data), data) for subject, data in events]
-        size = sum(map(len, lines))
-        if (
-            self._pending_data_size + size > self._max_pending_size
-            or max(map(len, lines)) > self._max_payload
-        ):
+        whole = b"".join(lines)  # one buffer: a socket takes many small ones more slowly
+        full = self._pending_data_size + len(whole) > self._max_pending_size
+        if full or max(map(len, lines)) > self._max_payload:
             return False
-        self._pending += lines
-        self._pending_data_size += size
+        self._pending.append(whole)
+        self._pending_data_size += len(whole)
         if self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
         return True
