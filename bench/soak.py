@@ -42,6 +42,8 @@ from warmwire.worker.settings import WorkerSettings
 
 AT_ONCE = 20
 """Turns that run at the same time."""
+PER_SECOND = 1000.0
+"""Turns that begin in a second, at most: as fast as they can."""
 WITHIN = 60.0
 """Seconds that anything waited for may take."""
 POLL = 0.05
@@ -177,7 +179,7 @@ async def nats_server(folder: Path) -> AsyncIterator[str]:
         process.wait(WITHIN)
 
 
-async def soak(turns: int, sessions: int, processes: int, per_second: float) -> list[Look]:
+async def soak(turns: int, sessions: int, processes: int, per_second: float = PER_SECOND) -> list[Look]:
     """Run it; the looks, the first of them before any turn."""
     with tempfile.TemporaryDirectory(prefix="warmwire-soak") as name:
         folder = Path(name)
@@ -232,7 +234,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=10_000)
     parser.add_argument("--sessions", type=int, default=200)
     parser.add_argument("--processes", type=int, default=50)
-    parser.add_argument("--per-second", type=float, default=1000, help="turns that begin, at most")
+    parser.add_argument("--per-second", type=float, default=PER_SECOND, help="turns that begin, at most")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
