@@ -12,6 +12,7 @@ from .fake_worker import FakeWorker
 from .test_sessions import answered, running
 from .wire import Wire
 from tests.client import eventually
+from tests.conftest import SECONDS
 
 Events = list[tuple[str, dict[str, Any], str]]
 
@@ -211,7 +212,7 @@ async def test_a_watch_that_cannot_be_is_refused(wire: Wire, query: str) -> None
 async def test_a_turn_that_minds_stops_once_its_last_viewer_at_any_edge_has_left(
     start: Start, worker: FakeWorker
 ) -> None:
-    one, two = await start(disconnect_grace=0.3), await start(disconnect_grace=0.3)
+    one, two = await start(disconnect_grace=SECONDS), await start(disconnect_grace=SECONDS)
     post = await one.wire.post({"session_id": "s1", "message": "Hello", "on_disconnect": "cancel"})
     turn = await worker.next_turn()
     await turn.start()

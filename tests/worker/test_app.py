@@ -185,6 +185,12 @@ async def spare_of(worker: Worker, folder: Path) -> int:
     return pid
 
 
+def kill(pid: int) -> None:
+    """It is dead, and our event loop has not heard of it."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
 class TestPool:
     async def test_a_new_conversation_adopts_the_spare_and_another_takes_its_place(
         self, client: Client, start: Start, tmp_path: Path
@@ -213,7 +219,7 @@ class TestPool:
         self, client: Client, start: Start, tmp_path: Path
     ) -> None:
         worker = await start(spares=1)
-        os.kill(await spare_of(worker, tmp_path), signal.SIGKILL)
+        kill(await spare_of(worker, tmp_path))
         assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
 
     async def test_a_cli_that_does_not_say_its_version_has_no_spares(
