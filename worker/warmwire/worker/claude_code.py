@@ -1,8 +1,5 @@
 """The adapter of Claude Code, made of what `launch`, `claude_stdin`, `claude` and `abilities` know. Pure."""
 
-# Each static method stands for a method of the same face; basedpyright counts its `self`, mypy does not.
-# pyright: reportAssignmentType=false
-
 from __future__ import annotations
 
 from collections.abc import Sequence
