@@ -31,11 +31,11 @@ def chart(title: str, across: str, up: str, series: Series, *, logarithmic: bool
     for x_value in xs:
         x, y = at(x_value, ticks[0])
         parts.append(_text(x, y + 18, f"{x_value:g}", anchor="middle"))
+    names = _apart({name: at(*line[-1])[1] for name, line in series.items()})
     for (name, line), colour in zip(series.items(), COLOURS, strict=False):
         path = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in line)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
-        x, y = at(*line[-1])
-        parts.append(_text(x + 8, y + 4, name, colour=colour))
+        parts.append(_text(at(*line[-1])[0] + 8, names[name] + 4, name, colour=colour))
     return _svg(parts)
 
 
