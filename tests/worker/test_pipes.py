@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from warmwire.worker.pipes import Incoming, Outgoing, Rounds
+from warmwire.worker.pipes import FIRST, Incoming, Outgoing, Rounds
 
 from tests.client import eventually
 
@@ -147,6 +147,26 @@ class TestRounds:
         await eventually(lambda: heard, "one of them")
         assert [b"x"] == heard
         for _, write in pipes:
+            os.close(write)
+
+    async def test_keep_the_order_of_one_whose_neighbour_fails(self, rounds: Rounds) -> None:
+        (bad, to_bad), (good, to_good) = os.pipe(), os.pipe()
+        heard, sent = bytearray(), os.urandom(3 * FIRST)
+
+        def fail(_data: bytes) -> None:
+            raise KeyError("its own mistake")
+
+        failures: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        failing = Incoming(os.fdopen(bad, "rb", buffering=0), fail, lambda: None, rounds)
+        whole = Incoming(os.fdopen(good, "rb", buffering=0), heard.extend, lambda: None, rounds)
+        os.write(to_bad, b"x")  # ready first, so it is heard first
+        os.write(to_good, sent)
+        await eventually(lambda: len(heard) == len(sent), "all of it")
+        assert failures
+        assert sent == bytes(heard)
+        for each, write in ((failing, to_bad), (whole, to_good)):
+            each.close()
             os.close(write)
 
     async def test_go_on_after_one_that_fails(self, rounds: Rounds) -> None:

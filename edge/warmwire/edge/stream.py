@@ -56,7 +56,8 @@ class Writes:
     """What goes out on all connections when this pass of the event loop is over.
 
     To write in between would have our code and the kernel's push each other out of the caches for each event;
-    and what one pass brings for one connection goes out in one piece.
+    and what one pass brings for one connection goes out in one piece. It is no more than one read of NATS's
+    socket holds; the next pass finds ``write_paused`` where a connection did not take it.
     """
 
     __slots__ = ("_waiting",)

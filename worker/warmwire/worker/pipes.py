@@ -78,14 +78,15 @@ class Rounds:
         self._round()
 
     def _round(self) -> None:
-        ready = self._epoll.poll(0, PIPES)
-        if not ready and not self._read:
-            self._rest()
-            return
-        for fd, _ in ready:
-            pipe = self._pipes[fd]
-            if (data := pipe.read()) is not None:
-                self._read.append((pipe, data))
+        if not self._read:  # else one has failed, and what was read with it comes first
+            ready = self._epoll.poll(0, PIPES)
+            if not ready:
+                self._rest()
+                return
+            for fd, _ in ready:
+                pipe = self._pipes[fd]
+                if (data := pipe.read()) is not None:
+                    self._read.append((pipe, data))
         self._hear()
 
     def _hear(self) -> None:
