@@ -29,10 +29,10 @@ from typing import Any, cast
 import uvloop
 
 from bench import measure
-from warmwire.broker.bus import Arrived, Bus, connect
-from warmwire.broker.envelope import EnvelopeWriter
-from warmwire.broker.messages import OwnerView, Replay, decode_control
-from warmwire.broker.names import DEFAULT_TENANT, SessionKey, Subjects, new_turn_id
+from warmwire.broker.nats.bus import Arrived, Bus, connect
+from warmwire.broker.wire.envelope import EnvelopeWriter
+from warmwire.broker.wire.messages import OwnerView, Replay, decode_control
+from warmwire.broker.wire.names import DEFAULT_TENANT, SessionKey, Subjects, new_turn_id
 
 SUBJECTS = Subjects()
 MARK = b" word"

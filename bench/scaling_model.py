@@ -1,8 +1,9 @@
 """A pool of workers in virtual time: discrete events, a seed, and the worker's own decisions. Pure.
 
 Who gets which process, how many messages are pulled, who is frozen, parked, evicted, how many spares there
-are: that is asked of `worker/pool.py`; who runs a message of `worker/ownership.py`. Made up is only what they
-decide about: times (`Costs`, as measured in docs/benchmarks.md), arrivals and turns (`Habits`, assumed).
+are: that is asked of `worker/pool/policy.py`; who runs a message, of `worker/sessions/ownership.py`. Made up
+is only what they decide about: times (`Costs`, as measured in docs/benchmarks.md), arrivals and turns
+(`Habits`, assumed).
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from dataclasses import replace
 from bench.scaling_autoscale import Policy, Scaler, Seen
 from bench.scaling_parts import Costs, Habits, Outcome, Pod, Session, Span, Spare, Trace, Turn, Worker
 from warmwire.broker.liveness import DEAD_AFTER
-from warmwire.broker.messages import OwnerRecord
-from warmwire.broker.store import Owned
-from warmwire.worker import pool
-from warmwire.worker.ownership import Claim, place
-from warmwire.worker.supply import SHARE
+from warmwire.broker.nats.store import Owned
+from warmwire.broker.wire.messages import OwnerRecord
+from warmwire.worker.cli.dialect import Abilities
+from warmwire.worker.pool import policy
+from warmwire.worker.pool.supply import SHARE
+from warmwire.worker.sessions.ownership import Claim, place
 
-CAN = pool.Abilities(adopt=True, set_model=True)
+CAN = Abilities(adopt=True, set_model=True)
 PROFILE = "default"
 NOTICED = 40.0
 """Seconds until Kubernetes calls a silent node lost; its default."""
@@ -127,10 +129,10 @@ class Cluster:
 
     def _room(self, worker: Worker) -> int:
         active = len(worker.running)
-        load = pool.Load(active, worker.placing, len(worker.held) - active, self._left_mb(worker))
-        return pool.room(load, self._limits(worker))
+        load = policy.Load(active, worker.placing, len(worker.held) - active, self._left_mb(worker))
+        return policy.room(load, self._limits(worker))
 
-    def _limits(self, worker: Worker) -> pool.Limits:
+    def _limits(self, worker: Worker) -> policy.Limits:
         return self._least if worker.process_mb is None else self._full
 
     def _left_mb(self, worker: Worker) -> int:
@@ -173,30 +175,30 @@ class Cluster:
         session = turn.session
         turn.begun = True
         worker.running[session.key] = turn
-        own = pool.Own(None) if session.key in worker.held else None
-        need = pool.Need(PROFILE, None, session.new)
-        service = pool.serve(need, own, [spare.seen for spare in worker.spares.values()], CAN)
-        tier = worker.held[session.key].tier if own else pool.Tier.WARM
-        worker.held[session.key] = pool.Held(session.key, pool.Tier.WARM, self.now, True)
+        own = policy.Own(None) if session.key in worker.held else None
+        need = policy.Need(PROFILE, None, session.new)
+        service = policy.serve(need, own, [spare.seen for spare in worker.spares.values()], CAN)
+        tier = worker.held[session.key].tier if own else policy.Tier.WARM
+        worker.held[session.key] = policy.Held(session.key, policy.Tier.WARM, self.now, True)
         self._provide(worker, turn, service, tier)
         session.new = False
 
-    def _provide(self, worker: Worker, turn: Turn, service: pool.Service, tier: pool.Tier) -> None:
+    def _provide(self, worker: Worker, turn: Turn, service: policy.Service, tier: policy.Tier) -> None:
         new = turn.session.new
-        if new and not isinstance(service, pool.Use):
+        if new and not isinstance(service, policy.Use):
             worker.arrivals.add(self.now)
         match service:
-            case pool.Use():
-                frozen = tier is pool.Tier.FROZEN
+            case policy.Use():
+                frozen = tier is policy.Tier.FROZEN
                 self._answer(
                     worker,
                     turn,
                     "frozen" if frozen else "own",
                     self._draw(self.costs.frozen if frozen else self.costs.pinned),
                 )
-            case pool.Adopt(number):
+            case policy.Adopt(number):
                 self._adopt(worker, turn, number)
-            case pool.Spawn():
+            case policy.Spawn():
                 how, span = ("spawned", self.costs.cold) if new else ("resumed", self.costs.parked)
                 self._start(worker, lambda: self._answer(worker, turn, how, self._draw(span)))
         if new or len(worker.held) > self._limits(worker).sessions:
@@ -230,7 +232,7 @@ class Cluster:
         if worker.gone <= self.now or worker.running.get(session.key) is not turn:
             return
         del worker.running[session.key]
-        worker.held[session.key] = pool.Held(session.key, pool.Tier.WARM, self.now, False)
+        worker.held[session.key] = policy.Held(session.key, policy.Tier.WARM, self.now, False)
         if session.left > 0:
             self._after(_lognormal(session, self.habits.thinking), lambda: self._send(session))
         if worker.draining:
@@ -268,7 +270,7 @@ class Cluster:
 
     def _spare(self, worker: Worker) -> None:
         number, since = next(self._count), self.now
-        spare = worker.spares[number] = Spare(pool.Spare(number, PROFILE, since))
+        spare = worker.spares[number] = Spare(policy.Spare(number, PROFILE, since))
 
         def begin() -> None:
             took = self._draw(self.costs.start)
@@ -293,7 +295,7 @@ class Cluster:
         """At the worker's next look at its processes."""
         if not worker.looks:
             worker.looks = True
-            self._after(pool.SETTLE + 0.25, lambda: self._looked(worker))
+            self._after(policy.SETTLE + 0.25, lambda: self._looked(worker))
 
     def _looked(self, worker: Worker) -> None:
         worker.looks = False
@@ -302,22 +304,22 @@ class Cluster:
     def _upkeep(self, worker: Worker) -> None:
         if not worker.serving or worker.draining or worker.gone <= self.now:
             return
-        for work in pool.upkeep(self._view(worker), self._limits(worker)):
+        for work in policy.upkeep(self._view(worker), self._limits(worker)):
             match work:
-                case pool.Park(key):
+                case policy.Park(key):
                     self._release(worker, key, displaced=False)
-                case pool.Freeze(key):
-                    worker.held[key] = replace(worker.held[key], tier=pool.Tier.FROZEN)
-                case pool.KillSpare(number):
+                case policy.Freeze(key):
+                    worker.held[key] = replace(worker.held[key], tier=policy.Tier.FROZEN)
+                case policy.KillSpare(number):
                     self._unused(worker.spares.pop(number))
-                case pool.SpawnSpare():
+                case policy.SpawnSpare():
                     self._spare(worker)
 
-    def _view(self, worker: Worker) -> pool.View[int]:
+    def _view(self, worker: Worker) -> policy.View[int]:
         pod = self.pod
         rate = worker.arrivals.rate(self.now)
-        wanted = pool.spares_for(rate, worker.spawn_seconds, pod.spares, pod.max_spares)
-        return pool.View(
+        wanted = policy.spares_for(rate, worker.spawn_seconds, pod.spares, pod.max_spares)
+        return policy.View(
             self.now,
             list(worker.held.values()),
             [spare.seen for spare in worker.spares.values()],

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from warmwire.broker.store import Owned
-from warmwire.worker import pool
+from warmwire.broker.nats.store import Owned
+from warmwire.worker.pool import policy
 from warmwire.worker.settings import WorkerSettings
 
 Span = tuple[float, float, float]
@@ -63,13 +63,13 @@ class Pod:
     starts_in: float = 30.0
     """From the wish for a pod until it takes messages; assumed: its image is on the node."""
 
-    def limits(self, process_mb: int | None) -> pool.Limits:
+    def limits(self, process_mb: int | None) -> policy.Limits:
         """As a worker reckons them."""
-        found = pool.limits(
+        found = policy.limits(
             self.turns, self.sessions, emulated=False, cores=self.cores, memory_mb=self.memory_mb
         )
         found = replace(found, freeze_after=self.freeze_after, park_after=self.park_after)
-        return pool.fitted(found, process_mb)
+        return policy.fitted(found, process_mb)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Turn:
 class Spare:
     """A process ahead of its session; ``ready``: when it will be."""
 
-    seen: pool.Spare
+    seen: policy.Spare
     ready: float = math.inf
 
 
@@ -151,14 +151,14 @@ class Worker:
     draining: bool = False
     gone: float = math.inf
     process_mb: int | None = None
-    held: dict[int, pool.Held[int]] = field(default_factory=dict)
+    held: dict[int, policy.Held[int]] = field(default_factory=dict)
     sessions: dict[int, Session] = field(default_factory=dict)
     running: dict[int, Turn] = field(default_factory=dict)
     placing: int = 0
     starting: int = 0
     gate: deque[Callable[[], None]] = field(default_factory=deque)
     spares: dict[int, Spare] = field(default_factory=dict)
-    arrivals: pool.Arrivals = field(default_factory=pool.Arrivals)
+    arrivals: policy.Arrivals = field(default_factory=policy.Arrivals)
     spawn_seconds: float = 0.0
     adopted_at: float = -math.inf
     looks: bool = False

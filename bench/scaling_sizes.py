@@ -24,10 +24,10 @@ from typing import Any
 import uvloop
 
 from bench import measure, ttft
-from warmwire.broker import streams
-from warmwire.broker.bus import Bus, connect
-from warmwire.broker.names import SessionKey, Subjects
-from warmwire.compose.nats_server import NatsServer
+from warmwire.broker.nats import streams
+from warmwire.broker.nats.bus import Bus, connect
+from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.compose.nats.server import NatsServer
 
 SUBJECTS = Subjects("ww")
 TURNS = 4

@@ -33,11 +33,11 @@ import msgspec
 import uvloop
 
 from warmwire.broker import role
-from warmwire.compose.nats_server import NatsServer
+from warmwire.compose.nats.server import NatsServer
 from warmwire.producer import Producer
-from warmwire.worker import tree
 from warmwire.worker.app import Worker
-from warmwire.worker.processes import GUARDIANS
+from warmwire.worker.machine import tree
+from warmwire.worker.machine.processes import GUARDIANS
 from warmwire.worker.settings import WorkerSettings
 
 AT_ONCE = 20

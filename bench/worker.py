@@ -33,10 +33,10 @@ from bench.soak import nats_server
 from warmwire.broker import role
 from warmwire.producer import Producer
 from warmwire.worker.app import Worker
-from warmwire.worker.claude_stdin import user_line
-from warmwire.worker.launch import Spawning, cli_command, launch
-from warmwire.worker.machine import pss_mb
-from warmwire.worker.process import spawned
+from warmwire.worker.cli.claude_stdin import user_line
+from warmwire.worker.cli.launch import Spawning, cli_command, launch
+from warmwire.worker.machine.memory import pss_mb
+from warmwire.worker.machine.process import spawned
 from warmwire.worker.settings import WorkerSettings
 
 WITHIN = 60.0

@@ -21,7 +21,7 @@ import httpx
 from playwright.sync_api import Page, expect, sync_playwright
 from rich.console import Console
 
-from warmwire.compose.top import EVERY, drawn
+from warmwire.compose.operating.top import EVERY, drawn
 
 from tests.compose.running import Running, running
 from tests.conftest import wait_for

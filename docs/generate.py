@@ -7,12 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from warmwire.broker import events, messages, telemetry
-from warmwire.broker.names import Subjects
-from warmwire.compose import nats_roles
+from warmwire.broker import telemetry
+from warmwire.broker.wire import events, messages
+from warmwire.broker.wire.names import Subjects
 from warmwire.compose.cli import COMMANDS, Role
+from warmwire.compose.nats import roles as nats_roles
 from warmwire.compose.options import Setting, settings_of
-from warmwire.edge import asyncapi
+from warmwire.edge.documents import asyncapi
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -30,7 +31,7 @@ absent. What `warmwire up` does not know itself reaches its workers and edges th
 PERMISSIONS = """\
 # What each role may do at NATS
 
-<!-- Made from `compose/nats_roles.py` by `make format`; edits here are lost. -->
+<!-- Made from `compose/nats/roles.py` by `make format`; edits here are lost. -->
 
 The rights of the users that `warmwire nats-config` makes, for the prefix `ww`; of a tenant with an account of
 its own the first `*` of a session's subjects is its name.

@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 from time import time_ns
 from typing import Any
 
-from warmwire.broker import streams
-from warmwire.broker.bus import Bus, connect
-from warmwire.broker.envelope import Envelope
-from warmwire.broker.feed import Feeds
-from warmwire.broker.follower import Follower
-from warmwire.broker.messages import TurnOptions, UserMessage
-from warmwire.broker.names import DEFAULT_TENANT, SessionKey, Subjects, new_turn_id
-from warmwire.broker.reader import Item
-from warmwire.broker.store import Store
+from warmwire.broker.nats import streams
+from warmwire.broker.nats.bus import Bus, connect
+from warmwire.broker.nats.store import Store
+from warmwire.broker.reading.feed import Feeds
+from warmwire.broker.reading.follower import Follower
+from warmwire.broker.reading.reader import Item
+from warmwire.broker.wire.envelope import Envelope
+from warmwire.broker.wire.messages import TurnOptions, UserMessage
+from warmwire.broker.wire.names import DEFAULT_TENANT, SessionKey, Subjects, new_turn_id
 
 from tests.conftest import SECONDS
 

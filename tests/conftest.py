@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-from warmwire.compose.nats_server import NatsServer
+from warmwire.compose.nats.server import NatsServer
 
 # One unit for every deadline in the tests: a slow machine sets it higher, no test needs an edit.
 SECONDS = float(os.environ.get("WARMWIRE_TEST_SECONDS", "1"))

@@ -33,14 +33,17 @@ THROUGH_A_SERVER = frozenset(
     f"warmwire.{name}"
     for name in (
         "compose.waterfall",
-        *(f"edge.{each}" for each in ("appending", "caller", "errors", "guide", "merge", "sse", "told")),
+        "edge.errors",
+        "edge.access.caller",
+        *(f"edge.codecs.{each}" for each in ("appending", "told")),
+        *(f"edge.delivery.{each}" for each in ("guide", "merge", "sse")),
         *(f"producer.{each}" for each in ("credentials", "errors", "refusals", "request")),
     )
 )
 """Modules that are tested through a running edge or a real server alone: too long for each mutant."""
-NEEDS_A_SERVER = ("tests/edge/test_guide.py", "tests/edge/test_guide_server.py")
+NEEDS_A_SERVER = ("tests/edge/delivery/test_guide.py", "tests/edge/delivery/test_guide_server.py")
 """Tests that bear such a name and start more than the module."""
-MORE = ("tests/compose/test_chat_blocks.py",)
+MORE = ("tests/compose/chat/test_blocks.py",)
 """Tests of these modules that do not bear their names."""
 STARTERS = ("nats_server", "start", "bwrap", "claude_cli")
 """Fixtures of tests that start processes, which would take longer than all the rest: these are left out."""

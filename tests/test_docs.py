@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.broker import events, telemetry
-from warmwire.broker.names import SessionKey, Subjects
+from warmwire.broker import telemetry
+from warmwire.broker.wire import events
+from warmwire.broker.wire.names import SessionKey, Subjects
 from warmwire.worker.errors import ErrorCode
 
 ROOT = Path(__file__).parent.parent

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from warmwire.broker import names, telemetry
+from warmwire.broker import telemetry
 from warmwire.broker.errors import Conflict
-from warmwire.broker.names import SessionKey, Subjects
-from warmwire.compose import nats_roles
+from warmwire.broker.wire import names
+from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.compose.nats import roles as nats_roles
 from warmwire.compose.options import load, settings_of
 from warmwire.edge import app
-from warmwire.worker.dialects import DIALECTS
+from warmwire.worker.cli.dialects import DIALECTS
 from warmwire.worker.settings import WorkerSettings
 
 from tests.system.product import end_of, producing, text_of

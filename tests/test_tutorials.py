@@ -9,7 +9,7 @@ import pytest
 
 from tests.doc_runner import ROOT, Block, blocks_of, follow, shows
 
-AT_A_TERMINAL = ROOT / "docs" / "tutorials" / "terminal.md"  # tests/compose/test_chat_tutorial.py has one
+AT_A_TERMINAL = ROOT / "docs" / "tutorials" / "terminal.md"  # tests/compose/chat/test_tutorial.py has one
 TUTORIALS = sorted({*(ROOT / "docs" / "tutorials").glob("*.md")} - {AT_A_TERMINAL})
 PAGES = [*TUTORIALS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 

@@ -13,17 +13,17 @@ from uuid import uuid4
 
 import pytest
 
-from warmwire.broker import streams
-from warmwire.broker.bus import Bus, connect
-from warmwire.broker.feed import Feeds
-from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.store import Store
-from warmwire.compose.nats_server import CHOOSE_A_PORT, NatsServer, program
-from warmwire.worker import tree
+from warmwire.broker.nats import streams
+from warmwire.broker.nats.bus import Bus, connect
+from warmwire.broker.nats.store import Store
+from warmwire.broker.reading.feed import Feeds
+from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.compose.nats.server import CHOOSE_A_PORT, NatsServer, program
+from warmwire.worker.machine import tree
 
-from .desk import Desk
-from .made import delta, started
-from .owner import Owner
+from tests.broker.desk import Desk
+from tests.broker.made import delta, started
+from tests.broker.owner import Owner
 from tests.conftest import wait_for
 
 

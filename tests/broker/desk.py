@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from warmwire.broker.envelope import Envelope, Position
-from warmwire.broker.reader import Action, Ask, AskRecord, Reader, View
+from warmwire.broker.reading.reader import Action, Ask, AskRecord, Reader, View
+from warmwire.broker.wire.envelope import Envelope, Position
 
 SNAPSHOT = b'{"type":"snapshot"}'
 

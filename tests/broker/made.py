@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from warmwire.broker import envelope as codec
-from warmwire.broker.envelope import Envelope, EnvelopeWriter, Position
-from warmwire.broker.events import TurnCompleted, TurnStarted
-from warmwire.broker.messages import Finished
-from warmwire.broker.reader import Ending, View
+from warmwire.broker.reading.reader import Ending, View
+from warmwire.broker.wire import envelope as codec
+from warmwire.broker.wire.envelope import Envelope, EnvelopeWriter, Position
+from warmwire.broker.wire.events import TurnCompleted, TurnStarted
+from warmwire.broker.wire.messages import Finished
 
 
 def wrapped(epoch: int, seq: int, event: bytes, turn: str = "t1") -> bytes:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from warmwire.broker.bus import Arrived, Subscription
-from warmwire.broker.envelope import Envelope
-from warmwire.broker.messages import Finished, OwnerRecord, OwnerView, Replay, Started, decode_control
+from warmwire.broker.nats.bus import Arrived, Subscription
+from warmwire.broker.wire.envelope import Envelope
+from warmwire.broker.wire.messages import Finished, OwnerRecord, OwnerView, Replay, Started, decode_control
 
-from .made import ended, finished, travelling
+from tests.broker.made import ended, finished, travelling
 
 if TYPE_CHECKING:  # which imports this module
-    from .conftest import Broker
+    from tests.broker.conftest import Broker
 
 
 class Owner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from warmwire.broker.liveness import DEAD_AFTER, HEARTBEAT_EVERY, KNOWN_WORKERS, Liveness
-from warmwire.broker.messages import Heartbeat
+from warmwire.broker.wire.messages import Heartbeat
 
 
 def beat(worker: str = "w", free: int = 1) -> Heartbeat:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from warmwire.broker.feed import Feeds
-from warmwire.broker.reader import Item
+from warmwire.broker.reading.feed import Feeds
+from warmwire.broker.reading.reader import Item
 
-from .conftest import Broker
+from tests.broker.conftest import Broker
 from tests.client import eventually
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from warmwire.broker.login import Login
+from warmwire.broker.nats.login import Login
 from warmwire.broker.settings import BrokerSettings
-from warmwire.compose.nats_config import nats_config
-from warmwire.compose.nats_server import program
+from warmwire.compose.nats.config import nats_config
+from warmwire.compose.nats.server import program
 
 from tests.conftest import wait_for
 

@@ -21,7 +21,7 @@ from warmwire.broker.telemetry import INSTRUMENTS
 from warmwire.compose.cli import COMMANDS, Role
 from warmwire.compose.options import settings_of
 
-from .secured import write
+from tests.compose.secured import write
 from tests.conftest import require
 
 HERE = Path(__file__).parents[2] / "compose" / "kubernetes"

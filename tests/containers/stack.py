@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from warmwire.broker.login import Login
+from warmwire.broker.nats.login import Login
 
 from tests.conftest import SECONDS
 from tests.system.cluster import WORKER_ID, free_ports

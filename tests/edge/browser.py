@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
-from .fake_worker import FakeTurn, FakeWorker
 from tests.conftest import SECONDS, require, wait_for
+from tests.edge.fake_worker import FakeTurn, FakeWorker
 
 if TYPE_CHECKING:
-    from .conftest import Serving, Start  # it imports the fixtures from here
+    from tests.edge.conftest import Serving, Start  # it imports the fixtures from here
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [

@@ -15,10 +15,10 @@ from warmwire.edge.app import Server, bind, build, server_config
 from warmwire.edge.edge import Edge
 from warmwire.edge.settings import EdgeSettings
 
-from .browser import browser, chromium, context, page, serves  # noqa: F401 - fixtures
-from .fake_worker import FakeWorker, working
-from .wire import Wire
 from tests.client import eventually
+from tests.edge.browser import browser, chromium, context, page, serves  # noqa: F401 - fixtures
+from tests.edge.fake_worker import FakeWorker, working
+from tests.edge.wire import Wire
 
 
 @dataclass

@@ -12,11 +12,14 @@ from functools import partial
 from time import time
 from typing import Any
 
-from warmwire.broker import envelope as codec
-from warmwire.broker import streams
-from warmwire.broker.bus import Arrived, Bus, Subscription, connect
-from warmwire.broker.envelope import EnvelopeWriter, Position
-from warmwire.broker.events import (
+from warmwire.broker.nats import streams
+from warmwire.broker.nats.bus import Arrived, Bus, Subscription, connect
+from warmwire.broker.nats.heartbeat import HeartbeatThread
+from warmwire.broker.nats.pull import Pulled, Puller
+from warmwire.broker.nats.store import Store
+from warmwire.broker.wire import envelope as codec
+from warmwire.broker.wire.envelope import EnvelopeWriter, Position
+from warmwire.broker.wire.events import (
     Block,
     Snapshot,
     TurnCompleted,
@@ -25,8 +28,7 @@ from warmwire.broker.events import (
     TurnInterrupted,
     TurnStarted,
 )
-from warmwire.broker.heartbeat import HeartbeatThread
-from warmwire.broker.messages import (
+from warmwire.broker.wire.messages import (
     Finished,
     Heartbeat,
     Interrupt,
@@ -41,9 +43,7 @@ from warmwire.broker.messages import (
     decode,
     decode_control,
 )
-from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.pull import Pulled, Puller
-from warmwire.broker.store import Store
+from warmwire.broker.wire.names import SessionKey, Subjects
 
 Published = tuple[str, int, bytes, bytes]
 """turn, sequence, event, envelope"""

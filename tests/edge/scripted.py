@@ -22,10 +22,10 @@ from typing import Any
 
 from warmwire.edge.settings import EdgeSettings
 
-from .conftest import serving
-from .fake_worker import FakeTurn, FakeWorker, working
 from tests.client import eventually
 from tests.conftest import started_nats_server
+from tests.edge.conftest import serving
+from tests.edge.fake_worker import FakeTurn, FakeWorker, working
 
 
 class Player:

@@ -11,11 +11,11 @@ import pytest
 
 from warmwire.edge.connection import EXCESS
 
-from .conftest import Start
-from .fake_worker import FakeWorker
-from .wire import Answer, Wire
 from tests.client import eventually
 from tests.conftest import SECONDS
+from tests.edge.conftest import Start
+from tests.edge.fake_worker import FakeWorker
+from tests.edge.wire import Answer, Wire
 
 SOON = {"header_timeout": 0.2, "body_timeout": 0.2, "idle_timeout": 0.2}
 NEVER = 3600.0

@@ -17,11 +17,11 @@ from websockets.typing import Origin
 from warmwire.edge.guard import check_exposure, is_foreign, is_ours
 from warmwire.edge.settings import EdgeSettings
 
-from .conftest import Start
-from .fake_worker import FakeWorker
-from .test_auth import code
-from .test_problems import queued
-from .tokens import bearer, with_secret
+from tests.edge.access.test_auth import code
+from tests.edge.access.tokens import bearer, with_secret
+from tests.edge.conftest import Start
+from tests.edge.fake_worker import FakeWorker
+from tests.edge.test_problems import queued
 
 EVIL, FRIEND = "https://evil.example", "https://chat.example"
 

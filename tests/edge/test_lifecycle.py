@@ -12,12 +12,12 @@ import pytest
 
 from warmwire.edge.app import bind
 
-from .fake_worker import FakeTurn, FakeWorker
-from .test_operation import ready, refused, run
-from .test_watch import texts
-from .wire import Answer, Wire
 from tests.client import eventually
 from tests.conftest import SECONDS, force
+from tests.edge.delivery.test_watch import texts
+from tests.edge.fake_worker import FakeTurn, FakeWorker
+from tests.edge.test_operation import ready, refused, run
+from tests.edge.wire import Answer, Wire
 
 VIEWERS = 32
 """The chance that one of two edges gets none of them is one in 2 ** 31."""

@@ -9,12 +9,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from warmwire.edge.settings import EdgeSettings
 
-from .conftest import Start, serving
-from .fake_worker import FakeWorker
-from .tokens import bearer, with_secret
-from .wire import Wire
 from tests.client import on_own_streams
 from tests.conftest import SECONDS
+from tests.edge.access.tokens import bearer, with_secret
+from tests.edge.conftest import Start, serving
+from tests.edge.fake_worker import FakeWorker
+from tests.edge.wire import Wire
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -16,11 +16,11 @@ import pytest
 
 from warmwire.edge.app import bind
 
-from .conftest import Start
-from .fake_worker import FakeWorker
-from .wire import Wire
 from tests.client import eventually
 from tests.conftest import SECONDS, force
+from tests.edge.conftest import Start
+from tests.edge.fake_worker import FakeWorker
+from tests.edge.wire import Wire
 
 
 async def test_it_is_ready_with_a_worker_and_not_without(start: Start, worker: FakeWorker) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from warmwire.edge.settings import EdgeSettings
 
-from .conftest import serving
-from .fake_worker import working
 from tests.client import eventually
 from tests.conftest import SECONDS, started_nats_server
+from tests.edge.conftest import serving
+from tests.edge.fake_worker import working
 
 
 async def test_an_edge_without_nats_says_so_and_goes_on_when_it_is_back(tmp_path: Path) -> None:

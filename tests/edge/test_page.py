@@ -9,11 +9,11 @@ from playwright.async_api import BrowserContext, Page, expect
 
 from warmwire.edge.assets import page_files
 
-from .browser import answered, ask, opened
-from .conftest import Serving, Start
-from .fake_worker import FakeTurn, FakeWorker
-from .wire import Wire
 from tests.client import eventually
+from tests.edge.browser import answered, ask, opened
+from tests.edge.conftest import Serving, Start
+from tests.edge.fake_worker import FakeTurn, FakeWorker
+from tests.edge.wire import Wire
 
 pytestmark = pytest.mark.browser
 

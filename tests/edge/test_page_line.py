@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from .browser import answered, ask, opened
-from .conftest import Serving
-from .fake_worker import FakeWorker
 from tests.client import eventually
 from tests.conftest import end
+from tests.edge.browser import answered, ask, opened
+from tests.edge.conftest import Serving
+from tests.edge.fake_worker import FakeWorker
 from tests.system.cluster import free_ports, listens
 
 pytestmark = pytest.mark.browser

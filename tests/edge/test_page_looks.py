@@ -9,10 +9,10 @@ import pytest
 from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped] # ships no hints
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from .browser import answered, ask, opened
-from .conftest import Serving, Start
-from .fake_worker import FakeTurn, FakeWorker
-from .tokens import token, with_secret
+from tests.edge.access.tokens import token, with_secret
+from tests.edge.browser import answered, ask, opened
+from tests.edge.conftest import Serving, Start
+from tests.edge.fake_worker import FakeTurn, FakeWorker
 
 pytestmark = pytest.mark.browser
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from .browser import answered, ask
-from .fake_worker import FakeWorker
+from tests.edge.browser import answered, ask
+from tests.edge.fake_worker import FakeWorker
 
 pytestmark = pytest.mark.browser
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from warmwire.broker.messages import UserMessage
-from warmwire.broker.names import SessionKey, new_turn_id
+from warmwire.broker.wire.messages import UserMessage
+from warmwire.broker.wire.names import SessionKey, new_turn_id
 from warmwire.edge.chat import ChatRequest
 from warmwire.edge.errors import Kind
 
-from .conftest import Start
-from .fake_worker import FakeWorker
-from .wire import Wire
+from tests.edge.conftest import Start
+from tests.edge.fake_worker import FakeWorker
+from tests.edge.wire import Wire
 
 CHAT = "/v1/chat/stream"
 SESSION_RULE = "session_id must be 1 to 64 characters of A-Z a-z 0-9 _ -"

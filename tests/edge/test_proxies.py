@@ -15,12 +15,12 @@ import pytest
 from playwright.async_api import Browser, Page
 from websockets.asyncio.client import ClientConnection, connect
 
-from .browser import PATIENCE
-from .conftest import Serving, Start
-from .fake_worker import FakeTurn, FakeWorker, begun
-from .wire import WITHIN
 from tests.client import eventually
 from tests.conftest import SECONDS
+from tests.edge.browser import PATIENCE
+from tests.edge.conftest import Serving, Start
+from tests.edge.fake_worker import FakeTurn, FakeWorker, begun
+from tests.edge.wire import WITHIN
 from tests.proxies import Addresses, proxy
 from tests.system.edge_load import Frame, frames
 

@@ -17,16 +17,16 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from warmwire.broker.names import SessionKey
-from warmwire.edge.tokens import LEEWAY
+from warmwire.broker.wire.names import SessionKey
+from warmwire.edge.access.tokens import LEEWAY
 
-from .conftest import Start
-from .fake_worker import FakeTurn, FakeWorker, begun
-from .test_auth import code, sent
-from .test_problems import queued
-from .test_websocket import opened
-from .tokens import SECRET, bearer, pem, rsa_key, token, with_secret
-from .wire import WITHIN, Answer, Wire
+from tests.edge.access.test_auth import code, sent
+from tests.edge.access.tokens import SECRET, bearer, pem, rsa_key, token, with_secret
+from tests.edge.conftest import Start
+from tests.edge.fake_worker import FakeTurn, FakeWorker, begun
+from tests.edge.test_problems import queued
+from tests.edge.test_websocket import opened
+from tests.edge.wire import WITHIN, Answer, Wire
 
 S1 = "/v1/sessions/s1"
 OPEN_TO_ALL = {"/healthz", "/readyz"}
@@ -403,7 +403,7 @@ async def test_an_oversize_body_is_refused(start: Start, worker: FakeWorker, tmp
 def test_each_test_that_the_table_names_is_there() -> None:
     here = Path(__file__).parent
     page = (here.parents[1] / "docs" / "security.md").read_text()
-    tests = "".join(each.read_text() for each in here.glob("test_*.py"))
+    tests = "".join(each.read_text() for each in here.rglob("test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", page))
     assert len(named) >= 25
     assert [name for name in named if f"def {name}(" not in tests] == []

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from warmwire.broker.errors import Unavailable
-from warmwire.broker.messages import ANSWER_LIMIT, REASON_LIMIT, PermissionReply
-from warmwire.broker.names import SessionKey
+from warmwire.broker.wire.messages import ANSWER_LIMIT, REASON_LIMIT, PermissionReply
+from warmwire.broker.wire.names import SessionKey
 
-from .conftest import Start
-from .fake_worker import FakeTurn, FakeWorker
-from .wire import Answer, Wire
 from tests.client import eventually
 from tests.conftest import SECONDS
+from tests.edge.conftest import Start
+from tests.edge.fake_worker import FakeTurn, FakeWorker
+from tests.edge.wire import Answer, Wire
 
 MESSAGES = "/v1/sessions/s1/messages"
 INTERRUPT = "/v1/sessions/s1/interrupt"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Start
-from .fake_worker import FakeTurn, FakeWorker, begun
-from .tokens import token, with_secret
-from .wire import Wire
 from tests.client import eventually
 from tests.conftest import SECONDS
+from tests.edge.access.tokens import token, with_secret
+from tests.edge.conftest import Start
+from tests.edge.fake_worker import FakeTurn, FakeWorker, begun
+from tests.edge.wire import Wire
 
 CHAT = (sys.executable, "-m", "warmwire.compose", "chat")
 

@@ -9,16 +9,16 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from warmwire.broker.messages import PermissionReply
+from warmwire.broker.wire.messages import PermissionReply
 from warmwire.edge.frames import Close
 from warmwire.edge.websocket import SESSIONS_LIMIT
 
-from .conftest import Start
-from .fake_worker import FakeTurn, FakeWorker
-from .test_sessions import running
-from .test_watch import texts
-from .wire import WITHIN, Wire
 from tests.client import eventually
+from tests.edge.conftest import Start
+from tests.edge.delivery.test_watch import texts
+from tests.edge.fake_worker import FakeTurn, FakeWorker
+from tests.edge.test_sessions import running
+from tests.edge.wire import WITHIN, Wire
 
 SEND = {"type": "user_message", "session_id": "s1", "message": "Hello"}
 

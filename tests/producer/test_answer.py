@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from warmwire.broker.envelope import Envelope, Position
-from warmwire.broker.reader import Lost, Shown
+from warmwire.broker.reading.reader import Lost, Shown
+from warmwire.broker.wire.envelope import Envelope, Position
 from warmwire.producer import Answer, Event, Growing, TextVoid
 from warmwire.producer.answer import event_of as told_of
 from warmwire.producer.resume import UNREAD

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from warmwire.broker.errors import BadInput, QueueFull, Unavailable
-from warmwire.broker.store import Store
+from warmwire.broker.nats.store import Store
 from warmwire.producer import (
     KeyReused,
     Lagging,

@@ -28,7 +28,7 @@ from warmwire.producer.refusals import error_of
 
 from tests.chaos_proxy import cutting
 from tests.client import eventually
-from tests.edge import tokens
+from tests.edge.access import tokens
 from tests.edge.conftest import Start
 from tests.edge.fake_worker import FakeWorker, begun
 

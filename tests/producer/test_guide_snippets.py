@@ -1,7 +1,7 @@
 """The guide's Python, unchanged, against an edge that serves. The snippets are in ``guide/``.
 
 Each is run as it stands; only names that it uses and does not define are given to it. The two servers are in
-``tests/edge/guide``. The first snippet, a client without streaming, shows what not to do: its
+``tests/edge/delivery/guide``. The first snippet, a client without streaming, shows what not to do: its
 ``create_message`` is ours, and made of a stream.
 """
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from warmwire.broker.envelope import Cursor, Position
-from warmwire.broker.reader import Lost
+from warmwire.broker.reading.reader import Lost
+from warmwire.broker.wire.envelope import Cursor, Position
 from warmwire.producer.resume import NOWHERE, UNREAD, Found, judge
 
 HERE = Position(100, 5)

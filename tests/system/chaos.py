@@ -19,8 +19,8 @@ from time import monotonic
 
 import structlog
 
-from warmwire.broker.bus import Arrived
-from warmwire.broker.messages import OwnerRecord, decode
+from warmwire.broker.nats.bus import Arrived
+from warmwire.broker.wire.messages import OwnerRecord, decode
 
 from tests.proxies import NGINX, proxy
 from tests.system import history as h

@@ -22,7 +22,7 @@ from typing import Self
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from warmwire.compose.nats_server import NatsServer, program
+from warmwire.compose.nats.server import NatsServer, program
 
 from tests.conftest import SECONDS, end
 

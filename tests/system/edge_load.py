@@ -13,10 +13,10 @@ from time import monotonic
 import httpx
 import msgspec
 
-from warmwire.broker.envelope import Cursor
-from warmwire.broker.events import TERMINAL
-from warmwire.broker.login import NOBODY, Login
-from warmwire.broker.names import SessionKey, turn_id_for
+from warmwire.broker.nats.login import NOBODY, Login
+from warmwire.broker.wire.envelope import Cursor
+from warmwire.broker.wire.events import TERMINAL
+from warmwire.broker.wire.names import SessionKey, turn_id_for
 
 from tests.conftest import SECONDS
 from tests.system import history as h

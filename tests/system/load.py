@@ -12,19 +12,19 @@ from typing import Self
 
 import msgspec
 
-from warmwire.broker import bus as nats
-from warmwire.broker import envelope as codec
-from warmwire.broker.bus import Bus
-from warmwire.broker.envelope import Envelope
 from warmwire.broker.errors import QueueFull, StoreFull, Unavailable
-from warmwire.broker.events import TERMINAL
-from warmwire.broker.feed import Feeds, Listener
-from warmwire.broker.follower import Follower
-from warmwire.broker.login import NOBODY, Login
-from warmwire.broker.messages import Finished, TurnOptions, UserMessage
-from warmwire.broker.names import SessionKey, Subjects, new_turn_id
-from warmwire.broker.reader import Item, Lost, Shown
-from warmwire.broker.store import Store
+from warmwire.broker.nats import bus as nats
+from warmwire.broker.nats.bus import Bus
+from warmwire.broker.nats.login import NOBODY, Login
+from warmwire.broker.nats.store import Store
+from warmwire.broker.reading.feed import Feeds, Listener
+from warmwire.broker.reading.follower import Follower
+from warmwire.broker.reading.reader import Item, Lost, Shown
+from warmwire.broker.wire import envelope as codec
+from warmwire.broker.wire.envelope import Envelope
+from warmwire.broker.wire.events import TERMINAL
+from warmwire.broker.wire.messages import Finished, TurnOptions, UserMessage
+from warmwire.broker.wire.names import SessionKey, Subjects, new_turn_id
 from warmwire.worker.emulation.turn import answer
 
 from tests.conftest import SECONDS

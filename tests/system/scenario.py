@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from time import monotonic
 
-from warmwire.broker import envelope
-from warmwire.broker.bus import Arrived
+from warmwire.broker.nats.bus import Arrived
+from warmwire.broker.wire import envelope
 
 from tests.system import history as h
 from tests.system.checker import TERMINAL, Violation, check

@@ -5,8 +5,8 @@ import gc
 
 import pytest
 
-from warmwire.broker import bus as nats
 from warmwire.broker.errors import Unavailable
+from warmwire.broker.nats import bus as nats
 
 from tests.conftest import SECONDS
 from tests.system.cluster import Proxy, until

@@ -5,15 +5,15 @@ from uuid import uuid4
 
 import pytest
 
-from warmwire.broker import bus as nats
-from warmwire.broker import streams
-from warmwire.broker.bus import Bus
-from warmwire.broker.envelope import EnvelopeWriter
 from warmwire.broker.errors import Conflict
-from warmwire.broker.feed import Feeds
-from warmwire.broker.messages import OwnerRecord, Started
-from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.store import Store
+from warmwire.broker.nats import bus as nats
+from warmwire.broker.nats import streams
+from warmwire.broker.nats.bus import Bus
+from warmwire.broker.nats.store import Store
+from warmwire.broker.reading.feed import Feeds
+from warmwire.broker.wire.envelope import EnvelopeWriter
+from warmwire.broker.wire.messages import OwnerRecord, Started
+from warmwire.broker.wire.names import SessionKey, Subjects
 
 from tests.system import history as h
 from tests.system.cluster import until

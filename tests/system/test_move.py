@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from warmwire.broker.bus import Bus, connect
-from warmwire.broker.messages import Claim, Claimed, Heartbeat, Release, decode
-from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.store import Store
+from warmwire.broker.nats.bus import Bus, connect
+from warmwire.broker.nats.store import Store
+from warmwire.broker.wire.messages import Claim, Claimed, Heartbeat, Release, decode
+from warmwire.broker.wire.names import SessionKey, Subjects
 from warmwire.compose.errors import ComposeError
-from warmwire.compose.session import chosen
+from warmwire.compose.operating.session import chosen
 from warmwire.worker.app import Worker
 
 from tests.conftest import SECONDS

@@ -19,18 +19,18 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.broker import streams
-from warmwire.broker.bus import Bus, connect
 from warmwire.broker.errors import Unavailable
-from warmwire.broker.names import Subjects
+from warmwire.broker.nats import streams
+from warmwire.broker.nats.bus import Bus, connect
+from warmwire.broker.wire.names import Subjects
 from warmwire.edge.settings import EdgeSettings
 from warmwire.producer import Producer
 
 from tests.client import eventually
 from tests.compose.secured import Served, served, write
 from tests.conftest import SECONDS
+from tests.edge.access.tokens import bearer, with_secret
 from tests.edge.conftest import serving
-from tests.edge.tokens import bearer, with_secret
 from tests.system.cluster import Worker as WorkerProcess
 from tests.system.product import Product, end_of, ended, text_of
 

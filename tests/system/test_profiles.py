@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from warmwire.broker.sealed import PoolKey
-from warmwire.worker import tree
-from warmwire.worker.launch import find_claude
+from warmwire.broker.wire.sealed import PoolKey
+from warmwire.worker.cli.launch import find_claude
+from warmwire.worker.machine import tree
 
 from tests.client import eventually
 from tests.conftest import require

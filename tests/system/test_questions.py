@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from warmwire.broker.events import PermissionRequested
+from warmwire.broker.wire.events import PermissionRequested
 from warmwire.producer import NotAsked, Producer, QuestionClosed
-from warmwire.worker.launch import find_claude
-from warmwire.worker.permissions import TOO_LATE
+from warmwire.worker.cli.launch import find_claude
+from warmwire.worker.sessions.permissions import TOO_LATE
 
 from tests.conftest import require
 from tests.edge.wire import Answer

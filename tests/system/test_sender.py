@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from warmwire.broker import bus as nats
-from warmwire.broker.bus import Bus
-from warmwire.broker.sender import Sender
+from warmwire.broker.nats import bus as nats
+from warmwire.broker.nats.bus import Bus
+from warmwire.broker.nats.sender import Sender
 
 from tests.system.cluster import until
 

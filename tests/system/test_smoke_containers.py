@@ -12,13 +12,13 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
-from warmwire.broker.bus import connect
-from warmwire.broker.messages import UserMessage
-from warmwire.broker.names import SessionKey, Subjects, new_turn_id
-from warmwire.broker.pull import Pulled, Puller
-from warmwire.broker.store import Store
-from warmwire.broker.streams import ensure
-from warmwire.compose.nats_server import program
+from warmwire.broker.nats.bus import connect
+from warmwire.broker.nats.pull import Pulled, Puller
+from warmwire.broker.nats.store import Store
+from warmwire.broker.nats.streams import ensure
+from warmwire.broker.wire.messages import UserMessage
+from warmwire.broker.wire.names import SessionKey, Subjects, new_turn_id
+from warmwire.compose.nats.server import program
 
 from tests.conftest import SECONDS, engine_runs, require
 

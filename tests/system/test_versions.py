@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from warmwire.broker.envelope import EnvelopeWriter
-from warmwire.broker.messages import OwnerRecord, UserMessage
-from warmwire.broker.names import DEFAULT_TENANT, SessionKey, turn_id_for
+from warmwire.broker.wire.envelope import EnvelopeWriter
+from warmwire.broker.wire.messages import OwnerRecord, UserMessage
+from warmwire.broker.wire.names import DEFAULT_TENANT, SessionKey, turn_id_for
 from warmwire.edge.settings import EdgeSettings
 from warmwire.producer import Producer
 

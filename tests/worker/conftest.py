@@ -11,10 +11,10 @@ from typing import TypeVar
 import pytest
 import uvloop
 
-from warmwire.worker.claude import parse
-from warmwire.worker.launch import Launch, find_claude
-from warmwire.worker.process import CliProcess, Exit
-from warmwire.worker.said import Line
+from warmwire.worker.cli.claude import parse
+from warmwire.worker.cli.launch import Launch, find_claude
+from warmwire.worker.cli.said import Line
+from warmwire.worker.machine.process import CliProcess, Exit
 
 from tests.conftest import SECONDS, require
 from tests.system.product import product

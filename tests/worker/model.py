@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from warmwire.broker.errors import Conflict
-from warmwire.broker.messages import Finished, OwnerRecord, TurnRecord, UserMessage
-from warmwire.broker.store import Owned
-from warmwire.broker.streams import ACK_WAIT
+from warmwire.broker.nats.store import Owned
+from warmwire.broker.nats.streams import ACK_WAIT
+from warmwire.broker.wire.messages import Finished, OwnerRecord, TurnRecord, UserMessage
 
 
 @dataclass

@@ -5,7 +5,8 @@
 The worker is a process of its own, with a turn at hand. Its CLI is the emulator, and has started what the
 real one starts for a tool, a process in a session of its own; and what a tool may start: one that was forked
 twice and so is nobody's child any more. ``--write`` puts the table into docs/orphans.md.
-tests/worker/test_orphans.py asks of the same scenarios that nothing is left, however slow the machine.
+tests/worker/machine/test_orphans.py asks of the same scenarios that nothing is left, however slow the
+machine.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
-from warmwire.worker import cgroup, tree
+from warmwire.worker.machine import cgroup, tree
 
 from tests.client import Client, eventually, on_own_streams
 from tests.conftest import COUNTING, SECONDS, started_nats_server
@@ -34,7 +35,7 @@ PAGE = Path(__file__).parents[2] / "docs/orphans.md"
 MARK = "<!-- the last run -->\n"
 PROMISED = 2.0
 """Seconds after which nothing may be left."""
-EMULATOR = Path(cgroup.__file__).with_name("emulator.py")
+EMULATOR = Path(cgroup.__file__).parents[1] / "emulator.py"
 DAEMON = "sleep 601"
 CLI = """#!/bin/sh
 case "$*" in *--version*) echo "0.1.0 (warmwire emulator)"; exit;; esac

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from warmwire.broker import envelope
-from warmwire.broker.events import TurnCompleted
-from warmwire.broker.messages import Finished, Replay, Started, TurnOptions, TurnRecord, UserMessage
-from warmwire.broker.names import SessionKey
-from warmwire.worker import transcript
-from warmwire.worker.errors import ErrorCode
-from warmwire.worker.said import (
+from warmwire.broker.wire import envelope
+from warmwire.broker.wire.events import TurnCompleted
+from warmwire.broker.wire.messages import Finished, Replay, Started, TurnOptions, TurnRecord, UserMessage
+from warmwire.broker.wire.names import SessionKey
+from warmwire.worker.cli.said import (
     Line,
 )
-from warmwire.worker.session import Session
-from warmwire.worker.turn import (
+from warmwire.worker.errors import ErrorCode
+from warmwire.worker.sessions import transcript
+from warmwire.worker.sessions.session import Session
+from warmwire.worker.sessions.turn import (
     Ack,
     AppendTranscript,
     Command,

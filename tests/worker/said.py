@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from warmwire.worker.cli.said import Assistant, Line, Mirror, Result, StreamEvent, Usage
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.said import Assistant, Line, Mirror, Result, StreamEvent, Usage
 
 
 def event(type_: str, **fields: object) -> StreamEvent:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from warmwire.broker.errors import NoResponder, Unavailable
-from warmwire.broker.messages import (
+from warmwire.broker.wire.messages import (
     Interrupt,
     InterruptReply,
     OwnerRecord,
@@ -25,9 +25,10 @@ from warmwire.broker.messages import (
     UserMessage,
     decode,
 )
-from warmwire.broker.names import SessionKey, Subjects
-from warmwire.worker import fence, tree
+from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.worker import fence
 from warmwire.worker.app import Worker
+from warmwire.worker.machine import tree
 from warmwire.worker.settings import WorkerSettings
 
 from tests.client import Client, eventually, on_own_streams

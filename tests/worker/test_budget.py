@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from warmwire.broker.events import Usage
-from warmwire.broker.messages import BoundRecord
-from warmwire.worker import claude_stdin
+from warmwire.broker.wire.events import Usage
+from warmwire.broker.wire.messages import BoundRecord
 from warmwire.worker.budget import Breach, Limits, Meter, Spent, used_up
+from warmwire.worker.cli import claude_stdin
+from warmwire.worker.cli.said import ControlReply, StreamEvent
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.patience import INTERRUPT_WITHIN, TERM_WITHIN
 from warmwire.worker.profiles import Profile, Profiles
-from warmwire.worker.said import ControlReply, StreamEvent
-from warmwire.worker.session import Session
-from warmwire.worker.turn import KillCli, NeedCli, PutRecord, Rules
+from warmwire.worker.sessions.patience import INTERRUPT_WITHIN, TERM_WITHIN
+from warmwire.worker.sessions.session import Session
+from warmwire.worker.sessions.turn import KillCli, NeedCli, PutRecord, Rules
 
 from tests.worker import said
 from tests.worker.owner import EPOCH, KEY, STALL, Owner, held

@@ -10,12 +10,12 @@ from time import time
 import pytest
 
 from warmwire.broker.errors import BadInput
-from warmwire.broker.names import SessionKey
-from warmwire.broker.sealed import PoolKey, Token, seal
-from warmwire.worker import tree
+from warmwire.broker.wire.names import SessionKey
+from warmwire.broker.wire.sealed import PoolKey, Token, seal
 from warmwire.worker.app import Worker
 from warmwire.worker.credentials import HIDDEN, Keys, hidden
 from warmwire.worker.errors import CredentialRefused, ErrorCode
+from warmwire.worker.machine import tree
 from warmwire.worker.settings import WorkerSettings
 
 from tests.client import Asked, Client, eventually, on_own_streams

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import pytest
 
 from warmwire.broker.errors import BadInput
-from warmwire.broker.messages import BoundRecord, TurnOptions
+from warmwire.broker.wire.messages import BoundRecord, TurnOptions
+from warmwire.worker.cli.launch import Spawning, launch
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.launch import Spawning, launch
 from warmwire.worker.profiles import (
     BUILT_IN,
     FILE_LIMIT,

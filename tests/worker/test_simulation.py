@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from warmwire.broker import envelope
-from warmwire.broker.messages import TurnOptions, UserMessage
-from warmwire.broker.streams import QUEUED_PER_SESSION
-from warmwire.worker import transcript
-from warmwire.worker.turn import ATTEMPTS
+from warmwire.broker.nats.streams import QUEUED_PER_SESSION
+from warmwire.broker.wire import envelope
+from warmwire.broker.wire.messages import TurnOptions, UserMessage
+from warmwire.worker.sessions import transcript
+from warmwire.worker.sessions.turn import ATTEMPTS
 
 from tests.worker.model import Queued
 from tests.worker.simulation.viewer import Viewer

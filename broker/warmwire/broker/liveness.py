@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from warmwire.broker.messages import Heartbeat
+from warmwire.broker.wire.messages import Heartbeat
 
 HEARTBEAT_EVERY = 0.5
 """Seconds between heartbeats."""

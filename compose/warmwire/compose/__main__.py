@@ -1,5 +1,5 @@
 """`python -m warmwire.compose` is `warmwire`."""
 
-from .cli import main
+from warmwire.compose.cli import main
 
 main()

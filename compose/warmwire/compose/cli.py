@@ -11,8 +11,8 @@ from typing import Any
 import click
 from pydantic_settings import BaseSettings
 
-from .errors import ComposeError, MissingProgram
-from .options import load, settings_of
+from warmwire.compose.errors import ComposeError, MissingProgram
+from warmwire.compose.options import load, settings_of
 
 SUMMARY = """Chat with warm LLM processes behind NATS: every delta reaches the browser as it is made.
 
@@ -116,21 +116,28 @@ COMMANDS: dict[str, Role | Other] = {
     "chat": Other("Talk to it in this terminal.", "warmwire.compose.chat.command:chat"),
     "nats-config": Other(
         "Write the configuration of a NATS server with a user per role.",
-        "warmwire.compose.nats_config:nats_config",
+        "warmwire.compose.nats.config:nats_config",
     ),
-    "keygen": Other("Make a key pair for users' own tokens.", "warmwire.compose.pool_key:keygen"),
+    "keygen": Other("Make a key pair for users' own tokens.", "warmwire.compose.local.pool_key:keygen"),
     "worker": Role(
         "Run one worker; list or drain those that run.",
         WORKER,
         "warmwire.worker.settings:WorkerSettings",
         "warmwire.worker.app:main",
-        (("list", "warmwire.compose.workers:list_workers"), ("drain", "warmwire.compose.workers:drain")),
+        (
+            ("list", "warmwire.compose.operating.workers:list_workers"),
+            ("drain", "warmwire.compose.operating.workers:drain"),
+        ),
     ),
-    "top": Other("Show the workers live.", "warmwire.compose.top:top"),
-    "traces": Other("Show where the time of slow turns went.", "warmwire.compose.traces:traces"),
-    "doctor": Other("Say what is wrong, and what to do.", "warmwire.compose.doctor:doctor"),
-    "streams": Other("Make the streams, or bring them up to date.", "warmwire.compose.streams:streams"),
-    "session": Other("Look at a session, or stop what it does.", "warmwire.compose.session:session"),
+    "top": Other("Show the workers live.", "warmwire.compose.operating.top:top"),
+    "traces": Other("Show where the time of slow turns went.", "warmwire.compose.operating.traces:traces"),
+    "doctor": Other("Say what is wrong, and what to do.", "warmwire.compose.operating.doctor:doctor"),
+    "streams": Other(
+        "Make the streams, or bring them up to date.", "warmwire.compose.operating.streams:streams"
+    ),
+    "session": Other(
+        "Look at a session, or stop what it does.", "warmwire.compose.operating.session:session"
+    ),
     "edge": Role("Run one edge.", EDGE, "warmwire.edge.settings:EdgeSettings", "warmwire.edge.app:main"),
 }
 
@@ -188,7 +195,7 @@ def guarded(work: Callable[[], object]) -> int:
 
 
 def run_up(settings: Any) -> int:
-    from .up import up  # noqa: PLC0415 - see the docstring of this module
+    from warmwire.compose.local.up import up  # noqa: PLC0415 - see the docstring of this module
 
     return asyncio.run(up(settings))
 

@@ -15,7 +15,7 @@ from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsError
 
-from .errors import UsageError
+from warmwire.compose.errors import UsageError
 
 METAVARS = {int: "N", float: "N", Path: "PATH", str: "TEXT"}
 

@@ -28,18 +28,19 @@ from fastapi import APIRouter, FastAPI
 
 from warmwire.broker import role
 from warmwire.broker.logs import logger
-
-from . import assets, completions, messages, openapi, routes, sessions, tickets, ui_chat, websocket
-from .chat import ESCAPED, ROOM
-from .connection import Bounds, Protocol, ServerConfig
-from .edge import Edge
-from .errors import AddressError
-from .guard import Guard, check_exposure
-from .limits import FILES_BESIDE, connections_possible
-from .settings import EdgeSettings
-from .stream import Writes
-from .tracing import Traced
-from .websocket import Protocol as WebSocketProtocol
+from warmwire.edge import assets, problems, routes, sessions, tickets, websocket
+from warmwire.edge.access.limits import FILES_BESIDE, connections_possible
+from warmwire.edge.chat import ESCAPED, ROOM
+from warmwire.edge.codecs import completions, messages, ui_chat
+from warmwire.edge.connection import Bounds, Protocol, ServerConfig
+from warmwire.edge.delivery.stream import Writes
+from warmwire.edge.documents import openapi
+from warmwire.edge.edge import Edge
+from warmwire.edge.errors import AddressError
+from warmwire.edge.guard import Guard, check_exposure
+from warmwire.edge.settings import EdgeSettings
+from warmwire.edge.tracing import Traced
+from warmwire.edge.websocket import Protocol as WebSocketProtocol
 
 log = logger(__name__)
 
@@ -79,7 +80,7 @@ def build(edge: Edge) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router(edge))
     app.include_router(assets.router())
-    routes.answer_problems(app)
+    problems.answer_problems(app)
     app.add_middleware(Traced)
     app.add_middleware(Guard, settings=edge.settings)
     plain = app.openapi

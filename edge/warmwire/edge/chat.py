@@ -10,11 +10,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import Request as HttpRequest
 
-from warmwire.broker.messages import OPTION_LIMIT, THINKING_LIMIT, PermissionMode, TurnOptions
-from warmwire.broker.names import NAME_LIMIT, SessionKey
+from warmwire.broker.wire.messages import OPTION_LIMIT, THINKING_LIMIT, PermissionMode, TurnOptions
+from warmwire.broker.wire.names import NAME_LIMIT, SessionKey
+from warmwire.edge.errors import Kind, Problem
 from warmwire.producer.request import Request, prepare
-
-from .errors import Kind, Problem
 
 ROOM = 64 * 1024
 """Bytes of a body beside the message."""

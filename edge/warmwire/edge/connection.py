@@ -17,9 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from warmwire.broker import telemetry
 from warmwire.broker.logs import logger
-
-from .errors import Kind, Problem
-from .stream import CUT, Direct, Writes
+from warmwire.edge.delivery.stream import CUT, Direct, Writes
+from warmwire.edge.errors import Kind, Problem
 
 log = logger(__name__)
 

@@ -14,35 +14,34 @@ from starlette.requests import HTTPConnection
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from warmwire.broker import heartbeat, streams
-from warmwire.broker.bus import Bus, connect
-from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.logs import logger
-from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.store import Store
+from warmwire.broker.nats import heartbeat, streams
+from warmwire.broker.nats.bus import Bus, connect
+from warmwire.broker.nats.store import Store
+from warmwire.broker.wire.envelope import Cursor
+from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.edge.access.admission import Admission
+from warmwire.edge.access.auth import Access
+from warmwire.edge.access.caller import Caller, Need, Viewer
+from warmwire.edge.access.credentials import with_credential
+from warmwire.edge.access.neighbours import Neighbours
+from warmwire.edge.chat import ChatRequest
+from warmwire.edge.delivery import sse
+from warmwire.edge.delivery.outbox import Channel, Outbox
+from warmwire.edge.delivery.presence import Presence
+from warmwire.edge.delivery.stream import EventStream
+from warmwire.edge.delivery.unseen import Unseen
+from warmwire.edge.delivery.viewing import GuideView, SessionView, TurnView, Viewing
+from warmwire.edge.metrics import Metrics
+from warmwire.edge.recent import WITHIN, Recent
+from warmwire.edge.settings import EdgeSettings
+from warmwire.edge.tracing import Deliveries, Delivery
 from warmwire.producer.manage import Management
 from warmwire.producer.request import Request
 from warmwire.producer.resume import NOWHERE
 from warmwire.producer.submit import Sessions
-
-from . import sse
-from .admission import Admission
-from .auth import Access
-from .caller import Caller, Need, Viewer
-from .chat import ChatRequest
-from .credentials import with_credential
-from .metrics import Metrics
-from .neighbours import Neighbours
-from .outbox import Channel, Outbox
-from .presence import Presence
-from .recent import WITHIN, Recent
-from .settings import EdgeSettings
-from .stream import EventStream
-from .tracing import Deliveries, Delivery
-from .unseen import Unseen
-from .viewing import GuideView, SessionView, TurnView, Viewing
 
 log = logger(__name__)
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Self
 
 from warmwire.broker.errors import BadInput, QueueFull, StoreFull, Unavailable, WarmwireError
-from warmwire.broker.names import NAME_LIMIT
+from warmwire.broker.wire.names import NAME_LIMIT
 from warmwire.producer.errors import KeyReused, MessageTooLarge, NotAsked, QuestionClosed, SessionBusy
 from warmwire.producer.request import KEY_LIMIT
 

@@ -13,14 +13,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 
-from warmwire.broker.envelope import Envelope
-from warmwire.broker.messages import Permission
-from warmwire.broker.reader import Item
+from warmwire.broker.reading.reader import Item
+from warmwire.broker.wire.envelope import Envelope
+from warmwire.broker.wire.messages import Permission
+from warmwire.edge.chat import ChatRequest, problem_in
+from warmwire.edge.errors import Kind, Problem
 from warmwire.producer.answer import event_of
 from warmwire.producer.request import verdict
-
-from .chat import ChatRequest, problem_in
-from .errors import Kind, Problem
 
 
 class Close(Enum):

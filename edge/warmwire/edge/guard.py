@@ -17,10 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from warmwire.broker.errors import Misconfigured
 from warmwire.broker.logs import logger
-
-from .errors import Kind, Problem
-from .routes import answer
-from .settings import EdgeSettings
+from warmwire.edge.errors import Kind, Problem
+from warmwire.edge.problems import answer
+from warmwire.edge.settings import EdgeSettings
 
 log = logger(__name__)
 

@@ -7,17 +7,16 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from warmwire.broker import telemetry
-from warmwire.broker.bus import Bus
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.exposition import Exposed, begin, text, watch_lag
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.logs import logger
-from warmwire.broker.messages import Heartbeat
-from warmwire.broker.store import Backlog, Store
+from warmwire.broker.nats.bus import Bus
+from warmwire.broker.nats.store import Backlog, Store
 from warmwire.broker.tasks import Tasks
 from warmwire.broker.telemetry import Reading
-
-from .settings import EdgeSettings
+from warmwire.broker.wire.messages import Heartbeat
+from warmwire.edge.settings import EdgeSettings
 
 log = logger(__name__)
 

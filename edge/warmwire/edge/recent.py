@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from warmwire.broker.names import SessionKey
+from warmwire.broker.wire.names import SessionKey
 from warmwire.producer.request import Request
 
 WITHIN = 10.0

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import cast
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from opentelemetry.trace import get_current_span
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.routing import Match
 
-from warmwire.broker import telemetry
-from warmwire.broker.errors import Unavailable, WarmwireError
+from warmwire.broker.errors import Unavailable
 from warmwire.broker.exposition import CONTENT_TYPE
-from warmwire.broker.names import SessionKey
+from warmwire.broker.wire.names import SessionKey
+from warmwire.edge.access.caller import Need, Viewer
+from warmwire.edge.chat import Rollup, from_body, from_query, validated
+from warmwire.edge.documents import openapi
+from warmwire.edge.edge import Edge, cursor_of
+from warmwire.edge.errors import Kind, Problem
 from warmwire.producer.resume import NOWHERE
-
-from . import openai, openapi, sse
-from .caller import Need, Viewer
-from .chat import Rollup, from_body, from_query, validated
-from .edge import Edge, cursor_of
-from .errors import CLOSED_REQUEST, Kind, Problem, problem_of
-from .stream import HEADERS
-
-METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def router(edge: Edge) -> APIRouter:
@@ -111,64 +101,3 @@ async def by_url(http: Request, edge: Edge, *, guide: bool) -> Response:
     prepared = await edge.admitted(http, caller, request)
     await edge.access.redeem(caller, prepared.turn, resumes=False)
     return await edge.submit_once(prepared, Viewer(caller, request.rollup_ms, guide))
-
-
-def answer_problems(app: FastAPI) -> None:
-    """Every error answer is a problem document."""
-
-    async def ours(request: Request, error: Exception) -> Response:
-        problem = problem_of(cast(WarmwireError, error))
-        if problem.retry_after and _resumes(request):
-            return later(problem.retry_after)
-        return answer(problem, for_others=openai.reads_refusals(request.url.path))
-
-    async def http(request: Request, error: Exception) -> Response:
-        refused = cast(HTTPException, error)
-        if refused.status_code == Kind.METHOD_NOT_ALLOWED.status:
-            problem = Problem(Kind.METHOD_NOT_ALLOWED, f"{request.method} {request.url.path}")
-            return answer(problem, {"allow": ", ".join(methods_of(app, request))})
-        return answer(Problem(Kind.NOT_FOUND, request.url.path), dict(refused.headers or {}))
-
-    async def left(_request: Request, _error: Exception) -> Response:
-        return Response(status_code=CLOSED_REQUEST)
-
-    async def bug(_request: Request, _error: Exception) -> Response:
-        return answer(Problem(Kind.INTERNAL, "see the edge's log"))
-
-    app.add_exception_handler(WarmwireError, ours)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(ClientDisconnect, left)
-    app.add_exception_handler(Exception, bug)
-
-
-def methods_of(app: FastAPI, request: Request) -> list[str]:
-    """The methods of a path. Starlette names those of one route alone, and each of ours has one."""
-    return [
-        method
-        for method in METHODS
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.routes)
-    ]
-
-
-def later(seconds: int) -> Response:
-    """For who comes back with a cursor: an error status would end a browser's EventSource for good."""
-    return Response(sse.come_back(seconds * 1000), headers=HEADERS)
-
-
-def _resumes(request: Request) -> bool:
-    return request.method == "GET" and (
-        "last-event-id" in request.headers or "last_event_id" in request.query_params
-    )
-
-
-def answer(problem: Problem, headers: dict[str, str] | None = None, *, for_others: bool = False) -> Response:
-    """The problem as a response; ``for_others``: readable for the SDKs of others, too."""
-    kind = problem.kind
-    get_current_span().set_attribute("error.type", str(kind))
-    telemetry.refusals.add(1, {"kind": str(kind)})
-    return JSONResponse(
-        problem.document() | (openai.refusal(problem) if for_others else {}),
-        status_code=kind.status,
-        media_type="application/problem+json",
-        headers=problem.headers() | (headers or {}),
-    )

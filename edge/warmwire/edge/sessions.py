@@ -11,18 +11,17 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from starlette.responses import Response
 
-from warmwire.broker import envelope as codec
 from warmwire.broker.errors import Unavailable
-from warmwire.broker.messages import Finished, Permission, Question
-from warmwire.broker.names import SessionKey
-from warmwire.broker.store import Recorded
+from warmwire.broker.nats.store import Recorded
+from warmwire.broker.wire import envelope as codec
+from warmwire.broker.wire.messages import Finished, Permission, Question
+from warmwire.broker.wire.names import SessionKey
+from warmwire.edge.access.caller import Need, Viewer
+from warmwire.edge.chat import ROLLUP_LIMIT, ChatRequest, json_body, validated
+from warmwire.edge.documents import openapi
+from warmwire.edge.edge import Edge, cursor_of
+from warmwire.edge.errors import Kind, Problem
 from warmwire.producer.request import verdict
-
-from . import openapi
-from .caller import Need, Viewer
-from .chat import ROLLUP_LIMIT, ChatRequest, json_body, validated
-from .edge import Edge, cursor_of
-from .errors import Kind, Problem
 
 PAGE = 50
 """Turns in a page, unless asked otherwise."""

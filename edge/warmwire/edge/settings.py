@@ -8,11 +8,10 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from warmwire.broker.errors import BadInput
-from warmwire.broker.sealed import SealingKey
+from warmwire.broker.wire.sealed import SealingKey
+from warmwire.edge.access.auth_settings import AuthSettings
+from warmwire.edge.access.tenants import SESSIONS, TenantLimits
 from warmwire.producer.settings import MAX_MESSAGE_BYTES
-
-from .auth_settings import AuthSettings
-from .tenants import SESSIONS, TenantLimits
 
 
 class EdgeSettings(AuthSettings):

@@ -9,9 +9,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
-from . import openapi
-from .chat import SessionId, json_body, validated
-from .edge import Edge
+from warmwire.edge.chat import SessionId, json_body, validated
+from warmwire.edge.documents import openapi
+from warmwire.edge.edge import Edge
 
 
 class Wanted(BaseModel):

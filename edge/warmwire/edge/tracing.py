@@ -22,13 +22,12 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, get_cu
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from warmwire.broker import telemetry
-from warmwire.broker.envelope import Envelope
-from warmwire.broker.events import TurnCompleted, TurnEnd, TurnFailed, TurnInterrupted
-from warmwire.broker.names import SessionKey
-from warmwire.broker.reader import Item
+from warmwire.broker.reading.reader import Item
+from warmwire.broker.wire.envelope import Envelope
+from warmwire.broker.wire.events import TurnCompleted, TurnEnd, TurnFailed, TurnInterrupted
+from warmwire.broker.wire.names import SessionKey
+from warmwire.edge.delivery.outbox import Channel
 from warmwire.producer.request import Request
-
-from .outbox import Channel
 
 API = ("/v1/", "/chat/")
 """What is traced begins so; pages and probes are not."""

@@ -14,24 +14,25 @@ from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import BadInput, WarmwireError
-from warmwire.broker.events import TurnQueued
 from warmwire.broker.logs import logger
-from warmwire.broker.names import SessionKey
 from warmwire.broker.telemetry import rungs
-
-from . import asyncapi, frames, sse
-from .auth import subprotocol_of
-from .caller import Caller, Need, Viewer
-from .chat import ROLLUP_LIMIT, ChatRequest
-from .credentials import with_credential
-from .edge import Edge
-from .errors import Kind, Problem, problem_of
-from .frames import Close
-from .outbox import Encoder, Outbox
-from .stream import CUT, Progress, Silence
-from .viewing import GuideSocketView, SessionView
+from warmwire.broker.wire.envelope import Cursor
+from warmwire.broker.wire.events import TurnQueued
+from warmwire.broker.wire.names import SessionKey
+from warmwire.edge import frames
+from warmwire.edge.access.auth import subprotocol_of
+from warmwire.edge.access.caller import Caller, Need, Viewer
+from warmwire.edge.access.credentials import with_credential
+from warmwire.edge.chat import ROLLUP_LIMIT, ChatRequest
+from warmwire.edge.delivery import sse
+from warmwire.edge.delivery.outbox import Encoder, Outbox
+from warmwire.edge.delivery.stream import CUT, Progress, Silence
+from warmwire.edge.delivery.viewing import GuideSocketView, SessionView
+from warmwire.edge.documents import asyncapi
+from warmwire.edge.edge import Edge
+from warmwire.edge.errors import Kind, Problem, problem_of
+from warmwire.edge.frames import Close
 
 log = logger(__name__)
 

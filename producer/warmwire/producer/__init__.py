@@ -1,10 +1,9 @@
 """Publish chat requests from a service, stream their answers: ``from warmwire.producer import Producer``."""
 
 from warmwire.broker.errors import BadInput, QueueFull, StoreFull, Unavailable, WarmwireError
-
-from .answer import Answer, Event, Growing
-from .client import Producer
-from .errors import (
+from warmwire.producer.answer import Answer, Event, Growing
+from warmwire.producer.client import Producer
+from warmwire.producer.errors import (
     KeyReused,
     Lagging,
     MessageTooLarge,
@@ -16,10 +15,10 @@ from .errors import (
     TextVoid,
     TurnFailed,
 )
-from .past import PastTurn, WaitingTurn
-from .settings import EdgeClientSettings, ProducerSettings
-from .turn import Turn
-from .watch import Watch
+from warmwire.producer.past import PastTurn, WaitingTurn
+from warmwire.producer.settings import EdgeClientSettings, ProducerSettings
+from warmwire.producer.turn import Turn
+from warmwire.producer.watch import Watch
 
 __all__ = [
     "Answer",

@@ -8,12 +8,11 @@ from typing import Any
 
 import msgspec
 
-from warmwire.broker.envelope import Cursor, Envelope
-from warmwire.broker.events import TERMINAL, Gap
-from warmwire.broker.reader import Item, Lost
-
-from .errors import TextVoid
-from .resume import UNREAD
+from warmwire.broker.reading.reader import Item, Lost
+from warmwire.broker.wire.envelope import Cursor, Envelope
+from warmwire.broker.wire.events import TERMINAL, Gap
+from warmwire.producer.errors import TextVoid
+from warmwire.producer.resume import UNREAD
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,20 @@ from types import TracebackType
 from typing import Any, Literal
 from weakref import WeakSet
 
-from warmwire.broker import bus as nats
-from warmwire.broker.bus import Bus
-from warmwire.broker.envelope import Cursor
-from warmwire.broker.messages import Finished, PermissionMode
-from warmwire.broker.names import DEFAULT_TENANT, SessionKey, Subjects
-from warmwire.broker.store import Store
-
-from .closing import Closing
-from .iteration import Events, OnCancel
-from .past import PAGE, PastTurn, WaitingTurn, last_of, recorded, waiting_of
-from .request import Given, Request, options_of, prepare
-from .settings import ProducerSettings
-from .submit import Sessions
-from .turn import Turn
-from .watch import Watch
+from warmwire.broker.nats import bus as nats
+from warmwire.broker.nats.bus import Bus
+from warmwire.broker.nats.store import Store
+from warmwire.broker.wire.envelope import Cursor
+from warmwire.broker.wire.messages import Finished, PermissionMode
+from warmwire.broker.wire.names import DEFAULT_TENANT, SessionKey, Subjects
+from warmwire.producer.closing import Closing
+from warmwire.producer.iteration import Events, OnCancel
+from warmwire.producer.past import PAGE, PastTurn, WaitingTurn, last_of, recorded, waiting_of
+from warmwire.producer.request import Given, Request, options_of, prepare
+from warmwire.producer.settings import ProducerSettings
+from warmwire.producer.submit import Sessions
+from warmwire.producer.turn import Turn
+from warmwire.producer.watch import Watch
 
 
 class Producer(Closing):
@@ -104,7 +103,7 @@ class Producer(Closing):
         return turn
 
     def _with_token(self, request: Request, token: str) -> Request:
-        from .credentials import with_token  # noqa: PLC0415 - PyNaCl is for those who send tokens
+        from warmwire.producer.credentials import with_token  # noqa: PLC0415 - PyNaCl is for those who send tokens
 
         settings = self._settings
         return with_token(request, token, settings.pool_public_key, time() + settings.credential_ttl)

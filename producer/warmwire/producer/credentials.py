@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from warmwire.broker.errors import BadInput
-from warmwire.broker.sealed import SealingKey, Token, seal
-
-from .request import Request
+from warmwire.broker.wire.sealed import SealingKey, Token, seal
+from warmwire.producer.request import Request
 
 
 def with_token(request: Request, token: str, key: str | None, expires: float) -> Request:

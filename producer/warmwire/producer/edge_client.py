@@ -13,23 +13,22 @@ from weakref import WeakSet
 
 import httpx2
 
-from warmwire.broker.envelope import Cursor
 from warmwire.broker.errors import Unavailable
-from warmwire.broker.events import TurnQueued
 from warmwire.broker.logs import logger
-from warmwire.broker.messages import PermissionMode
-from warmwire.broker.names import check_name
 from warmwire.broker.telemetry import inject
-
-from .answer import Event
-from .closing import Closing
-from .errors import NotAnEdge, Refused
-from .iteration import Events, OnCancel, TurnEvents
-from .line import Line
-from .past import PAGE, PastTurn, WaitingTurn, last_of, listed
-from .refusals import error_of
-from .request import Given, checked, verdict
-from .settings import EdgeClientSettings
+from warmwire.broker.wire.envelope import Cursor
+from warmwire.broker.wire.events import TurnQueued
+from warmwire.broker.wire.messages import PermissionMode
+from warmwire.broker.wire.names import check_name
+from warmwire.producer.answer import Event
+from warmwire.producer.closing import Closing
+from warmwire.producer.errors import NotAnEdge, Refused
+from warmwire.producer.iteration import Events, OnCancel, TurnEvents
+from warmwire.producer.line import Line
+from warmwire.producer.past import PAGE, PastTurn, WaitingTurn, last_of, listed
+from warmwire.producer.refusals import error_of
+from warmwire.producer.request import Given, checked, verdict
+from warmwire.producer.settings import EdgeClientSettings
 
 log = logger(__name__)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from warmwire.broker.envelope import Cursor
-from warmwire.broker.feed import Feeds
-from warmwire.broker.follower import Follower
-from warmwire.broker.names import SessionKey
-
-from .session_follower import SessionFollower
+from warmwire.broker.reading.feed import Feeds
+from warmwire.broker.reading.follower import Follower
+from warmwire.broker.wire.envelope import Cursor
+from warmwire.broker.wire.names import SessionKey
+from warmwire.producer.session_follower import SessionFollower
 
 
 class Following:

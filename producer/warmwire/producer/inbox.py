@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from .answer import Event
-from .errors import Lagging
+from warmwire.producer.answer import Event
+from warmwire.producer.errors import Lagging
 
 
 class Inbox:

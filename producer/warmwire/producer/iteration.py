@@ -10,9 +10,8 @@ from typing import Literal, Self
 
 from warmwire.broker.errors import WarmwireError
 from warmwire.broker.logs import logger
-
-from .answer import Answer, Event
-from .errors import TurnFailed
+from warmwire.producer.answer import Answer, Event
+from warmwire.producer.errors import TurnFailed
 
 log = logger(__name__)
 

@@ -11,14 +11,13 @@ from time import monotonic
 import httpx2
 
 from warmwire.broker.errors import Unavailable
-from warmwire.broker.events import TurnQueued
 from warmwire.broker.logs import logger
-
-from .answer import Event
-from .errors import NotAnEdge
-from .refusals import error_of, passes
-from .settings import EdgeClientSettings
-from .sse import Frame, Parser
+from warmwire.broker.wire.events import TurnQueued
+from warmwire.producer.answer import Event
+from warmwire.producer.errors import NotAnEdge
+from warmwire.producer.refusals import error_of, passes
+from warmwire.producer.settings import EdgeClientSettings
+from warmwire.producer.sse import Frame, Parser
 
 log = logger(__name__)
 

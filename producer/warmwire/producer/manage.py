@@ -7,15 +7,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from warmwire.broker.asking import OWNER_WITHIN
-from warmwire.broker.bus import Bus
 from warmwire.broker.errors import NoResponder
 from warmwire.broker.logs import logger
-from warmwire.broker.messages import Close, Finished, UserMessage
-from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.store import Recorded, Store
-
-from .submit import Sessions
+from warmwire.broker.nats.asking import OWNER_WITHIN
+from warmwire.broker.nats.bus import Bus
+from warmwire.broker.nats.store import Recorded, Store
+from warmwire.broker.wire.messages import Close, Finished, UserMessage
+from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.producer.submit import Sessions
 
 log = logger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from warmwire.broker import envelope as codec
-from warmwire.broker.messages import Finished, UserMessage
-from warmwire.broker.store import Recorded
+from warmwire.broker.nats.store import Recorded
+from warmwire.broker.wire import envelope as codec
+from warmwire.broker.wire.messages import Finished, UserMessage
 
 PAGE = 200
 """Turns that are asked for at a time."""

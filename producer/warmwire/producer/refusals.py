@@ -7,8 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from warmwire.broker.errors import BadInput, QueueFull, StoreFull, Unavailable, WarmwireError
-
-from .errors import KeyReused, MessageTooLarge, NotAsked, QuestionClosed, Refused, SessionBusy
+from warmwire.producer.errors import (
+    KeyReused,
+    MessageTooLarge,
+    NotAsked,
+    QuestionClosed,
+    Refused,
+    SessionBusy,
+)
 
 PROBLEM = "urn:warmwire:problem:"
 PASSING = frozenset({408, 429, 502, 503, 504})

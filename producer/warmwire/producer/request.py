@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from warmwire.broker.errors import BadInput
-from warmwire.broker.messages import (
+from warmwire.broker.wire.messages import (
     ANSWER_LIMIT,
     REASON_LIMIT,
     Content,
@@ -18,9 +18,8 @@ from warmwire.broker.messages import (
     TurnOptions,
     UserMessage,
 )
-from warmwire.broker.names import SessionKey, check_name, new_turn_id, turn_id_for
-
-from .errors import MessageTooLarge
+from warmwire.broker.wire.names import SessionKey, check_name, new_turn_id, turn_id_for
+from warmwire.producer.errors import MessageTooLarge
 
 KEY_LIMIT = 255
 """Characters in an idempotency key, at most."""

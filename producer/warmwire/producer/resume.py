@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from warmwire.broker.envelope import END, Cursor, Position
-from warmwire.broker.reader import Lost
+from warmwire.broker.reading.reader import Lost
+from warmwire.broker.wire.envelope import END, Cursor, Position
 
 NOWHERE = Cursor("0", 0, 0)
 """Given out where there is nothing to continue, so that who comes back with it is told that it is done."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from warmwire.broker.envelope import END, Cursor, Envelope, Position
 from warmwire.broker.errors import NoResponder
-from warmwire.broker.events import TERMINAL
-from warmwire.broker.feed import Feed, Listener, ending_of
-from warmwire.broker.follower import WAITING_LIMIT, check_bound
-from warmwire.broker.messages import Replay
-from warmwire.broker.reader import Ending, Item, Lost, Shown, View, whole
-from warmwire.broker.store import Store
-
-from .resume import NOWHERE, UNREAD
+from warmwire.broker.nats.store import Store
+from warmwire.broker.reading.feed import Feed, Listener, ending_of
+from warmwire.broker.reading.follower import WAITING_LIMIT, check_bound
+from warmwire.broker.reading.reader import Ending, Item, Lost, Shown, View, whole
+from warmwire.broker.wire.envelope import END, Cursor, Envelope, Position
+from warmwire.broker.wire.events import TERMINAL
+from warmwire.broker.wire.messages import Replay
+from warmwire.producer.resume import NOWHERE, UNREAD
 
 ENDED_LIMIT = 20
 """Turns that have ended since a cursor and are shown whole, the newest ones; those before are in the gap."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .errors import NotAnEdge
+from warmwire.producer.errors import NotAnEdge
 
 FRAME_LIMIT = 16 * 1024 * 1024
 """Bytes of one frame, at most; no edge sends one of a tenth of that."""

@@ -8,14 +8,17 @@ from time import monotonic
 
 from opentelemetry.trace import SpanKind
 
-from warmwire.broker.asking import ask
-from warmwire.broker.bus import Bus
-from warmwire.broker.envelope import Cursor, Position
 from warmwire.broker.errors import Conflict, NoResponder, Unavailable
-from warmwire.broker.feed import Feeds, Listener, OnEnd
-from warmwire.broker.follower import WAITING_LIMIT, Follower
 from warmwire.broker.logs import logger
-from warmwire.broker.messages import (
+from warmwire.broker.nats.asking import ask
+from warmwire.broker.nats.bus import Bus
+from warmwire.broker.nats.store import Accepted, Queued, Store
+from warmwire.broker.reading.feed import Feeds, Listener, OnEnd
+from warmwire.broker.reading.follower import WAITING_LIMIT, Follower
+from warmwire.broker.reading.reader import Item, Lost
+from warmwire.broker.telemetry import inject, tracer
+from warmwire.broker.wire.envelope import Cursor, Position
+from warmwire.broker.wire.messages import (
     Finished,
     Interrupt,
     InterruptReply,
@@ -27,16 +30,12 @@ from warmwire.broker.messages import (
     Replay,
     decode,
 )
-from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.reader import Item, Lost
-from warmwire.broker.store import Accepted, Queued, Store
-from warmwire.broker.telemetry import inject, tracer
-
-from .errors import KeyReused, MessageTooLarge, NotAsked, QuestionClosed, SessionBusy
-from .following import Followed, Watched
-from .request import Request
-from .resume import Found, judge
-from .session_follower import SessionFollower
+from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.producer.errors import KeyReused, MessageTooLarge, NotAsked, QuestionClosed, SessionBusy
+from warmwire.producer.following import Followed, Watched
+from warmwire.producer.request import Request
+from warmwire.producer.resume import Found, judge
+from warmwire.producer.session_follower import SessionFollower
 
 log = logger(__name__)
 

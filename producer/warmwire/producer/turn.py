@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from warmwire.broker.envelope import Cursor
-from warmwire.broker.events import TurnQueued
-from warmwire.broker.messages import Permission
-from warmwire.broker.names import SessionKey
-from warmwire.broker.reader import Item
-
-from .answer import Event, event_of
-from .following import Followed
-from .inbox import Inbox
-from .iteration import OnCancel, TurnEvents
-from .request import Request, verdict
-from .submit import Sessions
+from warmwire.broker.reading.reader import Item
+from warmwire.broker.wire.envelope import Cursor
+from warmwire.broker.wire.events import TurnQueued
+from warmwire.broker.wire.messages import Permission
+from warmwire.broker.wire.names import SessionKey
+from warmwire.producer.answer import Event, event_of
+from warmwire.producer.following import Followed
+from warmwire.producer.inbox import Inbox
+from warmwire.producer.iteration import OnCancel, TurnEvents
+from warmwire.producer.request import Request, verdict
+from warmwire.producer.submit import Sessions
 
 
 class Turn(TurnEvents):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Self
 
-from warmwire.broker.envelope import Cursor
-from warmwire.broker.names import SessionKey
-from warmwire.broker.reader import Item
-
-from .answer import Event, event_of
-from .following import Watched
-from .inbox import Inbox
-from .iteration import Events
-from .resume import NOWHERE
-from .submit import Sessions
+from warmwire.broker.reading.reader import Item
+from warmwire.broker.wire.envelope import Cursor
+from warmwire.broker.wire.names import SessionKey
+from warmwire.producer.answer import Event, event_of
+from warmwire.producer.following import Watched
+from warmwire.producer.inbox import Inbox
+from warmwire.producer.iteration import Events
+from warmwire.producer.resume import NOWHERE
+from warmwire.producer.submit import Sessions
 
 
 class Watch(Events):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker import abilities
-from warmwire.worker.launch import cli_command
-from warmwire.worker.probe import probe
+from warmwire.worker.cli import abilities
+from warmwire.worker.cli.launch import cli_command
+from warmwire.worker.cli.probe import probe
 
 
 def adding(source: str, version: str) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker.claude import session_of
-from warmwire.worker.claude_stdin import interrupt_line, user_line
-from warmwire.worker.launch import Launch, Spawning, launch, transcript_path
-from warmwire.worker.said import ControlReply, Mirror, Result, StreamEvent
+from warmwire.worker.cli.claude import session_of
+from warmwire.worker.cli.claude_stdin import interrupt_line, user_line
+from warmwire.worker.cli.launch import Launch, Spawning, launch, transcript_path
+from warmwire.worker.cli.said import ControlReply, Mirror, Result, StreamEvent
 
 from tests.standin.messages_api import Behaviour, Json, MessagesApi
 from tests.worker.conftest import Running

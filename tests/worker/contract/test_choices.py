@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from warmwire.worker.claude import cost_in
-from warmwire.worker.claude_stdin import (
+from warmwire.worker.cli.claude import cost_in
+from warmwire.worker.cli.claude_stdin import (
     COST,
     SET_MODE,
     SET_THINKING,
@@ -15,7 +15,7 @@ from warmwire.worker.claude_stdin import (
     thinking_line,
     user_line,
 )
-from warmwire.worker.said import ControlReply, ControlRequest, Result, Withdrawn
+from warmwire.worker.cli.said import ControlReply, ControlRequest, Result, Withdrawn
 
 from tests.standin.messages_api import Behaviour
 from tests.worker.conftest import Running

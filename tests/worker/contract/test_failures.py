@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from warmwire.worker.cli.launch import CREDENTIAL
+from warmwire.worker.cli.said import Assistant, Retry, StreamEvent
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.launch import CREDENTIAL
-from warmwire.worker.said import Assistant, Retry, StreamEvent
 
 from tests.standin.messages_api import Behaviour
 from tests.worker.contract.chat import (

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from warmwire.worker.claude_stdin import user_line
-from warmwire.worker.process import Exit
-from warmwire.worker.said import ControlReply, Result
+from warmwire.worker.cli.claude_stdin import user_line
+from warmwire.worker.cli.said import ControlReply, Result
+from warmwire.worker.machine.process import Exit
 
 from tests.standin.messages_api import Behaviour, user_texts
 from tests.worker.conftest import Running

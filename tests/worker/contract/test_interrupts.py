@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from warmwire.worker.claude_stdin import interrupt_line, user_line
-from warmwire.worker.said import ControlReply, Lifecycle, Result, StreamEvent
+from warmwire.worker.cli.claude_stdin import interrupt_line, user_line
+from warmwire.worker.cli.said import ControlReply, Lifecycle, Result, StreamEvent
 
 from tests.conftest import wait_for
 from tests.standin.messages_api import Behaviour

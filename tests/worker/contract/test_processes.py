@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker import tree
-from warmwire.worker.claude_stdin import interrupt_line, user_line
-from warmwire.worker.launch import find_claude
-from warmwire.worker.process import Exit
-from warmwire.worker.said import Result, StreamEvent
+from warmwire.worker.cli.claude_stdin import interrupt_line, user_line
+from warmwire.worker.cli.launch import find_claude
+from warmwire.worker.cli.said import Result, StreamEvent
+from warmwire.worker.machine import tree
+from warmwire.worker.machine.process import Exit
 
 from tests.conftest import require, wait_for
 from tests.standin.messages_api import Behaviour, in_thread
@@ -108,9 +108,9 @@ def is_tail(pid: int) -> bool:
 WORKER = """
 import asyncio, os, sys
 from pathlib import Path
-from warmwire.worker.claude_stdin import user_line
-from warmwire.worker.launch import Spawning, launch
-from warmwire.worker.process import CliProcess
+from warmwire.worker.cli.claude_stdin import user_line
+from warmwire.worker.cli.launch import Spawning, launch
+from warmwire.worker.machine.process import CliProcess
 
 async def main():
     def on_lines(lines):

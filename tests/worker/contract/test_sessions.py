@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 
-from warmwire.worker.claude_stdin import interrupt_line, user_line
+from warmwire.worker.cli.claude_stdin import interrupt_line, user_line
+from warmwire.worker.cli.said import Lifecycle, Result, StreamEvent
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.process import Exit
-from warmwire.worker.said import Lifecycle, Result, StreamEvent
+from warmwire.worker.machine.process import Exit
 
 from tests.conftest import wait_for
 from tests.standin.messages_api import Behaviour, user_texts

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from warmwire.worker.claude import wish
-from warmwire.worker.claude_stdin import (
+from warmwire.worker.cli.claude import wish
+from warmwire.worker.cli.claude_stdin import (
     ADOPT,
     SET_MODEL,
     adopt_line,
@@ -18,7 +18,7 @@ from warmwire.worker.claude_stdin import (
     set_model_line,
     user_line,
 )
-from warmwire.worker.said import ControlReply, ControlRequest, Init, Result
+from warmwire.worker.cli.said import ControlReply, ControlRequest, Init, Result
 
 from tests.standin.messages_api import Behaviour, Json, user_texts
 from tests.worker.conftest import Running

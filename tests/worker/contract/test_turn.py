@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 
-from warmwire.worker.claude_stdin import initialize_line, user_line
-from warmwire.worker.probe import probe
-from warmwire.worker.said import Assistant, Init, Lifecycle, Result, StreamEvent, ToolResults
-from warmwire.worker.said import ControlReply as Reply
+from warmwire.worker.cli.claude_stdin import initialize_line, user_line
+from warmwire.worker.cli.probe import probe
+from warmwire.worker.cli.said import Assistant, Init, Lifecycle, Result, StreamEvent, ToolResults
+from warmwire.worker.cli.said import ControlReply as Reply
 
 from tests.standin.messages_api import Behaviour, user_texts
 from tests.worker.contract.chat import (

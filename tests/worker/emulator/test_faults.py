@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker import claude, said, tree
+from warmwire.worker.cli import claude, said
 from warmwire.worker.emulation import settings
+from warmwire.worker.machine import tree
 
 from tests.worker.emulator.cli import (
     DEADLINE,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from warmwire.worker import claude, said
+from warmwire.worker.cli import claude, said
 
 from tests.conftest import SECONDS
 from tests.worker.emulator.cli import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections import deque
 
+from warmwire.worker.cli.said import Assistant, Init, Lifecycle, Line, Mirror, Result, Retry
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.said import Assistant, Init, Lifecycle, Line, Mirror, Result, Retry
 
 from tests.worker import said
 

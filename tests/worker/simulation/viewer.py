@@ -5,12 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 
-from warmwire.broker import envelope as codec
-from warmwire.broker.envelope import END, Envelope, Position
 from warmwire.broker.errors import NoResponder, Unavailable
-from warmwire.broker.messages import Finished, OwnerView, Replay, TurnRecord
-from warmwire.broker.reader import ASK_AGAIN, Action, Ask, AskRecord, Ending, Item, Lost, Reader, Shown, View
-from warmwire.worker.turnlog import TurnLog
+from warmwire.broker.reading.reader import (
+    ASK_AGAIN,
+    Action,
+    Ask,
+    AskRecord,
+    Ending,
+    Item,
+    Lost,
+    Reader,
+    Shown,
+    View,
+)
+from warmwire.broker.wire import envelope as codec
+from warmwire.broker.wire.envelope import END, Envelope, Position
+from warmwire.broker.wire.messages import Finished, OwnerView, Replay, TurnRecord
+from warmwire.worker.sessions.turnlog import TurnLog
 
 from tests.worker.simulation.worker import Host, Worker
 from tests.worker.simulation.world import Call, Question, Sleep, Steps, World

@@ -11,13 +11,14 @@ from typing import Any
 
 from warmwire.broker.errors import Conflict, NoResponder, Unavailable
 from warmwire.broker.liveness import Liveness
-from warmwire.broker.messages import Heartbeat, OwnerRecord, Started
-from warmwire.broker.names import SessionKey
-from warmwire.worker import fence, transcript
+from warmwire.broker.wire.messages import Heartbeat, OwnerRecord, Started
+from warmwire.broker.wire.names import SessionKey
+from warmwire.worker import fence
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.ownership import Claim, lost, place
-from warmwire.worker.session import Session
-from warmwire.worker.turn import (
+from warmwire.worker.sessions import transcript
+from warmwire.worker.sessions.ownership import Claim, lost, place
+from warmwire.worker.sessions.session import Session
+from warmwire.worker.sessions.turn import (
     Ack,
     AppendTranscript,
     Command,
@@ -55,7 +56,7 @@ class Lost(Exception):
 
 
 class Host:
-    """As ``warmwire.worker.host.Host``."""
+    """As ``warmwire.worker.sessions.host.Host``."""
 
     def __init__(self, worker: Worker, session: str, epoch: int, nonce: str) -> None:
         self.worker = worker

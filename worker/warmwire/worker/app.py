@@ -17,35 +17,39 @@ from time import monotonic, time_ns
 
 import uvloop
 
-from warmwire.broker import heartbeat, role, streams, telemetry
-from warmwire.broker.bus import Bus, connect
-from warmwire.broker.discovery import announce
+from warmwire.broker import role, telemetry
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.logs import logger
-from warmwire.broker.messages import Heartbeat, Tiers
-from warmwire.broker.names import SessionKey, Subjects
-from warmwire.broker.pull import Puller
-from warmwire.broker.sender import Sender
-from warmwire.broker.store import Store
+from warmwire.broker.nats import heartbeat, streams
+from warmwire.broker.nats.bus import Bus, connect
+from warmwire.broker.nats.discovery import announce
+from warmwire.broker.nats.pull import Puller
+from warmwire.broker.nats.sender import Sender
+from warmwire.broker.nats.store import Store
 from warmwire.broker.tasks import Tasks
-from warmwire.worker import fence, metrics, pool, sandbox
-from warmwire.worker.capacity import Gauge, machine_limits, tell
+from warmwire.broker.wire.messages import Heartbeat, Tiers
+from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.worker import fence, metrics
+from warmwire.worker.cli.dialect import Abilities
+from warmwire.worker.cli.dialects import DIALECTS
+from warmwire.worker.cli.launch import cli_command
+from warmwire.worker.cli.probe import probe
 from warmwire.worker.credentials import Keys
-from warmwire.worker.dialects import DIALECTS
 from warmwire.worker.fence import Fence
-from warmwire.worker.folder import claimed_folder
-from warmwire.worker.host import IN_PROGRESS, Host, Services
-from warmwire.worker.launch import cli_command
+from warmwire.worker.machine import sandbox
+from warmwire.worker.machine.folder import claimed_folder
+from warmwire.worker.machine.processes import Processes
 from warmwire.worker.operators import as_service, obey
-from warmwire.worker.placing import Placing
-from warmwire.worker.probe import probe
-from warmwire.worker.processes import Processes
+from warmwire.worker.pool import policy
+from warmwire.worker.pool.capacity import Gauge, machine_limits, tell
+from warmwire.worker.pool.supply import Supply
 from warmwire.worker.profiles import load
-from warmwire.worker.recent import Recent
+from warmwire.worker.sessions.host import IN_PROGRESS, Host, Services
+from warmwire.worker.sessions.placing import Placing
+from warmwire.worker.sessions.recent import Recent
+from warmwire.worker.sessions.turn import Ended
 from warmwire.worker.settings import WorkerSettings
-from warmwire.worker.supply import Supply
-from warmwire.worker.turn import Ended
 
 log = logger(__name__)
 
@@ -161,7 +165,7 @@ class Worker:
             traces=self._settings.cli_traces,
         )
 
-    async def _abilities(self) -> pool.Abilities:
+    async def _abilities(self) -> Abilities:
         dialect = self._dialect()
         said = await probe(self._command) if dialect.asks_version else ""
         if dialect.asks_version:
@@ -205,8 +209,8 @@ class Worker:
                 active += 1
             elif host.has_process:
                 idle += 1
-        load = pool.Load(active, self._placing.unplaced, idle, self._gauge.left_mb)
-        return pool.room(load, pool.fitted(self._limits, self._gauge.process_mb))
+        load = policy.Load(active, self._placing.unplaced, idle, self._gauge.left_mb)
+        return policy.room(load, policy.fitted(self._limits, self._gauge.process_mb))
 
     async def _keep_held(self) -> None:
         while True:
@@ -238,22 +242,22 @@ class Worker:
         parked: list[Host] = []
         view = self._pool(now)
         self._tiers = tell(view)
-        for work in pool.upkeep(view, pool.fitted(self._limits, self._gauge.process_mb)):
+        for work in policy.upkeep(view, policy.fitted(self._limits, self._gauge.process_mb)):
             match work:
-                case pool.Park(key):
+                case policy.Park(key):
                     parked.append(self._placing.hosts[key])
-                case pool.Freeze(key):
+                case policy.Freeze(key):
                     self._placing.hosts[key].freeze()
-                case pool.KillSpare(number):
+                case policy.KillSpare(number):
                     self._supply.kill(number)
-                case pool.SpawnSpare(profile):
+                case policy.SpawnSpare(profile):
                     self._supply.spawn(profile)
         if parked:
             self._tasks.begin(self._placing.release(parked), "park")
 
-    def _pool(self, now: float) -> pool.View[SessionKey]:
+    def _pool(self, now: float) -> policy.View[SessionKey]:
         supply = self._supply
-        return pool.View(
+        return policy.View(
             now,
             [host.seen() for host in self._placing.hosts.values() if not host.closing],
             supply.spares(),

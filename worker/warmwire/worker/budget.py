@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from warmwire.broker.events import Usage
+from warmwire.broker.wire.events import Usage
+from warmwire.worker.cli.said import StreamEvent
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.said import StreamEvent
 
 _DOLLARS = re.compile(r"cost:\s+\$([0-9.]+)")
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from warmwire.broker.errors import BadInput
-from warmwire.broker.names import SessionKey
-from warmwire.broker.sealed import CannotOpen, PoolKey, Token, unseal
+from warmwire.broker.wire.names import SessionKey
+from warmwire.broker.wire.sealed import CannotOpen, PoolKey, Token, unseal
 from warmwire.worker.errors import CredentialRefused, ErrorCode
 
 HIDDEN = b"[credential]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from warmwire.broker import telemetry
-from warmwire.broker.bus import Bus
+from warmwire.broker.nats.bus import Bus
 from warmwire.broker.tasks import Tasks
 from warmwire.worker.settings import WorkerSettings
 

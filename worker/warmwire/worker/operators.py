@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from warmwire.broker import telemetry
-from warmwire.broker.bus import Arrived, Bus
-from warmwire.broker.discovery import Handled, Service
 from warmwire.broker.errors import BadInput
 from warmwire.broker.logs import logger
-from warmwire.broker.messages import Claim, Claimed, Drain, Heartbeat, decode_worker_control
-from warmwire.broker.names import SessionKey, Subjects
+from warmwire.broker.nats.bus import Arrived, Bus
+from warmwire.broker.nats.discovery import Handled, Service
 from warmwire.broker.tasks import Tasks
-from warmwire.worker.recent import Recent
+from warmwire.broker.wire.messages import Claim, Claimed, Drain, Heartbeat, decode_worker_control
+from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.worker.sessions.recent import Recent
 
 log = logger(__name__)
 

@@ -15,14 +15,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from warmwire.broker.errors import BadInput
-from warmwire.broker.messages import (
+from warmwire.broker.wire.messages import (
     OPTION_LIMIT,
     THINKING_LIMIT,
     BoundRecord,
     PermissionMode,
     TurnOptions,
 )
-from warmwire.broker.names import NAME
+from warmwire.broker.wire.names import NAME
 from warmwire.worker.budget import Limits
 from warmwire.worker.errors import ErrorCode
 

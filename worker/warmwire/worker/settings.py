@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, field_validator
 
 from warmwire.broker.settings import BrokerSettings
-from warmwire.worker.dialects import DIALECTS
+from warmwire.worker.cli.dialects import DIALECTS
 
 
 class WorkerSettings(BrokerSettings):

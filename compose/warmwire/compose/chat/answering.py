@@ -9,11 +9,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from warmwire.broker.errors import WarmwireError
+from warmwire.compose.chat.reach import AnyTurn, Client
+from warmwire.compose.chat.view import View
 from warmwire.compose.errors import ComposeError
 from warmwire.producer import Event, Lagging
-
-from .reach import AnyTurn, Client
-from .view import View
 
 STOP_WITHIN = 5.0
 """Seconds that stopping a turn may take before we leave all the same."""

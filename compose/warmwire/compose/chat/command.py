@@ -16,14 +16,23 @@ import click
 
 from warmwire.broker.errors import WarmwireError
 from warmwire.broker.role import log_to_stderr
+from warmwire.compose.chat.answering import Answering, Ask, Signals, Verdict
+from warmwire.compose.chat.blocks import one_line
+from warmwire.compose.chat.memory import Memory
+from warmwire.compose.chat.reach import (
+    AnyTurn,
+    Client,
+    Given,
+    Place,
+    Wishes,
+    complaint,
+    connected,
+    place_of,
+    send,
+)
+from warmwire.compose.chat.view import Lines, Plain, PlainForPeople, View
 from warmwire.compose.errors import ComposeError, MissingProgram, Unreachable, UsageError
 from warmwire.producer import Event
-
-from .answering import Answering, Ask, Signals, Verdict
-from .blocks import one_line
-from .memory import Memory
-from .reach import AnyTurn, Client, Given, Place, Wishes, complaint, connected, place_of, send
-from .view import Lines, Plain, PlainForPeople, View
 
 HELP = """Talk to it in this terminal; the answer appears as it is written.
 
@@ -176,7 +185,7 @@ async def _chat(given: Given, message: str | None) -> int:
 
 
 async def _talk(given: Given, client: Client, signals: Signals) -> int:
-    from .talk import Talk  # noqa: PLC0415 - scripts begin sooner without it
+    from warmwire.compose.chat.talk import Talk  # noqa: PLC0415 - scripts begin sooner without it
 
     return await Talk(given, client, _views(given), signals).run()
 
@@ -188,7 +197,7 @@ def _views(given: Given) -> Callable[[], View]:
         return PlainForPeople if sys.stdout.isatty() else Plain
     from rich.console import Console  # noqa: PLC0415 - scripts begin sooner without it
 
-    from .markdown import Rendered  # noqa: PLC0415 - the same
+    from warmwire.compose.chat.markdown import Rendered  # noqa: PLC0415 - the same
 
     return partial(Rendered, Console())
 

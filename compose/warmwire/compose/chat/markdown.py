@@ -11,10 +11,9 @@ from rich.markdown import Markdown
 from rich.segment import Segment
 from rich.text import Text
 
+from warmwire.compose.chat.blocks import clean, finished, one_line
+from warmwire.compose.chat.view import AGAIN, RECONNECTING, View
 from warmwire.producer import Event, Growing, PastTurn, TextVoid
-
-from .blocks import clean, finished, one_line
-from .view import AGAIN, RECONNECTING, View
 
 FRAME = 0.04
 """Seconds between two pictures, at least."""

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from warmwire.broker.errors import BadInput, Unavailable, WarmwireError
+from warmwire.compose.chat.memory import Memory
 from warmwire.compose.errors import ComposeError, Unreachable, UsageError
 from warmwire.compose.options import load
 from warmwire.producer import EdgeClientSettings, NotAnEdge, Producer, ProducerSettings, Turn
-
-from .memory import Memory
 
 if TYPE_CHECKING:
     from warmwire.producer.edge_client import EdgeClient, EdgeTurn

@@ -10,16 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 from warmwire.broker.errors import WarmwireError
-from warmwire.broker.messages import REASON_LIMIT
-from warmwire.broker.names import check_name
+from warmwire.broker.wire.messages import REASON_LIMIT
+from warmwire.broker.wire.names import check_name
+from warmwire.compose.chat.answering import Answering, Signals, Verdict
+from warmwire.compose.chat.blocks import clean, one_line
+from warmwire.compose.chat.prompt import Prompt, Typed
+from warmwire.compose.chat.reach import AnyTurn, Client, Given, send
+from warmwire.compose.chat.view import View
 from warmwire.compose.errors import ComposeError
 from warmwire.producer import Event
-
-from .answering import Answering, Signals, Verdict
-from .blocks import clean, one_line
-from .prompt import Prompt, Typed
-from .reach import AnyTurn, Client, Given, send
-from .view import View
 
 SHOWN = 10
 """Turns of before that are shown of a session."""

@@ -6,10 +6,9 @@ import json
 import sys
 from abc import ABC, abstractmethod
 
+from warmwire.compose.chat.blocks import clean, one_line
 from warmwire.compose.errors import ComposeError
 from warmwire.producer import Event, Growing, PastTurn, TextVoid
-
-from .blocks import clean, one_line
 
 RECONNECTING = "reconnecting…"
 AGAIN = "the answer begins again; what is above of it is void"

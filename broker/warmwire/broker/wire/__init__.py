@@ -1,0 +1,1 @@
+"""What travels, under which subject: names, envelopes, events, messages. Pure but for encryption."""

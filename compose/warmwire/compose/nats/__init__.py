@@ -1,0 +1,1 @@
+"""nats-server: its program, its configuration, its certificates."""

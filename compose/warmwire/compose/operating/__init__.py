@@ -1,0 +1,1 @@
+"""Commands for whoever operates a deployment: what they see of it, and do to it."""

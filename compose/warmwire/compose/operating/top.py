@@ -1,0 +1,135 @@
+"""`warmwire top`: the workers, what they do and how fast, live."""
+
+import asyncio
+import json
+import sys
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import click
+
+from warmwire.broker.nats.store import Backlog, Store
+from warmwire.broker.wire.messages import Heartbeat, Recently, Tiers
+from warmwire.compose.operating.place import Place, connected, heard, nats_option, run
+
+HELP = """Show the workers live: sessions by tier, free slots, times to the first delta, the slowest turns.
+
+Everything comes from heartbeats and from one question to JetStream each second; no event is read.
+
+\b
+  warmwire top
+  warmwire top --once --json | jq .workers
+"""
+
+EVERY = 1.0
+"""Seconds between two pictures."""
+
+
+@click.command(help=HELP)
+@nats_option
+@click.option("--once", is_flag=True, help="Print it once and end.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON; without --once a line each second.")
+def top(nats: str | None, once: bool, as_json: bool) -> int:
+    """The command; returns the exit code."""
+    with suppress(KeyboardInterrupt):
+        run(lambda: _show(nats, once=once, as_json=as_json))
+    return 0
+
+
+async def _show(nats: str | None, *, once: bool, as_json: bool) -> None:
+    async with connected(nats) as place:
+        await heard(place)
+        store = Store(place.bus, place.subjects)
+        if once or as_json:
+            while True:
+                picture = picture_of(place.liveness.alive(monotonic()), await store.backlog())
+                _print(picture, as_json=as_json)
+                if once:
+                    return
+                await asyncio.sleep(EVERY)
+        await _live(place, store)
+
+
+def picture_of(workers: tuple[Heartbeat, ...], backlog: Backlog) -> dict[str, Any]:
+    """What is shown. Pure."""
+    rows = [_worker(beat) for beat in sorted(workers, key=lambda beat: beat.worker)]
+    slowest = [turn for beat in workers for turn in (beat.recently or Recently()).slowest]
+    summed = ("free", "running", "sessions", "warm", "frozen", "spare", "ended", "failed")
+    return {
+        "workers": rows,
+        "total": {name: sum(row[name] for row in rows) for name in summed},
+        "queue": {
+            "waiting": backlog.waiting,
+            "since": backlog.since.isoformat() if backlog.since else None,
+        },
+        "slowest": [turn.model_dump() for turn in sorted(slowest, key=lambda turn: -turn.ttft_ms)[:5]],
+    }
+
+
+def _worker(beat: Heartbeat) -> dict[str, Any]:
+    recently, tiers = beat.recently or Recently(), beat.tiers or Tiers()
+    times = dict(zip(("p50", "p95", "max"), recently.ttft_ms, strict=False))
+    return {
+        "worker": beat.worker,
+        "version": beat.version,
+        "draining": beat.draining,
+        "free": beat.free,
+        "running": beat.running,
+        "sessions": beat.sessions,
+        **tiers.model_dump(),
+        "ended": recently.ended,
+        "failed": recently.failed,
+        "ttft_ms": times,
+    }
+
+
+def _print(picture: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(picture))
+        return
+    from rich.console import Console  # noqa: PLC0415 - help is quick without it
+
+    width = None if sys.stdout.isatty() else 130
+    Console(width=width).print(drawn(picture, 0.0))
+
+
+async def _live(place: Place, store: Store) -> None:
+    from rich.live import Live  # noqa: PLC0415 - help is quick without it
+
+    before: tuple[float, int] | None = None
+    with Live(screen=True, auto_refresh=False) as live:
+        while True:
+            now = monotonic()
+            picture = picture_of(place.liveness.alive(now), await store.backlog())
+            ended = picture["total"]["ended"]
+            rate = max(0, ended - before[1]) / (now - before[0]) if before else 0.0
+            before = now, ended
+            live.update(drawn(picture, rate), refresh=True)
+            await asyncio.sleep(EVERY)
+
+
+def drawn(picture: dict[str, Any], rate: float) -> Any:
+    """The picture as tables of rich."""
+    from rich.console import Group  # noqa: PLC0415 - help is quick without it
+    from rich.table import Column, Table  # noqa: PLC0415 - the same
+
+    total, queue = picture["total"], picture["queue"]
+    columns = ("running", "free", "sessions", "warm", "frozen", "spare", "ended", "failed")
+    workers = Table(
+        Column("worker", no_wrap=True, min_width=18), *columns, "ttft p50", "p95", "max", title="workers"
+    )
+    for row in picture["workers"]:
+        name = f"{row['worker']} (draining)" if row["draining"] else row["worker"]
+        times = [
+            f"{row['ttft_ms'][key]} ms" if key in row["ttft_ms"] else "" for key in ("p50", "p95", "max")
+        ]
+        workers.add_row(name, *(str(row[column]) for column in columns), *times)
+    slowest = Table("turn", "session", "first delta after", title="slowest turns of five minutes")
+    for turn in picture["slowest"]:
+        slowest.add_row(turn["turn"], turn["session"], f"{turn['ttft_ms']} ms")
+    head = (
+        f"{len(picture['workers'])} workers, {total['running']} turns run, {total['free']} could begin, "
+        f"{queue['waiting']} wait, {rate:.1f} end each second"
+    )
+    return Group(head, workers, slowest)

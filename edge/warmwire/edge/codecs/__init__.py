@@ -1,0 +1,1 @@
+"""A turn in the shapes of others, with their routes."""

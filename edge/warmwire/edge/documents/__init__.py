@@ -1,0 +1,1 @@
+"""What the interfaces look like, as documents for machines: OpenAPI, AsyncAPI."""

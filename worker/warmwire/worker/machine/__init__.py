@@ -1,0 +1,1 @@
+"""What a worker has of the machine: processes, pipes, folders, control groups."""

@@ -1,0 +1,1 @@
+"""Which processes there are, who gets which, and which go."""
