@@ -1,6 +1,6 @@
 """Where CLI processes come from: started a few at a time, and some of them ahead of their session (spares).
 
-What is to be spawned, adopted and killed is decided by `pool`.
+What is to be spawned, adopted and killed is decided by `policy`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A session's CLI process, in whatever tier: adopted, spawned, frozen, thawed, ended, as `pool` decides."""
+"""A session's CLI process, in whatever tier: adopted, spawned, frozen, thawed, ended, as `policy` decides."""
 
 from __future__ import annotations
 
