@@ -179,7 +179,7 @@ class Cluster:
         need = policy.Need(PROFILE, None, session.new)
         service = policy.serve(need, own, [spare.seen for spare in worker.spares.values()], CAN)
         tier = worker.held[session.key].tier if own else policy.Tier.WARM
-        worker.held[session.key] = policy.Held(session.key, policy.Tier.WARM, self.now, True)
+        worker.held[session.key] = policy.Session(session.key, policy.Tier.WARM, self.now, True)
         self._provide(worker, turn, service, tier)
         session.new = False
 
@@ -232,7 +232,7 @@ class Cluster:
         if worker.gone <= self.now or worker.running.get(session.key) is not turn:
             return
         del worker.running[session.key]
-        worker.held[session.key] = policy.Held(session.key, policy.Tier.WARM, self.now, False)
+        worker.held[session.key] = policy.Session(session.key, policy.Tier.WARM, self.now, False)
         if session.left > 0:
             self._after(_lognormal(session, self.habits.thinking), lambda: self._send(session))
         if worker.draining:

@@ -151,7 +151,7 @@ class Worker:
     draining: bool = False
     gone: float = math.inf
     process_mb: int | None = None
-    held: dict[int, policy.Held[int]] = field(default_factory=dict)
+    held: dict[int, policy.Session[int]] = field(default_factory=dict)
     sessions: dict[int, Session] = field(default_factory=dict)
     running: dict[int, Turn] = field(default_factory=dict)
     placing: int = 0

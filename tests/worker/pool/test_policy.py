@@ -19,7 +19,6 @@ from warmwire.worker.pool.policy import (
     Adopt,
     Arrivals,
     Freeze,
-    Held,
     KillSpare,
     Limits,
     Load,
@@ -27,6 +26,7 @@ from warmwire.worker.pool.policy import (
     Own,
     Park,
     Service,
+    Session,
     Spare,
     Spawn,
     SpawnSpare,
@@ -47,8 +47,8 @@ NONE = Abilities()
 AMPLE = Limits(turns=10, sessions=10, freeze_after=60, park_after=600, reserve_mb=100, process_mb=50)
 
 
-def held(key: str, idle: float = 0.0, tier: Tier = Tier.WARM, *, in_flight: bool = False) -> Held[str]:
-    return Held(key, tier, NOW - idle, in_flight)
+def held(key: str, idle: float = 0.0, tier: Tier = Tier.WARM, *, in_flight: bool = False) -> Session[str]:
+    return Session(key, tier, NOW - idle, in_flight)
 
 
 def spare(number: int, age: float = 1.0, profile: str = "p", **state: bool) -> Spare:

@@ -24,7 +24,7 @@ from warmwire.broker.logs import logger
 from warmwire.broker.nats import heartbeat, streams
 from warmwire.broker.nats.bus import Bus, connect
 from warmwire.broker.nats.discovery import announce
-from warmwire.broker.nats.pull import Puller
+from warmwire.broker.nats.pull import IN_PROGRESS, Puller
 from warmwire.broker.nats.sender import Sender
 from warmwire.broker.nats.store import Store
 from warmwire.broker.tasks import Tasks
@@ -45,7 +45,7 @@ from warmwire.worker.pool import policy
 from warmwire.worker.pool.capacity import Gauge, machine_limits, tell
 from warmwire.worker.pool.supply import Supply
 from warmwire.worker.profiles import load
-from warmwire.worker.sessions.host import IN_PROGRESS, Host, Services
+from warmwire.worker.sessions.host import Host, Services
 from warmwire.worker.sessions.placing import Placing
 from warmwire.worker.sessions.recent import Recent
 from warmwire.worker.sessions.turn import Ended

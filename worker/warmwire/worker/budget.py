@@ -14,7 +14,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from warmwire.broker.wire.events import Usage
-from warmwire.worker.cli.said import StreamEvent
+from warmwire.worker.cli import said
 from warmwire.worker.errors import ErrorCode
 
 _DOLLARS = re.compile(r"cost:\s+\$([0-9.]+)")
@@ -77,22 +77,15 @@ def used_up(limits: Limits, spent: Spent) -> Breach | None:
     return None
 
 
-class _Tokens(msgspec.Struct, frozen=True):
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_creation_input_tokens: int = 0
-    cache_read_input_tokens: int = 0
-
-
 class _Message(msgspec.Struct, frozen=True):
-    usage: _Tokens = _Tokens()
+    usage: said.Usage = said.Usage()
 
 
 class _Event(msgspec.Struct, frozen=True):
     """The fields of a ``message_start`` and a ``message_delta`` that are used here."""
 
     message: _Message = _Message()
-    usage: _Tokens = _Tokens()
+    usage: said.Usage = said.Usage()
 
 
 _EVENTS = msgspec.json.Decoder(_Event)
@@ -120,7 +113,7 @@ class Meter:
         self.counts_usd = limits.counts_usd
         self._limits = limits
         self._spent = spent
-        self._read = _Tokens()
+        self._read = said.Usage()
         self._written = 0  # by messages that are whole
         self._open = 0  # by the message that is being streamed
         self._steps = 0
@@ -147,7 +140,7 @@ class Meter:
             cost_usd=self._usd or None,
         )
 
-    def hear(self, line: StreamEvent) -> None:
+    def hear(self, line: said.StreamEvent) -> None:
         """An event of the stream, of the turn itself or of a sub-agent."""
         if line.type == "content_block_delta":
             self._open += line.parent_tool_use_id is None
@@ -192,9 +185,9 @@ class Meter:
         usd = max(usage.cost_usd or 0.0, self._usd)
         return Spent(self._spent.tokens + max(told, self.tokens), self._spent.usd + usd)
 
-    def _begin(self, line: StreamEvent) -> None:
+    def _begin(self, line: said.StreamEvent) -> None:
         read, more = self._read, _decoded(line).message.usage
-        self._read = _Tokens(
+        self._read = said.Usage(
             input_tokens=read.input_tokens + more.input_tokens,
             cache_creation_input_tokens=read.cache_creation_input_tokens + more.cache_creation_input_tokens,
             cache_read_input_tokens=read.cache_read_input_tokens + more.cache_read_input_tokens,
@@ -207,13 +200,13 @@ class Meter:
         if self.breach is None and most is not None and self._steps > most:
             self.breach = Breach(ErrorCode.MAX_TURNS, f"turn_steps: it may have {most}.")
 
-    def _end(self, line: StreamEvent) -> None:
+    def _end(self, line: said.StreamEvent) -> None:
         """Its count is that of the whole message."""
-        said = _decoded(line).usage.output_tokens
+        written = _decoded(line).usage.output_tokens
         if line.parent_tool_use_id is not None:
-            self._written += said
+            self._written += written
         else:
-            self._written, self._open = self._written + max(said, self._open), 0
+            self._written, self._open = self._written + max(written, self._open), 0
 
     def _too_many_tokens(self) -> Breach:
         limits, total = self._limits, self._spent.tokens + self.tokens
@@ -233,7 +226,7 @@ def _least(of_turn: int | None, of_session: int | None, spent: int) -> int | Non
     return min(known, default=None)
 
 
-def _decoded(line: StreamEvent) -> _Event:
+def _decoded(line: said.StreamEvent) -> _Event:
     try:
         return _EVENTS.decode(line.event)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -33,6 +33,12 @@ ENOUGH = 16
 """Messages that may still come on open requests. With more there is no hurry to ask for others: each small
 request costs the server and us as much as a large one, and again each time it expires."""
 
+ACK = b"+ACK"
+NAK = b"-NAK"
+IN_PROGRESS = b"+WPI"
+TERMINATE = b"+TERM"
+"""What is told to a message's ``ack``: done, give it to others, it is worked on, nobody can use it."""
+
 _EXPIRED = ("404", "408")  # no messages; the request's time is over
 _UNSERVED = "Nats-Pending-Messages"  # how many of a request's messages will not come
 

@@ -29,11 +29,8 @@ CONSUMER = "workers"
 _ALREADY_EXISTS = {10058, 10148}
 _NO_CLUSTER = 10074
 _NO_ROOM = 10047
-_NO_JETSTREAM = {
-    None,
-    10039,
-    10076,
-}  # nobody listens for JetStream requests; not for this account; switched off
+_NO_JETSTREAM = {None, 10039, 10076}
+"""Nobody listens for JetStream requests; not for this account; switched off."""
 
 _CHECKED = (
     "subjects",

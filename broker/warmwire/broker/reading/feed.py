@@ -215,10 +215,8 @@ class Feed:
     async def _ask_owner_record(self, number: int) -> None:
         try:
             owned = await self._store.owner(self.key)
-        except (
-            Unavailable,
-            BadInput,
-        ) as error:  # at an outage of many sessions at once, several times a second
+        except (Unavailable, BadInput) as error:
+            # At an outage of many sessions at once, several times a second.
             log.debug("owner record could not be read", session=str(self.key), error=str(error))
             self._act(self._reader.unanswered(number))
             return
@@ -237,9 +235,8 @@ class Feed:
         ending = None
         while True:
             try:
-                async with asyncio.timeout(
-                    RECORD_WITHIN
-                ):  # of a connection that breaks meanwhile nothing comes
+                # Of a connection that breaks meanwhile nothing comes.
+                async with asyncio.timeout(RECORD_WITHIN):
                     ending = ending_of(await self._store.turn(self.key, turn))
             except (Unavailable, TimeoutError) as error:
                 log.debug("turn record cannot be read yet", turn=turn, error=str(error))

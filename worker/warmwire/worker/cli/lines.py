@@ -25,9 +25,8 @@ class Lines:
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
         self._limit = limit
-        self._parts: list[
-            bytes
-        ] = []  # of the unfinished line; joined once, so a long line costs no more per byte
+        # Of the unfinished line; joined once, so that a long line costs no more per byte.
+        self._parts: list[bytes] = []
         self._size = 0
         self._skipping = False  # inside a line that has already come out as LineTooLong
 

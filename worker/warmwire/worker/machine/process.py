@@ -34,11 +34,12 @@ from warmwire.worker.errors import CliGone, CliMissing, CliStalled, CliStartFail
 from warmwire.worker.machine.pipes import Incoming, Outgoing, Rounds
 from warmwire.worker.machine.tree import descendants, kill_trees, seen, signal_all, signal_group
 
-STDERR_KEPT = 16 * 1024  # bytes: the last of what the CLI said on stderr
-STDIN_BUFFER = 16 * 1024 * 1024  # bytes written but not yet read by the CLI; more means that it is stuck
-LAST_WORDS = (
-    0.5  # seconds after the exit for output that is still in the pipes, if a grandchild holds them open
-)
+STDERR_KEPT = 16 * 1024
+"""Bytes: the last of what the CLI said on stderr."""
+STDIN_BUFFER = 16 * 1024 * 1024
+"""Bytes written but not yet read by the CLI; more means that it is stuck."""
+LAST_WORDS = 0.5
+"""Seconds after the exit for output that is still in the pipes, if a grandchild holds them open."""
 
 log = logger(__name__)
 

@@ -239,7 +239,7 @@ def spares_for(rate: float, spawn_seconds: float, least: int, most: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Held(Generic[K]):
+class Session(Generic[K]):
     """A session that this worker owns.
 
     ``finished``: when its last turn finished, or when it was claimed. Nothing else moves it: neither looking
@@ -262,7 +262,7 @@ class View(Generic[K]):
     """
 
     now: float
-    sessions: Sequence[Held[K]] = ()
+    sessions: Sequence[Session[K]] = ()
     spares: Sequence[Spare] = ()
     wanted: Mapping[str, int] = field(default_factory=dict)
     claiming: int = 0

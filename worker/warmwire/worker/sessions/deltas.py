@@ -79,7 +79,5 @@ def tools_finished(turn: str, results: Iterable[ToolResult]) -> list[ToolFinishe
 
 
 def summary(raw: bytes) -> str:
-    """The beginning of some JSON, for people."""
-    return raw[: 4 * SUMMARY_LIMIT].decode(errors="replace")[
-        :SUMMARY_LIMIT
-    ]  # a character has 4 bytes at most
+    """The beginning of some JSON, for people. A character has 4 bytes at most."""
+    return raw[: 4 * SUMMARY_LIMIT].decode(errors="replace")[:SUMMARY_LIMIT]

@@ -15,6 +15,7 @@ from warmwire.broker import telemetry
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.logs import logger
 from warmwire.broker.nats.bus import Arrived, Bus, Subscription
+from warmwire.broker.nats.pull import NAK
 from warmwire.broker.nats.sender import Sender
 from warmwire.broker.nats.store import Store
 from warmwire.broker.tasks import Tasks
@@ -68,9 +69,6 @@ from warmwire.worker.settings import WorkerSettings
 
 log = logger(__name__)
 
-NAK = b"-NAK"
-IN_PROGRESS = b"+WPI"
-TERMINATE = b"+TERM"
 Ending = Coroutine[object, object, None]
 """A host's end, still to be carried out: not by the host itself, as it ends the host's own tasks."""
 
@@ -143,10 +141,10 @@ class Host:
         """Whether a CLI runs for it, frozen or not."""
         return self._cli.running
 
-    def seen(self) -> policy.Held[SessionKey]:
+    def seen(self) -> policy.Session[SessionKey]:
         """As the pool's policy sees it."""
         session = self._session
-        return policy.Held(
+        return policy.Session(
             self.key, self._cli.tier, session.idle_since, in_flight=self.active or bool(session.waiting)
         )
 

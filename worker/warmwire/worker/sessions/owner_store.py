@@ -9,14 +9,15 @@ from typing import TypeVar
 from warmwire.broker.errors import Conflict, Contended, Unavailable
 from warmwire.broker.logs import logger
 from warmwire.broker.nats.bus import Bus
+from warmwire.broker.nats.pull import ACK
 from warmwire.broker.nats.store import Store
 from warmwire.broker.wire.messages import BoundRecord, TurnRecord
 from warmwire.broker.wire.names import SessionKey
 from warmwire.worker.sessions import transcript
+from warmwire.worker.sessions.ownership import lost
 
 log = logger(__name__)
 
-ACK = b"+ACK"
 ACK_WITHIN = 5.0
 """Seconds that the server may take to say that it has taken an acknowledgement."""
 FIRST_PAUSE = 0.05
@@ -137,7 +138,6 @@ class OwnerStore:
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _check(self) -> None:
-        """Only a record that names somebody else means that the session is lost."""
-        owned = await self._store.owner(self._key)
-        if owned is None or owned.sequence != self._epoch:
+        """Only the owner record says that the session is lost; a refused write alone does not."""
+        if lost(await self._store.owner(self._key), self._epoch):
             raise Lost

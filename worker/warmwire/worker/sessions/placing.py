@@ -16,13 +16,13 @@ from warmwire.broker.errors import BadInput, Conflict, Contended, NoResponder, U
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.logs import logger
 from warmwire.broker.nats.asking import ask
-from warmwire.broker.nats.pull import Pulled
+from warmwire.broker.nats.pull import NAK, TERMINATE, Pulled
 from warmwire.broker.nats.store import Owned
 from warmwire.broker.tasks import Tasks
 from warmwire.broker.wire.messages import Forward as ForwardMessage
 from warmwire.broker.wire.messages import ForwardReply, OwnerRecord, decode
 from warmwire.broker.wire.names import SessionKey
-from warmwire.worker.sessions.host import NAK, TERMINATE, Ending, Host, Services
+from warmwire.worker.sessions.host import Ending, Host, Services
 from warmwire.worker.sessions.owner_store import Lost
 from warmwire.worker.sessions.ownership import Claim, place
 from warmwire.worker.sessions.turn import Held

@@ -280,8 +280,8 @@ class Session:
         turn.meter.cost(self._dialect.cost_in(line))
         return self._stop_over(turn, now)
 
-    def _say(self, said: Said) -> list[Command]:
-        return [*self._publish_ours(*said.events), *map(Give, said.lines)]
+    def _say(self, what: Said) -> list[Command]:
+        return [*self._publish_ours(*what.events), *map(Give, what.lines)]
 
     def _lifecycle(self, turn: Turn, state: str, now: float) -> list[Command]:
         """Without a result before them, these two mean that none will come."""
@@ -306,8 +306,8 @@ class Session:
 
     def permit(self, name: str, answer: Answer, turn_id: str | None = None) -> tuple[Outcome, list[Command]]:
         """Somebody has answered a question of the CLI's; ``turn_id``: only if it is that turn's."""
-        outcome, said = self._permissions.answer(name, answer, turn_id)
-        return outcome, self._say(said)
+        outcome, what = self._permissions.answer(name, answer, turn_id)
+        return outcome, self._say(what)
 
     def view(self, question: Replay) -> OwnerView:
         """Where the session stands, and what came after the asked position."""
