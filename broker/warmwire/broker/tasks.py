@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
 
 from warmwire.broker.logs import logger
 
@@ -20,7 +19,7 @@ class Tasks:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
 
-    def begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def begin(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         """Do ``work`` beside the rest; if it fails, which is a fault of ours, the log says so."""
         task = asyncio.create_task(work, name=name)
         self._running.add(task)

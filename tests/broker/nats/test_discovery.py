@@ -64,8 +64,8 @@ async def test_every_question_is_answered_by_whom_it_names(verb: str, nats_serve
 
 
 def test_stats_say_what_was_handled() -> None:
-    (endpoint,) = service(1, "ww").answer("STATS", "ww", "2026-01-01T00:00:00Z")["endpoints"]
-    assert {
+    told = service(1, "ww").answer("STATS", "ww", "2026-01-01T00:00:00Z")
+    turns = {
         "name": "turns",
         "subject": "ww.req.*.*",
         "queue_group": "",
@@ -75,7 +75,8 @@ def test_stats_say_what_was_handled() -> None:
         "processing_time": 10_000,
         "average_processing_time": 2_500,
         "data": {},
-    } == endpoint
+    }
+    assert [turns] == told["endpoints"]
 
 
 def test_nothing_handled_has_no_average() -> None:

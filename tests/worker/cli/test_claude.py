@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from warmwire.broker.wire.messages import ContentBlock
 from warmwire.worker.cli import claude, claude_stdin
 from warmwire.worker.cli.claude import parse
 from warmwire.worker.cli.lines import Lines, LineTooLong
@@ -78,8 +79,8 @@ def test_a_user_line_is_one_line_and_verbatim() -> None:
 
 
 def test_a_user_line_takes_content_blocks() -> None:
-    blocks = [{"type": "text", "text": "look"}, {"type": "image", "source": {}}]
-    assert blocks == json.loads(claude_stdin.user_line(blocks, "u1"))["message"]["content"]
+    blocks: tuple[ContentBlock, ...] = ({"type": "text", "text": "look"}, {"type": "image", "source": {}})
+    assert [*blocks] == json.loads(claude_stdin.user_line(blocks, "u1"))["message"]["content"]
 
 
 @pytest.mark.parametrize(

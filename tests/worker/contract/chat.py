@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from warmwire.broker.wire.messages import Content
 from warmwire.worker.cli.claude import session_of
 from warmwire.worker.cli.claude_stdin import interrupt_line, user_line
 from warmwire.worker.cli.launch import Launch, Spawning, launch, transcript_path
 from warmwire.worker.cli.said import ControlReply, Mirror, Result, StreamEvent
 
-from tests.standin.messages_api import Behaviour, Json, MessagesApi
+from tests.standin.messages_api import Behaviour, MessagesApi
 from tests.worker.conftest import Running
 
 relied_on = pytest.mark.relied_on
@@ -141,7 +142,7 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-async def ask(cli: Running, content: str | list[Json], message: str = "") -> tuple[Sequence[object], Result]:
+async def ask(cli: Running, content: Content, message: str = "") -> tuple[Sequence[object], Result]:
     """One turn: all that the CLI says, and the result."""
     cli.process.write(user_line(content, message or new_id()))
     return await cli.until(Result)

@@ -51,7 +51,7 @@ async def test_a_file_named_in_a_message_is_not_read(chat: Chat) -> None:
 @relied_on
 async def test_content_blocks_are_delivered(chat: Chat) -> None:
     cli = await chat.shared()
-    await ask(cli, [{"type": "text", "text": "block one"}, {"type": "text", "text": "block two"}])
+    await ask(cli, ({"type": "text", "text": "block one"}, {"type": "text", "text": "block two"}))
     assert (await ask(cli, "recall"))[1].text.endswith("block one\nblock two")
 
 

@@ -12,7 +12,6 @@ from warmwire.worker.sessions.deltas import (
     fitting,
     tools_finished,
     tools_started,
-    unstreamed,
 )
 
 from tests.worker.said import event
@@ -46,23 +45,6 @@ def test_an_event_that_cannot_be_cut_is_published_up_to_a_limit() -> None:
 def test_an_odd_event_is_left_as_it_is(odd: dict[str, object]) -> None:
     raw = event("content_block_delta", **odd).event
     assert [raw] == fitting(raw)
-
-
-def test_an_unstreamed_message_has_the_events_of_a_streamed_one() -> None:
-    events = unstreamed("m1", 'He said "hi"\n')
-    assert [json.loads(each.event)["type"] for each in events] == [each.type for each in events]
-    assert [
-        {"type": "message_start", "message": {"id": "m1", "type": "message", "role": "assistant"}},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        {
-            "type": "content_block_delta",
-            "index": 0,
-            "delta": {"type": "text_delta", "text": 'He said "hi"\n'},
-        },
-        {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": {}},
-        {"type": "message_stop"},
-    ] == [json.loads(each.event) for each in events]
 
 
 def test_a_summary_never_ends_in_half_a_character() -> None:

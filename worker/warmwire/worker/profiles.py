@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -68,7 +68,7 @@ class Profile(BaseModel):
     tools: tuple[Tool, ...] = ()
     allowed_tools: tuple[Rule, ...] = ()
     disallowed_tools: tuple[Rule, ...] = ()
-    mcp_servers: dict[Tool, dict[str, Any]] = {}
+    mcp_servers: dict[Tool, dict[str, object]] = {}
     environment: tuple[Variable, ...] = ()
     workdir: Path | None = None
     keep_in: Path | None = None
@@ -87,11 +87,10 @@ class Profile(BaseModel):
         taken = [name for name in self.environment if name in _TAKEN or name.startswith("WARMWIRE_")]
         if taken:
             raise ValueError(f"environment may not have {taken[0]}: the worker sets it or keeps it")
-        for name in ("workdir", "keep_in", "hide"):
-            value = getattr(self, name)
-            for path in value if isinstance(value, tuple) else (value,):
-                if path is not None and not path.is_absolute():
-                    raise ValueError(f"{name} must be an absolute path")
+        paths = {"workdir": (self.workdir,), "keep_in": (self.keep_in,), "hide": self.hide}
+        for name, given in paths.items():
+            if any(path is not None and not path.is_absolute() for path in given):
+                raise ValueError(f"{name} must be an absolute path")
         return self
 
     def allows(self, model: str) -> bool:
@@ -210,7 +209,7 @@ def load(path: Path | None, dialect: str = "claude", told: Collection[str] = TOL
         BadInput: naming the file, the profile and the field.
     """
     try:
-        tables = tomllib.loads(_read(path)) if path is not None else {}
+        tables: Mapping[str, object] = tomllib.loads(_read(path)) if path is not None else {}
     except tomllib.TOMLDecodeError as error:
         raise BadInput("profiles", f"{path} is not TOML: {error}") from None
     if len(tables) > PROFILES_LIMIT:
@@ -237,7 +236,7 @@ def _read(path: Path) -> str:
         raise BadInput("profiles", f"{path} is not UTF-8") from None
 
 
-def _profile(path: Path | None, name: str, table: Any, dialect: str, told: Collection[str]) -> Profile:
+def _profile(path: Path | None, name: str, table: object, dialect: str, told: Collection[str]) -> Profile:
     where = f"{path}: {name}"
     if not NAME.match(name):
         raise BadInput("profiles", f"{where}: a name has 1 to 64 characters of A-Z a-z 0-9 _ -")
@@ -258,7 +257,6 @@ def _profile(path: Path | None, name: str, table: Any, dialect: str, told: Colle
 
 
 def _check_folders(where: str, profile: Profile) -> None:
-    for name in ("workdir", "keep_in"):
-        folder = getattr(profile, name)
+    for name, folder in (("workdir", profile.workdir), ("keep_in", profile.keep_in)):
         if folder is not None and not folder.is_dir():
             raise BadInput("profiles", f"{where}.{name}: there is no folder {folder}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Literal
 
 from warmwire.broker.nats.bus import Arrived, Bus
 from warmwire.broker.tasks import Tasks
@@ -46,9 +46,9 @@ class Service:
     handles: Mapping[str, str]
     handled: Callable[[str], Handled]
 
-    def answer(self, verb: Verb, prefix: str, started: str) -> dict[str, Any]:
+    def answer(self, verb: Verb, prefix: str, started: str) -> dict[str, object]:
         """To one question. Pure, but for ``handled``."""
-        told: dict[str, Any] = {
+        told: dict[str, object] = {
             "type": f"io.nats.micro.v1.{verb.lower()}_response",
             "name": self.name,
             "id": self.id,
@@ -61,10 +61,10 @@ class Service:
             told |= {"started": started, "endpoints": [*map(self._stats, self.handles)]}
         return told
 
-    def _endpoint(self, name: str) -> dict[str, Any]:
+    def _endpoint(self, name: str) -> dict[str, object]:
         return {"name": name, "subject": self.handles[name], "queue_group": "", "metadata": {}}
 
-    def _stats(self, name: str) -> dict[str, Any]:
+    def _stats(self, name: str) -> dict[str, object]:
         at = self.handled(name)
         counted = asdict(at) | {"average_processing_time": at.average}
         return {"name": name, "subject": self.handles[name], "queue_group": "", **counted, "data": {}}

@@ -6,7 +6,7 @@ https://docs.anthropic.com/en/docs/build-with-claude/streaming
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -82,7 +82,7 @@ class PermissionRequested(Event):
     request: str
     tool: str
     summary: str
-    input: dict[str, Any] | None = None
+    input: dict[str, object] | None = None
     within_ms: int
 
 

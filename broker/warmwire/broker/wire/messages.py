@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from warmwire.broker.errors import BadInput
 
-Content = str | tuple[dict[str, Any], ...]
-"""A user message's content: text, or Messages API content blocks."""
+ContentBlock = dict[str, object]
+"""A content block, as the Messages API has them; passed on as it is."""
+Content = str | tuple[ContentBlock, ...]
+"""A user message's content: text, or content blocks."""
 
 CREDENTIAL_LIMIT = 16 * 1024
 """Characters of a sealed credential, at most."""

@@ -11,7 +11,6 @@ bytes it came in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -82,7 +81,7 @@ class _SystemWire(msgspec.Struct):
     max_retries: int = 0
     retry_delay_ms: float = 0
     error_status: int | None = None
-    error: Any = None
+    error: object = None
 
 
 class _LifecycleWire(msgspec.Struct):
@@ -130,7 +129,7 @@ class _ResultWire(msgspec.Struct):
     is_error: bool = False
     terminal_reason: str | None = None
     api_error_status: int | None = None
-    errors: list[Any] = []
+    errors: list[object] = []
     result: str | None = None
     stop_reason: str | None = None
     usage: Usage = Usage()
@@ -144,7 +143,7 @@ class _ResultWire(msgspec.Struct):
 class _AnswerWire(msgspec.Struct):
     request_id: str
     subtype: str = ""
-    error: Any = ""
+    error: object = ""
     response: msgspec.Raw = msgspec.Raw(b"")
 
 
@@ -183,6 +182,7 @@ _REQUEST = msgspec.json.Decoder(_RequestWire)
 _WITHDRAWN = msgspec.json.Decoder(_WithdrawnWire)
 _SUBTYPE = msgspec.json.Decoder(_SubtypeWire)
 _WISH = msgspec.json.Decoder(_WishWire)
+_OBJECT = msgspec.json.Decoder(dict[str, object])
 
 
 def _stream_event(line: bytes) -> StreamEvent:
@@ -270,13 +270,12 @@ def wish(request: ControlRequest) -> Wish | None:
     return Wish(wire.tool_name, bytes(wire.input))
 
 
-def input_of(wish: Wish) -> dict[str, Any] | None:
+def input_of(wish: Wish) -> dict[str, object] | None:
     """What the tool would get; None if it is no object."""
     try:
-        found = msgspec.json.decode(wish.input)
+        return _OBJECT.decode(wish.input)
     except UNREADABLE:
         return None
-    return found if isinstance(found, dict) else None
 
 
 class _SaidWire(msgspec.Struct):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from warmwire.broker.wire.messages import Content
 from warmwire.worker.cli import abilities, claude, claude_stdin
 from warmwire.worker.cli.dialect import Abilities, Dialect
 from warmwire.worker.cli.launch import Launch, Spawning, launch
@@ -22,7 +22,7 @@ class Claude(Dialect):
     def launch(self, command: Sequence[str], spawn: Spawning) -> Launch:
         return launch(command, spawn)
 
-    def user_line(self, content: str | Sequence[Any], uuid: str) -> bytes:
+    def user_line(self, content: Content, uuid: str) -> bytes:
         return claude_stdin.user_line(content, uuid)
 
     def read(self, line: bytes) -> Sequence[Line]:

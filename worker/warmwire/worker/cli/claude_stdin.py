@@ -6,15 +6,15 @@ against the real CLI.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
+from warmwire.broker.wire.messages import Content
 from warmwire.worker.cli.said import Wish
 
 
-def user_line(content: str | Sequence[Any], uuid: str) -> bytes:
+def user_line(content: Content, uuid: str) -> bytes:
     """One user message. `uuid` is its id in the CLI, which silently drops an id it has seen before."""
     return _line(
         {
@@ -109,7 +109,7 @@ def deny_line(request_id: str, reason: str) -> bytes:
     return _permission(request_id, {"behavior": "deny", "message": reason})
 
 
-def _permission(request_id: str, answer: Mapping[str, Any]) -> bytes:
+def _permission(request_id: str, answer: Mapping[str, object]) -> bytes:
     response = {"subtype": "success", "request_id": request_id, "response": answer}
     return _line({"type": "control_response", "response": response})
 
@@ -120,9 +120,9 @@ def refuse_line(request_id: str, reason: str) -> bytes:
     return _line({"type": "control_response", "response": answer})
 
 
-def _control(request_id: str, request: Mapping[str, Any]) -> bytes:
+def _control(request_id: str, request: Mapping[str, object]) -> bytes:
     return _line({"type": "control_request", "request_id": request_id, "request": request})
 
 
-def _line(message: Mapping[str, Any]) -> bytes:
+def _line(message: Mapping[str, object]) -> bytes:
     return msgspec.json.encode(message) + b"\n"

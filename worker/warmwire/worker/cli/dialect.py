@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from warmwire.broker.wire.messages import Content
 from warmwire.worker.cli.launch import Launch, Spawning
 from warmwire.worker.cli.said import ControlReply, Line
 
@@ -45,7 +46,7 @@ class Dialect(ABC):
         """How a process is started."""
 
     @abstractmethod
-    def user_line(self, content: str | Sequence[Any], uuid: str) -> bytes:
+    def user_line(self, content: Content, uuid: str) -> bytes:
         """A message."""
 
     @abstractmethod

@@ -192,3 +192,13 @@ def unreadable(line: bytes, error: Exception) -> Ignored | BadLine:
         return Ignored("")
     code = ErrorCode.LINE_TOO_LONG if isinstance(line, LineTooLong) else ErrorCode.BAD_LINE
     return BadLine(code, str(error), bytes(line[:HEAD]))
+
+
+def unstreamed(message_id: str, text: str) -> list[StreamEvent]:
+    """The streaming events of a message that came in one piece, as Claude Code's last retry does."""
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+    start = {"type": "message_start", "message": {"id": message_id, "type": "message", "role": "assistant"}}
+    stop = {"type": "content_block_stop", "index": 0}
+    events = (start, block, delta, stop, {"type": "message_delta", "delta": {}}, {"type": "message_stop"})
+    return [StreamEvent(msgspec.json.encode(event), str(event["type"])) for event in events]

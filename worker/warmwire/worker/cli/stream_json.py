@@ -13,10 +13,10 @@ whose lines hold a ``message`` each; the variable ``WARMWIRE_HISTORY`` names it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
+from warmwire.broker.wire.messages import Content
 from warmwire.worker.cli.dialect import Dialect
 from warmwire.worker.cli.launch import Launch, Spawning
 from warmwire.worker.cli.said import (
@@ -81,7 +81,7 @@ class StreamJson(Dialect):
     """One session's adapter: it remembers what is being said, from message to message."""
 
     def __init__(self) -> None:
-        self._asked: list[dict[str, Any]] = []
+        self._asked: list[dict[str, object]] = []
         self._said: list[str] = []
         self._message = _Message()
         self._stop_reason: str | None = None
@@ -96,7 +96,7 @@ class StreamJson(Dialect):
         ours |= {TOKEN: spawn.token} if spawn.token is not None else {}
         return spawn.launch((*command, *FLAGS, *chosen), ours)
 
-    def user_line(self, content: str | Sequence[Any], uuid: str) -> bytes:
+    def user_line(self, content: Content, uuid: str) -> bytes:
         self._asked = [_entry("user", content, uuid)]
         self._read = self._written = 0
         return msgspec.json.encode({"type": "user_message", "content": content}) + b"\n"
@@ -140,7 +140,7 @@ class StreamJson(Dialect):
     def _end(self) -> Sequence[Line]:
         text = "".join(self._said)
         if text:
-            self._asked.append(_entry("assistant", [{"type": "text", "text": text}], self._message.id))
+            self._asked.append(_entry("assistant", ({"type": "text", "text": text},), self._message.id))
         if self._stop_reason in GOES_ON:
             return ()
         entries, self._asked = tuple(map(msgspec.json.encode, self._asked)), []
@@ -161,7 +161,7 @@ class StreamJson(Dialect):
         )
 
 
-def _entry(role: str, content: str | Sequence[Any], name: str) -> dict[str, Any]:
+def _entry(role: str, content: Content, name: str) -> dict[str, object]:
     """As an entry of the other dialect's transcript: all that reads transcripts reads this one, too."""
     ids = {"uuid": name} if role == "user" else {}
     message = {"role": role, "content": content} | ({"id": name} if role == "assistant" else {})

@@ -27,7 +27,7 @@ class _Dialect:
     parse_constant = staticmethod(_reject)  # NaN and Infinity are not JSON
 
 
-_scan: Callable[[str, int], tuple[Any, int]] = _json.make_scanner(_Dialect())  # type: ignore[arg-type]
+_scan: Callable[[str, int], tuple[object, int]] = _json.make_scanner(_Dialect())  # type: ignore[arg-type]
 _chunks: Callable[[object, int], tuple[str, ...]] = _json.make_encoder(
     None, _reject, _json.encode_basestring, None, ":", ",", False, False, False
 )
@@ -46,7 +46,7 @@ def decode(raw: bytes) -> object:
     return value
 
 
-def line(**fields: Any) -> bytes:
+def line(**fields: object) -> bytes:
     """One object as a line; the fields keep their order."""
     return ("".join(_chunks(fields, 0)) + "\n").encode("utf-8", "replace")
 

@@ -12,7 +12,7 @@ from warmwire.worker.emulation.settings import API_ERRORS, UNAUTHORIZED
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, TypeAlias
+    from typing import TypeAlias
 
     from warmwire.worker.emulation.codec import Json
     from warmwire.worker.emulation.session import Session
@@ -243,7 +243,7 @@ class Turn:
         self.unsaved[-1] |= {"error": error, "isApiErrorMessage": True, "apiErrorStatus": status}
         yield from self.finish("api_error", "success", stop_reason="stop_sequence", **about, result=text)
 
-    def finish(self, reason: str, subtype: str, **more: Any) -> Iterator[Step]:
+    def finish(self, reason: str, subtype: str, **more: object) -> Iterator[Step]:
         """To disk, into the mirror, then the result: it is the commit point."""
         yield from self.save()
         yield self.mirror()
@@ -289,7 +289,7 @@ class Turn:
             return b""
         return line(type="transcript_mirror", filePath=self.session.path, entries=entries)
 
-    def event(self, event: Json, timing: Json | None = None, **more: Any) -> bytes:
+    def event(self, event: Json, timing: Json | None = None, **more: object) -> bytes:
         ids = {"session_id": self.session.id, "parent_tool_use_id": None, "uuid": new_uuid()}
         return line(
             type="stream_event", event=event, **ids, **(timing or {}), api_message_id=self.api_id, **more
@@ -303,7 +303,7 @@ class Turn:
         message = {"role": "user", "content": content}
         return self.repeat(self.entry("user", message), message)
 
-    def assistant(self, block: Json, stop_reason: str | None, **more: Any) -> bytes:
+    def assistant(self, block: Json, stop_reason: str | None, **more: object) -> bytes:
         """One block of the answer. Its line knows no stop reason yet, its entry does."""
         message = self.body([block])
         entry = self.entry("assistant", message | {"stop_reason": stop_reason})
@@ -311,7 +311,7 @@ class Turn:
             entry["isAbortedMidStream"] = True
         return self.repeat(entry, message, **more, **self.message.asked)
 
-    def repeat(self, entry: Json, message: Json, **more: Any) -> bytes:
+    def repeat(self, entry: Json, message: Json, **more: object) -> bytes:
         """A transcript entry as stdout shows it."""
         ids = {"parent_tool_use_id": None, "session_id": self.session.id, "uuid": entry["uuid"]}
         return line(type=entry["type"], message=message, **ids, timestamp=entry["timestamp"], **more)

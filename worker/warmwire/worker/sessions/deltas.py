@@ -1,4 +1,4 @@
-"""Events that this worker makes itself, in the CLI's place or about it. Pure."""
+"""What of the CLI's words is too large for one event, and what viewers hear of its tools. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from warmwire.broker.wire.events import ToolFinished, ToolStarted
-from warmwire.worker.cli.said import StreamEvent, ToolResult, ToolUse
+from warmwire.worker.cli.said import ToolResult, ToolUse
 
 DELTA_LIMIT = 128 * 1024
 """Bytes of one delta event; a larger one becomes several."""
@@ -31,6 +31,7 @@ class _Message(msgspec.Struct, gc=False):
 
 
 _starts = msgspec.json.Decoder(_Start)
+_objects = msgspec.json.Decoder(dict[str, object])
 
 
 def message_id(event: bytes) -> str:
@@ -43,26 +44,18 @@ def message_id(event: bytes) -> str:
 
 def fitting(event: bytes) -> list[bytes]:
     """A very large event as several that may be published; none, if there is no way to cut it."""
-    whole = msgspec.json.decode(event)
-    delta = whole.get("delta")
-    field = next(
-        (name for name in _PARTS if isinstance(delta, dict) and isinstance(delta.get(name), str)), None
-    )
-    if field is None:
-        return [event] if len(event) <= EVENT_LIMIT else []
+    whole = _objects.decode(event)
+    given = whole.get("delta")
+    delta = given if isinstance(given, dict) else {}
+    for field in _PARTS:
+        if isinstance(text := delta.get(field), str):
+            return [msgspec.json.encode({**whole, "delta": {**delta, field: part}}) for part in _cut(text)]
+    return [event] if len(event) <= EVENT_LIMIT else []
+
+
+def _cut(text: str) -> list[str]:
     step = DELTA_LIMIT // 8  # characters; one may take six bytes as an escape
-    parts = [delta[field][start : start + step] for start in range(0, len(delta[field]), step)]
-    return [msgspec.json.encode({**whole, "delta": {**delta, field: part}}) for part in parts]
-
-
-def unstreamed(message_id: str, text: str) -> list[StreamEvent]:
-    """The streaming events of a message that the CLI got in one piece, as it does on its last retry."""
-    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
-    start = {"type": "message_start", "message": {"id": message_id, "type": "message", "role": "assistant"}}
-    stop = {"type": "content_block_stop", "index": 0}
-    events = (start, block, delta, stop, {"type": "message_delta", "delta": {}}, {"type": "message_stop"})
-    return [StreamEvent(msgspec.json.encode(event), str(event["type"])) for event in events]
+    return [text[start : start + step] for start in range(0, len(text), step)]
 
 
 def tools_started(turn: str, tools: Iterable[ToolUse]) -> list[ToolStarted]:

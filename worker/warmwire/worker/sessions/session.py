@@ -31,7 +31,6 @@ from warmwire.worker.sessions.deltas import (
     message_id,
     tools_finished,
     tools_started,
-    unstreamed,
 )
 from warmwire.worker.sessions.patience import STALLED, Step
 from warmwire.worker.sessions.permissions import Answer, Outcome, Permissions, Said
@@ -259,7 +258,7 @@ class Session:
         return [*voided, *self._publish_unstreamed(turn, line.message_id, line.text, now), *tools]
 
     def _publish_unstreamed(self, turn: Turn, message: str, text: str, now: float) -> list[Command]:
-        events = unstreamed(message, text)
+        events = said.unstreamed(message, text)
         commands = [command for event in events for command in self._stream_event(turn, event, now)]
         turn.streamed.discard(message)  # its next block comes in one piece as well
         return commands

@@ -33,6 +33,18 @@ _ends: TypeAdapter[TurnCompleted | TurnInterrupted | TurnFailed] = TypeAdapter(
 )
 
 
+class _EpochEntry(msgspec.Struct):
+    epoch: int
+
+
+class _TurnEntry(msgspec.Struct):
+    end: msgspec.Raw
+
+
+_epochs = msgspec.json.Decoder(_EpochEntry)
+_turn_entries = msgspec.json.Decoder(_TurnEntry)
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """A turn whose answer is in the transcript: each message's id and text, and how the turn ended."""
@@ -49,7 +61,7 @@ def epoch_entry(epoch: int) -> bytes:
 def epoch(stored: Sequence[bytes]) -> int:
     """The epoch of the last ownership that has said so here; 0 without any."""
     said = [append for append in stored if append.startswith(_EPOCH)]
-    return int(msgspec.json.decode(said[-1])["epoch"]) if said else 0
+    return _epochs.decode(said[-1]).epoch if said else 0
 
 
 def turn_entry(end: TurnEnd) -> bytes:
@@ -83,8 +95,8 @@ def answered(stored: Sequence[bytes], turn: str) -> Answered | None:
     head = b'%b"turn":"%b",' % (_TURN, turn.encode())
     for entries in (appended.split(b"\n") for appended in _turns(stored)):
         if entries[-1].startswith(head):
-            end = _ends.validate_python(msgspec.json.decode(entries[-1])["end"])
-            return Answered(tuple(_messages(entries)), end)
+            end = _turn_entries.decode(entries[-1]).end
+            return Answered(tuple(_messages(entries)), _ends.validate_json(bytes(end)))
     return None
 
 

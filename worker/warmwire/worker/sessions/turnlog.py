@@ -36,11 +36,16 @@ class _Event(msgspec.Struct, gc=False):
     delta: _Content | None = None
 
 
+class _Reset(msgspec.Struct, gc=False):
+    message: int
+
+
 class _Enveloped(msgspec.Struct, gc=False):
     event: msgspec.Raw
 
 
 _events = msgspec.json.Decoder(_Event)
+_resets = msgspec.json.Decoder(_Reset)
 _envelopes = msgspec.json.Decoder(_Enveloped)
 
 
@@ -184,7 +189,7 @@ class _Text:
 
     def fold(self, event: bytes) -> None:
         if event.startswith(b'{"type":"turn_reset"'):
-            self._forget_from(msgspec.json.decode(event)["message"])
+            self._forget_from(_resets.decode(event).message)
             return
         try:
             self._take(_events.decode(event))
