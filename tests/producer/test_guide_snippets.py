@@ -30,7 +30,7 @@ from tests.edge.fake_worker import FakeWorker
 from tests.edge.wire import Wire
 
 OURS = Path(__file__).parent / "guide"
-SERVERS = Path(__file__).parents[1] / "edge" / "guide"
+SERVERS = Path(__file__).parents[1] / "edge" / "delivery" / "guide"
 ANSWER = ["Sure: ", "```python\nx = 1\n```", " CRITICAL", " é done"]
 TEXT = "".join(ANSWER)
 
