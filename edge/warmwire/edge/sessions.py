@@ -12,15 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from starlette.responses import Response
 
 from warmwire.broker.errors import Unavailable
-from warmwire.broker.nats.store import Recorded
 from warmwire.broker.wire import envelope as codec
-from warmwire.broker.wire.messages import Finished, Permission, Question
+from warmwire.broker.wire.messages import Permission, Question
 from warmwire.broker.wire.names import SessionKey
 from warmwire.edge.access.caller import Need, Viewer
 from warmwire.edge.chat import ROLLUP_LIMIT, ChatRequest, json_body, validated
 from warmwire.edge.documents import openapi
 from warmwire.edge.edge import Edge, cursor_of
 from warmwire.edge.errors import Kind, Problem
+from warmwire.producer.past import Ended
 from warmwire.producer.request import verdict
 
 PAGE = 50
@@ -201,9 +201,8 @@ _PAGES = [
 ]
 
 
-def _turn(found: Recorded) -> dict[str, Any]:
+def _turn(found: Ended) -> dict[str, Any]:
     record = found.record
-    assert isinstance(record, Finished)  # noqa: S101 - only these are listed
     end = codec.decode(record.envelope.encode())
     return {
         "turn": found.turn,

@@ -17,8 +17,7 @@ from warmwire.producer.errors import (
 )
 from warmwire.producer.past import PastTurn, WaitingTurn
 from warmwire.producer.settings import EdgeClientSettings, ProducerSettings
-from warmwire.producer.turn import Turn
-from warmwire.producer.watch import Watch
+from warmwire.producer.turn import Turn, Watch
 
 __all__ = [
     "Answer",

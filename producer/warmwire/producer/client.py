@@ -13,16 +13,14 @@ from warmwire.broker.nats import bus as nats
 from warmwire.broker.nats.bus import Bus
 from warmwire.broker.nats.store import Store
 from warmwire.broker.wire.envelope import Cursor
-from warmwire.broker.wire.messages import Finished, PermissionMode
+from warmwire.broker.wire.messages import PermissionMode
 from warmwire.broker.wire.names import DEFAULT_TENANT, SessionKey, Subjects
-from warmwire.producer.closing import Closing
-from warmwire.producer.iteration import Events, OnCancel
-from warmwire.producer.past import PAGE, PastTurn, WaitingTurn, last_of, recorded, waiting_of
+from warmwire.producer.iteration import Closing, Events, OnCancel
+from warmwire.producer.past import PAGE, PastTurn, WaitingTurn, ended_turns, last_of, recorded, waiting_of
 from warmwire.producer.request import Given, Request, options_of, prepare
 from warmwire.producer.settings import ProducerSettings
 from warmwire.producer.submit import Sessions
-from warmwire.producer.turn import Turn
-from warmwire.producer.watch import Watch
+from warmwire.producer.turn import Turn, Watch
 
 
 class Producer(Closing):
@@ -150,9 +148,8 @@ class Producer(Closing):
         key = SessionKey(tenant, session_id)
 
         async def page(after: int) -> tuple[list[PastTurn], int | None]:
-            found = await self._store.turns(key, after, PAGE)
-            ended = [recorded(each) for each in found if isinstance(each.record, Finished)]
-            return ended, found[-1].sequence if len(found) == PAGE else None
+            ended, more = await ended_turns(self._store, key, after, PAGE)
+            return [recorded(each) for each in ended], more
 
         return await last_of(page, most)
 

@@ -21,9 +21,8 @@ from warmwire.broker.wire.events import TurnQueued
 from warmwire.broker.wire.messages import PermissionMode
 from warmwire.broker.wire.names import check_name
 from warmwire.producer.answer import Event
-from warmwire.producer.closing import Closing
 from warmwire.producer.errors import NotAnEdge, Refused
-from warmwire.producer.iteration import Events, OnCancel, TurnEvents
+from warmwire.producer.iteration import Closing, Events, OnCancel, TurnEvents
 from warmwire.producer.line import Line
 from warmwire.producer.past import PAGE, PastTurn, WaitingTurn, last_of, listed
 from warmwire.producer.refusals import error_of

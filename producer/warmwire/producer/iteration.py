@@ -1,4 +1,4 @@
-"""What iterations of events share, over NATS and over HTTP: cursor, text, what a cancellation does."""
+"""What both clients share, over NATS and over HTTP: cursor, text, what a cancellation does, closing."""
 
 from __future__ import annotations
 
@@ -20,6 +20,22 @@ INTERRUPT_WITHIN = 5.0
 
 OnCancel = Literal["detach", "interrupt"]
 """What becomes of a turn whose reader's task is cancelled: it goes on, or it is stopped."""
+
+
+class Closing(ABC):
+    """A client: entered as itself, closed when it is left."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Follow nothing any more, and disconnect."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
 
 class Events(ABC):

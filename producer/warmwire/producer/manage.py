@@ -11,9 +11,10 @@ from warmwire.broker.errors import NoResponder
 from warmwire.broker.logs import logger
 from warmwire.broker.nats.asking import OWNER_WITHIN
 from warmwire.broker.nats.bus import Bus
-from warmwire.broker.nats.store import Recorded, Store
-from warmwire.broker.wire.messages import Close, Finished, UserMessage
+from warmwire.broker.nats.store import Store
+from warmwire.broker.wire.messages import Close, UserMessage
 from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.producer.past import Ended, ended_turns
 from warmwire.producer.submit import Sessions
 
 log = logger(__name__)
@@ -54,11 +55,9 @@ class Management:
         waiting = tuple(each.message for each in queued)
         return Standing(waiting, owned is not None and owned.record.worker is not None)
 
-    async def ended_turns(self, key: SessionKey, after: int, most: int) -> tuple[list[Recorded], int | None]:
-        """Up to ``most`` records from a place on, those of ended turns; and the place of the next page."""
-        records = await self._store.turns(key, after, most)
-        more = records[-1].sequence if len(records) == most else None
-        return [found for found in records if isinstance(found.record, Finished)], more
+    async def ended_turns(self, key: SessionKey, after: int, most: int) -> tuple[list[Ended], int | None]:
+        """As ``past.ended_turns``."""
+        return await ended_turns(self._store, key, after, most)
 
     async def delete(self, key: SessionKey) -> bool:
         """Stop its turns, let its process go, forget all that is stored; False when there was nothing.

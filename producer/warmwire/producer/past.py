@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from warmwire.broker.nats.store import Recorded
+from warmwire.broker.nats.store import Store
 from warmwire.broker.wire import envelope as codec
 from warmwire.broker.wire.messages import Finished, UserMessage
+from warmwire.broker.wire.names import SessionKey
 
 PAGE = 200
 """Turns that are asked for at a time."""
@@ -57,10 +58,27 @@ async def last_of(page: Page, most: int) -> tuple[PastTurn, ...]:
         after = more
 
 
-def recorded(found: Recorded) -> PastTurn:
-    """From a record of a turn that has ended."""
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A turn that has ended, as it is stored."""
+
+    turn: str
+    record: Finished
+
+
+async def ended_turns(store: Store, key: SessionKey, after: int, most: int) -> tuple[list[Ended], int | None]:
+    """Of up to ``most`` records from a place on those of ended turns; and the place of the next page.
+
+    Raises Unavailable.
+    """
+    found = await store.turns(key, after, most)
+    ended = [Ended(each.turn, each.record) for each in found if isinstance(each.record, Finished)]
+    return ended, found[-1].sequence if len(found) == most else None
+
+
+def recorded(found: Ended) -> PastTurn:
+    """From its record."""
     record = found.record
-    assert isinstance(record, Finished)  # noqa: S101 - only these are listed
     ending = codec.decode(record.envelope.encode()).type.removeprefix("turn_")
     asked = record.question.text if record.question else None
     return PastTurn(found.turn, ending, asked, record.text, record.truncated)

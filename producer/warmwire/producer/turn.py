@@ -1,7 +1,9 @@
-"""One accepted user message on its way to its answer, as an iteration of events."""
+"""Over NATS: a turn, or all turns of a session, as an iteration of events."""
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -11,11 +13,59 @@ from warmwire.broker.wire.events import TurnQueued
 from warmwire.broker.wire.messages import Permission
 from warmwire.broker.wire.names import SessionKey
 from warmwire.producer.answer import Event, event_of
-from warmwire.producer.following import Followed
-from warmwire.producer.inbox import Inbox
-from warmwire.producer.iteration import OnCancel, TurnEvents
+from warmwire.producer.errors import Lagging
+from warmwire.producer.iteration import Events, OnCancel, TurnEvents
 from warmwire.producer.request import Request, verdict
-from warmwire.producer.submit import Sessions
+from warmwire.producer.resume import NOWHERE
+from warmwire.producer.submit import Followed, Sessions, Watched
+
+
+class Inbox:
+    """Events that have come and were not read yet: given by callback, taken by one task.
+
+    Keeps up to ``limit`` bytes. Past it the reader gets what is there, then ``Lagging``.
+    """
+
+    def __init__(self, limit: int, cursor: str) -> None:
+        self._limit = limit
+        self._last = cursor
+        self._waiting: deque[Event] = deque()
+        self._bytes = 0
+        self._woken = asyncio.Event()
+        self._lagging = False
+        self.done = False
+
+    def put(self, event: Event) -> bool:
+        """Keep an event; False when there is no room for it, and the end has come."""
+        if self.done:
+            return True
+        if self._waiting and self._bytes + len(event.raw) > self._limit:
+            self._lagging = True
+            self.finish()
+            return False
+        self._waiting.append(event)
+        self._bytes += len(event.raw)
+        self._last = event.cursor or self._last
+        self._woken.set()
+        return True
+
+    def finish(self) -> None:
+        """Nothing more comes."""
+        self.done = True
+        self._woken.set()
+
+    async def take(self) -> Event | None:
+        """The next event; None after the last one. Raises Lagging."""
+        while not self._waiting:
+            if self._lagging:
+                raise Lagging(self._last)
+            if self.done:
+                return None
+            self._woken.clear()
+            await self._woken.wait()
+        event = self._waiting.popleft()
+        self._bytes -= len(event.raw)
+        return event
 
 
 class Turn(TurnEvents):
@@ -115,3 +165,42 @@ class Turn(TurnEvents):
             self.close()
         elif event.terminal:
             self._inbox.finish()
+
+
+class Watch(Events):
+    """A session that is being watched. The iteration ends with ``close``, or when the producer is closed.
+
+    Unread events are kept up to a number of bytes, past which it ends with ``Lagging``, whose cursor resumes.
+    """
+
+    def __init__(self, key: SessionKey, cursor: Cursor | None, buffer: int) -> None:
+        super().__init__(str(cursor) if cursor else None)
+        self.session_id = key.session
+        self._inbox = Inbox(buffer, str(cursor or NOWHERE))
+        self._turn = (cursor or NOWHERE).turn
+        self._watched: Watched | None = None
+
+    @classmethod
+    async def begun(cls, sessions: Sessions, key: SessionKey, cursor: Cursor | None, buffer: int) -> Self:
+        """Watch from a cursor, or from now on; ``buffer`` is in bytes. Raises Unavailable."""
+        watch = cls(key, cursor, buffer)
+        watch._watched = await sessions.watch(key, cursor, watch._take)
+        watch._cursor = watch._cursor or str(watch._watched.cursor)
+        if watch._inbox.done:  # more than it keeps has come already
+            watch._watched.stop()
+        return watch
+
+    async def _next(self) -> Event | None:
+        return await self._inbox.take()
+
+    def close(self) -> None:
+        """Watch no longer. The iteration ends after what has already come."""
+        self._inbox.finish()
+        if self._watched is not None:
+            self._watched.stop()
+
+    def _take(self, item: Item) -> None:
+        event = event_of(item, self._turn)
+        self._turn = event.turn or self._turn
+        if not self._inbox.put(event):
+            self.close()

@@ -17,9 +17,7 @@ NOT_STARTED = 126  # what a shell answers for a command that is there and cannot
 
 def say(text: str) -> None:
     """One line for the person at the terminal; stdout is kept for the `ready` line."""
-    with suppress(
-        OSError
-    ):  # a terminal that was closed: there is nobody to tell, and all the same we must stop
+    with suppress(OSError):  # a terminal that was closed: nobody is to be told, and yet we must stop
         print(f"warmwire: {text}", file=sys.stderr, flush=True)
 
 

@@ -173,10 +173,8 @@ class Supervisor:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if task.done() and not self._over.done():
             task.result()
-        while (
-            not task.done()
-        ):  # a cancellation is lost when it comes together with a timeout of what is awaited
-            task.cancel()
+        while not task.done():
+            task.cancel()  # which is lost when it comes together with a timeout of what is awaited
             await asyncio.wait({task}, timeout=CANCEL_AGAIN)
 
     async def _stop(self) -> None:

@@ -97,11 +97,10 @@ def credential(cli: str) -> Finding:
         return Finding("credential", GOOD, "the emulator needs none")
     if os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("WARMWIRE_POOL_KEY_FILE"):
         return Finding("credential", GOOD, "set for this shell")
-    if (Path.home() / ".claude" / ".credentials.json").exists():
-        remedy = "set ANTHROPIC_API_KEY for the workers, or let users send tokens (docs/credentials.md)"
-        return Finding("credential", WARNING, "only your own login, which workers do not use", remedy)
+    own = (Path.home() / ".claude" / ".credentials.json").exists()
+    lacking = "only your own login, which workers do not use" if own else "no ANTHROPIC_API_KEY in this shell"
     remedy = "set ANTHROPIC_API_KEY for the workers, or let users send tokens (docs/credentials.md)"
-    return Finding("credential", WARNING, "no ANTHROPIC_API_KEY in this shell", remedy)
+    return Finding("credential", WARNING, lacking, remedy)
 
 
 async def _nats(given: str | None) -> list[Finding]:

@@ -58,7 +58,7 @@ def show(nats: str | None, tenant: str, session_id: str) -> None:
                 "owner": owned.record.worker if owned else None,
                 "epoch": owned.sequence if owned else None,
                 "waiting": [{"turn": each.turn, "sent_ms": each.sent_ms} for each in standing.waiting],
-                "ended": [_ended(each.turn, each.record.envelope) for each in ended[-TURNS:]],  # type: ignore[union-attr]
+                "ended": [_ended(each.turn, each.record.envelope) for each in ended[-TURNS:]],
             }
             click.echo(json.dumps(told, indent=2))
 

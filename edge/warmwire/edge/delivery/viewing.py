@@ -14,9 +14,8 @@ from warmwire.broker.wire.envelope import Cursor, Envelope
 from warmwire.broker.wire.names import SessionKey
 from warmwire.edge.delivery import guide, sse
 from warmwire.edge.delivery.outbox import Channel, Encoder, Outbox, position_of
-from warmwire.producer.following import Followed, Watched
 from warmwire.producer.resume import NOWHERE
-from warmwire.producer.submit import Sessions
+from warmwire.producer.submit import Followed, Sessions, Watched
 
 log = logger(__name__)
 
