@@ -85,6 +85,14 @@ def test_real_turns_follow_the_cores() -> None:
     assert 2 * TURNS_PER_CORE == limits(None, None, emulated=False, cores=2, memory_mb=10**6).turns
 
 
+@pytest.mark.parametrize(
+    ("cores", "turns", "starting"), [(1.5, 37, 1), (0.5, 12, 1), (0.01, 1, 1), (2.5, 62, 2)]
+)
+def test_a_part_of_a_core_carries_its_part_of_the_turns(cores: float, turns: int, starting: int) -> None:
+    found = limits(None, None, emulated=False, cores=cores, memory_mb=10**6)
+    assert (turns, turns, starting) == (found.turns, found.turns_by_cores, found.starting)
+
+
 def test_real_turns_follow_the_memory_where_that_is_less() -> None:
     assert 8000 // 2 // REAL_MB == limits(None, None, emulated=False, cores=64, memory_mb=8000).turns
 

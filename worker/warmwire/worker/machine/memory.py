@@ -25,7 +25,7 @@ def memory_left_mb(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int | None
 
 def _available(meminfo: Path) -> int | None:
     """As the kernel reckons it: free memory, and caches that it can drop."""
-    for line in _text(meminfo).splitlines():
+    for line in text_of(meminfo).splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) // 1024
     return None
@@ -35,7 +35,7 @@ def _left_in(cgroup: Path) -> int | None:
     limit, used = _number(cgroup / "memory.max"), _number(cgroup / "memory.current")
     if limit is None or used is None:
         return None
-    stat = dict(line.split() for line in _text(cgroup / "memory.stat").splitlines())
+    stat = dict(line.split() for line in text_of(cgroup / "memory.stat").splitlines())
     return (limit - used + int(stat.get("inactive_file", 0))) // MB
 
 
@@ -44,18 +44,19 @@ def pss_mb(pid: int, proc: Path = Path("/proc")) -> float | None:
 
     The kernel walks all of its pages for that: some milliseconds for a real CLI. None if it is gone.
     """
-    for line in _text(proc / str(pid) / "smaps_rollup").splitlines():
+    for line in text_of(proc / str(pid) / "smaps_rollup").splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     return None
 
 
 def _number(path: Path) -> int | None:
-    text = _text(path).strip()
+    text = text_of(path).strip()
     return int(text) if text.isdigit() else None  # "max": no limit
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """What the file says; nothing where there is none."""
     try:
         return path.read_text()
     except OSError:  # not Linux, or not in a container

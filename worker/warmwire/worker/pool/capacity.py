@@ -6,7 +6,6 @@ It is looked at rarely, and in a thread, for the loop has deltas to carry.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -16,6 +15,7 @@ from statistics import fmean
 from warmwire.broker import telemetry
 from warmwire.broker.wire.messages import Tiers
 from warmwire.worker.machine import memory, tree
+from warmwire.worker.machine.cores import cores
 from warmwire.worker.pool import policy
 from warmwire.worker.settings import WorkerSettings
 
@@ -71,7 +71,7 @@ def machine_limits(settings: WorkerSettings) -> policy.Limits:
         settings.max_turns_at_once,
         settings.max_sessions,
         emulated=settings.cli == "emulator",
-        cores=os.cpu_count() or 1,
+        cores=cores(),
         memory_mb=memory.memory_mb(),
     )
     return replace(found, freeze_after=settings.freeze_after, park_after=settings.park_after)

@@ -74,23 +74,25 @@ class Limits:
     """Turns that the cores carry; None: their number has been configured, or does not follow memory."""
 
 
-def limits(turns: int | None, sessions: int | None, *, emulated: bool, cores: int, memory_mb: int) -> Limits:
+def limits(
+    turns: int | None, sessions: int | None, *, emulated: bool, cores: float, memory_mb: int
+) -> Limits:
     """The configured limits, or defaults by half the machine's memory, and for real CLIs by its cores.
 
     Those by memory follow what processes are found to take; see `fitted`.
     """
     process_mb = EMULATOR_MB if emulated else REAL_MB
     by_memory = max(1, memory_mb // 2 // process_mb)
-    by_cores = LEAST_EMULATOR_TURNS if emulated else TURNS_PER_CORE * cores
-    at_once = turns or (max(by_cores, 1) if emulated else max(1, min(by_cores, by_memory)))
+    by_cores = LEAST_EMULATOR_TURNS if emulated else max(1, int(TURNS_PER_CORE * cores))
+    at_once = turns or (by_cores if emulated else min(by_cores, by_memory))
     return Limits(
         at_once,
         max(at_once, sessions or by_memory),
-        starting=max(1, cores) * (4 if emulated else 1),  # an emulator is up within 20 ms
+        starting=max(1, int(cores)) * (4 if emulated else 1),  # an emulator is up within 20 ms
         reserve_mb=memory_mb // RESERVE,
         process_mb=process_mb,
         memory_mb=None if sessions else memory_mb // 2,
-        turns_by_cores=None if turns or emulated else max(1, by_cores),
+        turns_by_cores=None if turns or emulated else by_cores,
     )
 
 
