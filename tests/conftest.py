@@ -21,6 +21,27 @@ SECONDS = float(os.environ.get("WARMWIRE_TEST_SECONDS", "1"))
 COUNTING = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several run at once: each begins with its part of the slow ones, so that none is waited for at the end.
+
+    xdist gives each an equal share of the tests in their order, before it moves any.
+    """
+    slow = sorted(filter(_slow, items), key=lambda item: item.get_closest_marker("docker") is None)
+    rest = [item for item in items if not _slow(item)]
+    many = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    left, dealt = len(items), list[pytest.Item]()
+    for number in range(many):
+        share = left // (many - number)
+        left -= share
+        first = slow[number::many]
+        dealt += first + [rest.pop(0) for _ in range(min(share - len(first), len(rest)))]
+    items[:] = dealt + rest
+
+
+def _slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
 def require(present: object, what: str) -> None:
     """Skip loudly on a laptop that lacks `what`; fail in CI, where nothing may be missing."""
     if present:
