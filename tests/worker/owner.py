@@ -9,6 +9,7 @@ from warmwire.broker.wire import envelope
 from warmwire.broker.wire.events import TurnCompleted
 from warmwire.broker.wire.messages import Finished, Replay, Started, TurnOptions, TurnRecord, UserMessage
 from warmwire.broker.wire.names import SessionKey
+from warmwire.worker.cli.claude_code import Claude
 from warmwire.worker.cli.said import (
     Line,
 )
@@ -56,7 +57,7 @@ class Owner:
     """A session whose commands are carried out at once, but for the kinds that a test holds back."""
 
     def __init__(self, *hold: type) -> None:
-        self.session = Session(KEY, "w1", EPOCH, 0.0, Rules(STALL))
+        self.session = Session(KEY, "w1", EPOCH, 0.0, Rules(STALL), Claude())
         self.now = 0.0
         self.hold = hold
         self.waits: list[Command] = []

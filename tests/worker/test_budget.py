@@ -11,6 +11,7 @@ from warmwire.broker.wire.events import Usage
 from warmwire.broker.wire.messages import BoundRecord
 from warmwire.worker.budget import Breach, Limits, Meter, Spent, used_up
 from warmwire.worker.cli import claude_stdin
+from warmwire.worker.cli.claude_code import Claude
 from warmwire.worker.cli.said import ControlReply, StreamEvent
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.profiles import Profile, Profiles
@@ -164,7 +165,7 @@ def test_a_session_that_has_used_everything_begins_no_turn(spent: Spent, detail:
 def limited(bound: BoundRecord | None = None, *hold: type, **limits: Any) -> Owner:
     owner = Owner(*hold)
     profiles = Profiles({"default": Profile(limits=Limits(**limits))})
-    owner.session = Session(KEY, "w1", EPOCH, 0.0, Rules(STALL, profiles=profiles))
+    owner.session = Session(KEY, "w1", EPOCH, 0.0, Rules(STALL, profiles=profiles), Claude())
     owner.session.binding.take_over(bound, begun=bound is not None)
     owner.offer(held(1))
     return owner

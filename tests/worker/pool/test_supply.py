@@ -21,6 +21,7 @@ from warmwire.worker.errors import CliError, ErrorCode
 from warmwire.worker.machine.process import CliProcess, Exit
 from warmwire.worker.machine.processes import Processes
 from warmwire.worker.pool.policy import Adopt, Need, Service, Spawn, Tier, Use
+from warmwire.worker.pool.recipe import Recipe
 from warmwire.worker.pool.supply import Supply, _how
 from warmwire.worker.pool.warm import Warm
 from warmwire.worker.profiles import Setup
@@ -37,8 +38,9 @@ async def supply(tmp_path: Path) -> AsyncIterator[Make]:
     processes.open()
     made: list[Supply] = []
 
-    def make(*command: str, at_once: int = 4) -> Supply:
-        made.append(Supply(command or cli_command("emulator"), tmp_path, ALL, at_once, tasks, processes))
+    def make(*command: str, at_once: int = 4, can: Abilities = ALL) -> Supply:
+        recipe = Recipe(command=command or cli_command("emulator"), can=can)
+        made.append(Supply(recipe, tmp_path, at_once, tasks, processes))
         return made[-1]
 
     yield make
@@ -190,8 +192,7 @@ class TestHowMany:
         assert {"p": 1} == some.wanted({"p": 1}, most=8)
 
     async def test_none_where_the_cli_cannot_be_told_late(self, supply: Make) -> None:
-        some = supply()
-        some.can = Abilities()
+        some = supply(can=Abilities())
         assert {} == some.wanted({"p": 1}, most=8)
 
     @pytest.mark.parametrize(
@@ -229,13 +230,12 @@ class TestStarts:
         self, supply: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_STARTUP_MS", "60000")
-        slow = supply(at_once=1)
+        slow = supply(at_once=1, can=Abilities())  # nobody adopts the spare
         slow.spawn("default")
         (spare,) = slow._spares.values()
         await eventually(lambda: spare.started, "the first has been started")
         monkeypatch.setenv("WARMWIRE_EMULATOR_STARTUP_MS", "0")
         session = Session(slow, tmp_path / "s1")
-        slow.can = type(slow.can)()
         waiting = asyncio.create_task(session.provide())
         await eventually(lambda: slow.starting == 2, "the second waits")
         assert not waiting.done()

@@ -14,6 +14,7 @@ from warmwire.broker.liveness import Liveness
 from warmwire.broker.wire.messages import Heartbeat, OwnerRecord, Started
 from warmwire.broker.wire.names import SessionKey
 from warmwire.worker import fence
+from warmwire.worker.cli.claude_code import Claude
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.sessions import transcript
 from warmwire.worker.sessions.ownership import Claim, lost, place
@@ -63,7 +64,8 @@ class Host:
         self.world = worker.world
         self.server = worker.world.server
         self.name = session
-        self.session = Session(SessionKey("default", session), worker.id, epoch, self.world.now, Rules(STALL))
+        key = SessionKey("default", session)
+        self.session = Session(key, worker.id, epoch, self.world.now, Rules(STALL), Claude())
         self.cli: Cli | None = None
         self.closing = False
         self.closed = False

@@ -43,6 +43,7 @@ from warmwire.worker.machine.processes import Processes
 from warmwire.worker.operators import as_service, obey
 from warmwire.worker.pool import policy
 from warmwire.worker.pool.capacity import Gauge, machine_limits, tell
+from warmwire.worker.pool.recipe import Recipe
 from warmwire.worker.pool.supply import Supply
 from warmwire.worker.profiles import load
 from warmwire.worker.sessions.host import Host, Services
@@ -149,21 +150,17 @@ class Worker:
         self.metrics = await metrics.shown(settings, self._bus, self._tasks)
 
     async def _open_supply(self) -> Supply:
-        can = await self._abilities()
-        self._processes.open()
-        return Supply(
-            self._command,
-            self._folder.path,
-            can,
-            self._limits.starting,
-            self._tasks,
-            self._processes,
-            self._dialect,
-            self._profiles,
-            self._sandbox,
+        recipe = Recipe(
+            command=self._command,
+            can=await self._abilities(),
+            dialect=self._dialect,
+            profiles=self._profiles,
+            sandbox=self._sandbox,
             enclosed=self._settings.sandbox == "bwrap",
             traces=self._settings.cli_traces,
         )
+        self._processes.open()
+        return Supply(recipe, self._folder.path, self._limits.starting, self._tasks, self._processes)
 
     async def _abilities(self) -> Abilities:
         dialect = self._dialect()

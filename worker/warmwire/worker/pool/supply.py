@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 
@@ -18,16 +18,13 @@ from warmwire.broker import telemetry
 from warmwire.broker.logs import logger
 from warmwire.broker.tasks import Tasks
 from warmwire.worker.cli import said
-from warmwire.worker.cli.claude_code import Claude
-from warmwire.worker.cli.dialect import Abilities, Dialect
-from warmwire.worker.cli.launch import Launch, Spawning, traced
+from warmwire.worker.cli.launch import Launch, Spawning
 from warmwire.worker.errors import CliError
 from warmwire.worker.machine.process import CliProcess, Exit, OnExit, OnLines
 from warmwire.worker.machine.processes import Processes
-from warmwire.worker.machine.sandbox import Sandbox
 from warmwire.worker.machine.workdir import prepare
 from warmwire.worker.pool import policy
-from warmwire.worker.profiles import Profile, Profiles
+from warmwire.worker.pool.recipe import Recipe
 
 STARTING_WITHIN = 10.0
 """Seconds after which a silent process no longer keeps others from starting."""
@@ -41,23 +38,10 @@ log = logger(__name__)
 class Supply:
     """The processes of one worker that are about to start, and its spares."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - all of it is the worker's
-        self,
-        command: Sequence[str],
-        folder: Path,
-        can: Abilities,
-        at_once: int,
-        tasks: Tasks,
-        processes: Processes,
-        dialect: Callable[[], Dialect] = Claude,
-        profiles: Profiles | None = None,
-        sandbox: Sandbox | None = None,
-        *,
-        enclosed: bool = False,
-        traces: str | None = None,
+    def __init__(
+        self, recipe: Recipe, folder: Path, at_once: int, tasks: Tasks, processes: Processes
     ) -> None:
-        self.command = tuple(command)
-        self.can = can
+        self.recipe = recipe
         self.adopted_at = float("-inf")
         self.failed = 0
         self.failed_at = float("-inf")
@@ -66,30 +50,10 @@ class Supply:
         self._gate = asyncio.Semaphore(at_once)
         self._tasks = tasks
         self._processes = processes
-        self.dialect = dialect
-        self.profiles = profiles or Profiles()
-        self._sandbox = sandbox
-        self._enclosed = enclosed  # unless the profile says otherwise
-        self._traces = traces
         self._spares: dict[int, Spare] = {}
         self._ids = itertools.count(1)
         self._arrivals: dict[str, policy.Arrivals] = {}
         self._spawn_seconds = 0.0  # that spares take of late, from the wish to the first word
-
-    def enclosed(self, plan: Launch, profile: Profile) -> Launch:
-        """The same start, in the sandbox if the profile or the worker says so."""
-        wanted = self._enclosed if profile.sandbox is None else profile.sandbox == "bwrap"
-        if not wanted:
-            return plan
-        if self._sandbox is None:
-            raise AssertionError("a sandbox is tried out when the worker starts")
-        return self._sandbox.enclosed(plan, network=profile.network, kept=profile.keep_in, hide=profile.hide)
-
-    def traced(self, plan: Launch, traceparent: str | None) -> Launch:
-        """The same start; what the CLI does is part of the trace where somebody wants to know."""
-        if self._traces is None or traceparent is None:
-            return plan
-        return traced(plan, self._traces, traceparent)
 
     async def start(self, plan: Launch, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
         """Start a process when it is its turn, which is over when it says that it is up. Raises CliError."""
@@ -104,7 +68,7 @@ class Supply:
             start.end()
             raise
         asyncio.get_running_loop().call_later(STARTING_WITHIN, start.end)
-        ready = self.dialect().ready_line()
+        ready = self.recipe.dialect().ready_line()
         if ready is None:
             start.end()
             return process
@@ -131,7 +95,7 @@ class Supply:
     def wanted(self, least: Mapping[str, int], most: int) -> dict[str, int]:
         """How many spares each profile is to have, by the conversations that have begun of late."""
         now, wanted = monotonic(), {}
-        if not self.can.adopt:
+        if not self.recipe.can.adopt:
             return {}
         for profile, few in least.items():
             arrivals = self._arrivals.get(profile)
@@ -183,7 +147,7 @@ class Spare:
         self.folder = folder
         self.ready = False
         self._supply = supply
-        self._dialect = supply.dialect()
+        self._dialect = supply.recipe.dialect()
         self._number = number
         self._profile = profile
         self._since = monotonic()
@@ -206,11 +170,13 @@ class Spare:
 
     async def start(self) -> None:
         """Start it."""
-        supply, profile = self._supply, self._supply.profiles[self._profile]
-        spawn = Spawning(folder=self.folder, environment=os.environ, profile=profile)
-        plan = self._dialect.launch(supply.command, spawn)
+        recipe = self._supply.recipe
+        profile = recipe.profiles[self._profile]
+        plan = recipe.plan(
+            self._dialect, Spawning(folder=self.folder, environment=os.environ, profile=profile)
+        )
         try:
-            process = await supply.start(supply.enclosed(plan, profile), self._lines, self._exit)
+            process = await self._supply.start(plan, self._lines, self._exit)
         except CliError as error:
             self._fail(str(error))
             self._process.set_exception(error)

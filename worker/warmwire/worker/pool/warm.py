@@ -14,7 +14,6 @@ from warmwire.broker.logs import logger
 from warmwire.broker.wire.names import SessionKey
 from warmwire.broker.wire.sealed import Token
 from warmwire.worker.cli import claude
-from warmwire.worker.cli.claude_code import Claude
 from warmwire.worker.cli.dialect import Dialect
 from warmwire.worker.cli.launch import CREDENTIAL, Spawning, prompt_or_default, transcript_path
 from warmwire.worker.credentials import hidden
@@ -42,7 +41,7 @@ class Warm:
     ) -> None:
         self._supply = supply
         self._key = key
-        self._dialect: Dialect = dialect or Claude()
+        self._dialect = dialect or supply.recipe.dialect()
         self._own_folder = self._folder = folder
         self._heard = heard
         self._failed = failed
@@ -86,7 +85,7 @@ class Warm:
         past = b"" if own else await conversation()
         need = Need(setup.profile, setup.model, new=not past)
         spares = self._supply.spares() if token is None or not _pool_has_credential() else ()
-        service = serve(need, own, spares, self._supply.can)
+        service = serve(need, own, spares, self._supply.recipe.can)
         self.how = self._supply.served(need, service)
         if isinstance(service, Adopt):
             try:
@@ -133,7 +132,8 @@ class Warm:
             self._tell_model(setup.model)
 
     async def _spawn(self, setup: Setup, past: bytes, token: Token | None, traceparent: str | None) -> None:
-        profile = self._supply.profiles[setup.profile]
+        recipe = self._supply.recipe
+        profile = recipe.profiles[setup.profile]
         session, resume = str(uuid.uuid4()), None
         if past:
             resume = transcript_path(self._folder, claude.session_of_transcript(past) or session)
@@ -149,11 +149,10 @@ class Warm:
             profile=profile,
             cwd=self._kept(profile),
         )
-        plan = self._dialect.launch(self._supply.command, spawn)
+        plan = recipe.plan(self._dialect, spawn, traceparent)
         self._number += 1
         self._has_spoken = False
         self._pooled = token is None and _pool_has_credential()
-        plan = self._supply.enclosed(self._supply.traced(plan, traceparent), profile)
         self._take(await self._supply.start(plan, *self._ears()))
         self._tell_token(token)
 

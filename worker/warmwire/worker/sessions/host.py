@@ -107,9 +107,9 @@ class Host:
         self._services = services
         self._store = OwnerStore(services.bus, services.store, key, epoch, nonce)
         self._leave = leave
-        self._dialect = services.supply.dialect()
-        settings, profiles = services.settings, services.supply.profiles
-        rules = Rules(settings.stall_timeout, settings.permission_timeout, profiles)
+        settings, recipe = services.settings, services.supply.recipe
+        self._dialect = recipe.dialect()
+        rules = Rules(settings.stall_timeout, settings.permission_timeout, recipe.profiles)
         self._session = Session(key, services.worker, epoch, monotonic(), rules, self._dialect)
         self._events_subject = services.subjects.events(key)
         folder = services.folder / "sessions" / key.tenant / key.session

@@ -20,7 +20,6 @@ from warmwire.broker.wire.events import Event, TurnEnd, TurnInterrupted, TurnPro
 from warmwire.broker.wire.messages import Finished, OwnerView, Replay, Started, TurnRecord
 from warmwire.broker.wire.names import SessionKey
 from warmwire.worker.cli import said
-from warmwire.worker.cli.claude_code import Claude
 from warmwire.worker.cli.dialect import Dialect
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.sessions import endings
@@ -66,13 +65,7 @@ class Session:
     """A session in its owner's hands, from claim to release."""
 
     def __init__(
-        self,
-        key: SessionKey,
-        worker: str,
-        epoch: int,
-        now: float,
-        rules: Rules,
-        dialect: Dialect | None = None,
+        self, key: SessionKey, worker: str, epoch: int, now: float, rules: Rules, dialect: Dialect
     ) -> None:
         self.draining = False
         self.key = key
@@ -83,7 +76,7 @@ class Session:
         self.waiting: dict[int, Held] = {}
         self.turn: Turn | None = None
         self._worker = worker
-        self._dialect: Dialect = dialect or Claude()
+        self._dialect = dialect
         self._stall_timeout = rules.stall_timeout
         self.binding = Binding(rules.profiles)
         self._permissions = Permissions(epoch, rules.answer_within)

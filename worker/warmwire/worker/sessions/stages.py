@@ -106,25 +106,17 @@ class Stages:
         self._how: str | None = None
         self._chat: Span | None = None
         self._part: Span | None = None
-        lost = found.traceparent if isinstance(found, Started) else None
+        lost = found if isinstance(found, Started) else None
         parent = telemetry.extract({"traceparent": held.traceparent}) if held.traceparent else None
-        about: dict[str, Value] = {
-            "messaging.system": "nats",
-            "messaging.destination.name": queue,
-            "messaging.message.id": held.message.turn,
-            "gen_ai.conversation.id": key.session,
-        }
-        now = time_ns()
+        about, now = _message(key, held, queue), time_ns()
         _waited(held, parent, about, now)
-        attempt: dict[str, Value] = {
-            "messaging.operation.type": "process",
-            "warmwire.worker": worker,
-            "warmwire.attempt": found.attempt + 1 if isinstance(found, Started) else 1,
-            "warmwire.deliveries": held.deliveries,
-            "warmwire.takeover": isinstance(found, Started),
-        }
         self._attempt = telemetry.tracer().start_span(
-            f"process {queue}", parent, SpanKind.CONSUMER, about | attempt, telemetry.link_to(lost), now
+            f"process {queue}",
+            parent,
+            SpanKind.CONSUMER,
+            about | _attempt(worker, held, lost),
+            telemetry.link_to(lost.traceparent if lost else None),
+            now,
         )
         self._inside = set_span_in_context(self._attempt)
         self.traceparent = telemetry.traceparent_of(self._attempt) or held.traceparent
@@ -221,6 +213,26 @@ class Stages:
         for span in (self._part, self._chat, self._attempt):
             if span is not None and span.is_recording():
                 span.end()
+
+
+def _message(key: SessionKey, held: Held, queue: str) -> dict[str, Value]:
+    return {
+        "messaging.system": "nats",
+        "messaging.destination.name": queue,
+        "messaging.message.id": held.message.turn,
+        "gen_ai.conversation.id": key.session,
+    }
+
+
+def _attempt(worker: str, held: Held, lost: Started | None) -> dict[str, Value]:
+    """``lost`` is the attempt before, if there was one."""
+    return {
+        "messaging.operation.type": "process",
+        "warmwire.worker": worker,
+        "warmwire.attempt": lost.attempt + 1 if lost else 1,
+        "warmwire.deliveries": held.deliveries,
+        "warmwire.takeover": lost is not None,
+    }
 
 
 def _outcome(end: TurnEnd) -> dict[str, Value]:
