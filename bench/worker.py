@@ -34,7 +34,8 @@ from warmwire.broker import role
 from warmwire.producer import Producer
 from warmwire.worker.app import Worker
 from warmwire.worker.cli.claude_stdin import user_line
-from warmwire.worker.cli.launch import Spawning, cli_command, launch
+from warmwire.worker.cli.launch import Spawning, launch
+from warmwire.worker.cli.program import cli_command
 from warmwire.worker.machine.memory import pss_mb
 from warmwire.worker.machine.process import spawned
 from warmwire.worker.settings import WorkerSettings

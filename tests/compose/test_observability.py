@@ -25,7 +25,7 @@ import httpx
 import pytest
 
 from warmwire.broker.telemetry import INSTRUMENTS
-from warmwire.worker.cli.launch import cli_command
+from warmwire.worker.cli.program import cli_command
 
 from tests.compose.running import Running, running
 from tests.conftest import SECONDS, require, wait_for

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from warmwire.worker.cli.launch import find_claude
+from warmwire.worker.cli.program import find_claude
 
 from examples.code_extraction.fences import Block, Fences
 from examples.code_review.alerts import Alerts

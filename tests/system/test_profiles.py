@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from warmwire.broker.wire.sealed import PoolKey
-from warmwire.worker.cli.launch import find_claude
+from warmwire.worker.cli.program import find_claude
 from warmwire.worker.machine import tree
 
 from tests.client import eventually

@@ -9,7 +9,7 @@ import pytest
 
 from warmwire.broker.wire.events import PermissionRequested
 from warmwire.producer import NotAsked, Producer, QuestionClosed
-from warmwire.worker.cli.launch import find_claude
+from warmwire.worker.cli.program import find_claude
 from warmwire.worker.sessions.permissions import TOO_LATE
 
 from tests.conftest import require

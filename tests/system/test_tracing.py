@@ -19,7 +19,7 @@ import pytest
 from nats.aio.msg import Msg
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from warmwire.worker.cli.launch import find_claude
+from warmwire.worker.cli.program import find_claude
 
 from tests.compose.running import Running, running
 from tests.conftest import SECONDS, require, wait_for

@@ -12,7 +12,8 @@ import pytest
 import uvloop
 
 from warmwire.worker.cli.claude import parse
-from warmwire.worker.cli.launch import Launch, find_claude
+from warmwire.worker.cli.launch import Launch
+from warmwire.worker.cli.program import find_claude
 from warmwire.worker.cli.said import Line
 from warmwire.worker.machine.process import CliProcess, Exit
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import pytest
 from warmwire.worker.cli import abilities as abilities_module
 from warmwire.worker.cli.abilities import ALL, TESTED, abilities, doubt
 from warmwire.worker.cli.dialect import Abilities
-from warmwire.worker.cli.launch import cli_command
-from warmwire.worker.cli.probe import probe
+from warmwire.worker.cli.program import probe
 
 from tests.worker.contract.__main__ import adding
 
@@ -34,18 +32,9 @@ def test_an_older_or_unknown_version_is_told_nothing_late(version: str) -> None:
     assert "not spawned ahead" in str(doubt(version))
 
 
-async def test_the_version_is_what_the_cli_says() -> None:
-    assert "0.1.0 (warmwire emulator)" == await probe(cli_command("emulator"))
-
-
 @pytest.mark.claude
 async def test_the_real_cli_is_one_that_was_tested(claude_cli: Path) -> None:
     assert doubt(await probe([str(claude_cli)])) is None
-
-
-@pytest.mark.parametrize("code", ["raise SystemExit(1)", "", "print('\\n')"])
-async def test_a_cli_that_does_not_say_it_has_none(code: str) -> None:
-    assert "" == await probe([sys.executable, "-c", code])
 
 
 def test_a_version_that_has_kept_the_contract_is_written_down() -> None:

@@ -1,9 +1,6 @@
 from pathlib import Path
 
-import pytest
-
-from warmwire.broker.errors import BadInput
-from warmwire.worker.cli.launch import Launch, Spawning, cli_command, find_claude, launch
+from warmwire.worker.cli.launch import Launch, Spawning, launch
 
 FOLDER = Path("/data/s1")
 WORKER = {
@@ -83,18 +80,3 @@ def test_everything_it_writes_lies_in_the_folder_of_the_session() -> None:
     found = launched()
     assert found.cwd in found.folders
     assert all(folder.is_relative_to(FOLDER) for folder in found.folders)
-
-
-def test_claude_on_the_path_comes_first(tmp_path: Path) -> None:
-    mine = tmp_path / "claude"
-    mine.touch(mode=0o755)
-    assert mine == find_claude(str(tmp_path))
-
-
-def test_a_missing_cli_is_said_with_what_to_do() -> None:
-    with pytest.raises(BadInput, match="no program 'surely-not-there'"):
-        cli_command("surely-not-there --flag")
-
-
-def test_a_command_line_is_split_like_a_shell() -> None:
-    assert ("sh", "-c", "a b") == cli_command("sh -c 'a b'")

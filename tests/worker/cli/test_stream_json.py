@@ -19,8 +19,9 @@ from warmwire.broker.wire.messages import Interrupt
 from warmwire.broker.wire.names import SessionKey
 from warmwire.broker.wire.sealed import PoolKey, Token, seal
 from warmwire.worker.app import Worker
-from warmwire.worker.cli.launch import Spawning, cli_command
+from warmwire.worker.cli.launch import Spawning
 from warmwire.worker.cli.lines import LineTooLong
+from warmwire.worker.cli.program import cli_command
 from warmwire.worker.cli.said import BadLine, Ignored, Line, Mirror, Result, StreamEvent, Usage
 from warmwire.worker.cli.stream_json import StreamJson
 from warmwire.worker.errors import ErrorCode

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from warmwire.worker.cli import abilities
-from warmwire.worker.cli.launch import cli_command
-from warmwire.worker.cli.probe import probe
+from warmwire.worker.cli.program import cli_command, probe
 
 
 def adding(source: str, version: str) -> str:

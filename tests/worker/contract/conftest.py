@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from warmwire.worker.cli.launch import cli_command, find_claude
+from warmwire.worker.cli.program import cli_command, find_claude
 
 from tests.conftest import require
 from tests.standin.messages_api import MessagesApi

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from warmwire.worker.cli.claude_stdin import interrupt_line, user_line
-from warmwire.worker.cli.launch import find_claude
+from warmwire.worker.cli.program import find_claude
 from warmwire.worker.cli.said import Result, StreamEvent
 from warmwire.worker.machine import tree
 from warmwire.worker.machine.process import Exit

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 from warmwire.worker.cli.claude_stdin import initialize_line, user_line
-from warmwire.worker.cli.probe import probe
+from warmwire.worker.cli.program import probe
 from warmwire.worker.cli.said import Assistant, Init, Lifecycle, Result, StreamEvent, ToolResults
 from warmwire.worker.cli.said import ControlReply as Reply
 

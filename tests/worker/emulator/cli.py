@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from warmwire.worker.cli.launch import cli_command
+from warmwire.worker.cli.program import cli_command
 
 from tests.conftest import COUNTING, SECONDS
 

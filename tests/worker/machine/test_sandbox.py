@@ -17,7 +17,8 @@ import pytest
 
 from warmwire.broker.errors import BadInput
 from warmwire.edge.settings import EdgeSettings
-from warmwire.worker.cli.launch import Launch, find_claude
+from warmwire.worker.cli.launch import Launch
+from warmwire.worker.cli.program import find_claude
 from warmwire.worker.machine import sandbox, tree
 from warmwire.worker.machine.process import Exit
 from warmwire.worker.machine.sandbox import Sandbox

@@ -16,7 +16,8 @@ from warmwire.broker.tasks import Tasks
 from warmwire.worker.cli import claude, claude_stdin, said
 from warmwire.worker.cli.abilities import ALL
 from warmwire.worker.cli.dialect import Abilities
-from warmwire.worker.cli.launch import Spawning, cli_command, launch
+from warmwire.worker.cli.launch import Spawning, launch
+from warmwire.worker.cli.program import cli_command
 from warmwire.worker.errors import CliError, ErrorCode
 from warmwire.worker.machine.process import CliProcess, Exit
 from warmwire.worker.machine.processes import Processes

@@ -33,8 +33,7 @@ from warmwire.broker.wire.names import SessionKey, Subjects
 from warmwire.worker import fence, metrics
 from warmwire.worker.cli.dialect import Abilities
 from warmwire.worker.cli.dialects import DIALECTS
-from warmwire.worker.cli.launch import cli_command
-from warmwire.worker.cli.probe import probe
+from warmwire.worker.cli.program import cli_command, probe
 from warmwire.worker.credentials import Keys
 from warmwire.worker.fence import Fence
 from warmwire.worker.machine import sandbox

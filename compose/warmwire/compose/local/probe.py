@@ -16,7 +16,7 @@ from warmwire.compose.options import load
 from warmwire.edge import guard
 from warmwire.edge.access.tokens import Tokens
 from warmwire.edge.settings import EdgeSettings
-from warmwire.worker.cli.launch import cli_command
+from warmwire.worker.cli.program import cli_command
 from warmwire.worker.settings import WorkerSettings
 
 ANSWER_WITHIN = 1.0  # seconds; the edges are on this machine

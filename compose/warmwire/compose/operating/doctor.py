@@ -20,8 +20,7 @@ from warmwire.compose.nats.server import MAX_PAYLOAD
 from warmwire.compose.operating.place import Place, connected, heard, nats_option, nats_url
 from warmwire.compose.options import load
 from warmwire.worker.cli import abilities
-from warmwire.worker.cli.launch import cli_command
-from warmwire.worker.cli.probe import probe
+from warmwire.worker.cli.program import cli_command, probe
 
 HELP = """Look at NATS, its streams, the workers, this machine's limits and clock, the CLI and its credential.
 

@@ -1,18 +1,13 @@
-"""How a CLI is started: argv, environment, folders. Pure but for what looks for programs."""
+"""How a CLI is started: argv, environment, folders. Pure."""
 
 from __future__ import annotations
 
-import importlib.util
-import shlex
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from warmwire.broker.errors import BadInput
 from warmwire.worker.profiles import BUILT_IN, Profile
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
@@ -89,14 +84,14 @@ class Spawning:
         self, argv: tuple[str, ...], ours: Mapping[str, str], files: tuple[tuple[Path, bytes], ...] = ()
     ) -> Launch:
         """With this command; ``ours`` is what the environment has besides what is passed on."""
-        environment = environment_of(
+        environment = _environment(
             self.folder, self.environment, pooled=self.token is None, more=self.profile.environment
         )
         return Launch(
             argv=argv,
             env={**environment, **ours},
             cwd=self.cwd or self.folder / "work",
-            folders=folders_of(self.folder),
+            folders=_folders(self.folder),
             files=files,
             template=self.profile.workdir,
         )
@@ -111,7 +106,7 @@ def launch(command: Sequence[str], spawn: Spawning) -> Launch:
     if spawn.model is not None:
         bound.append(f"--model={spawn.model}")
     servers = spawn.folder / "mcp.json"
-    argv = (*command, *FLAGS, *flags_of(spawn.profile, servers), *bound)
+    argv = (*command, *FLAGS, *_flags(spawn.profile, servers), *bound)
     return spawn.launch(argv, {}, _mcp_file(spawn.profile, servers))
 
 
@@ -125,7 +120,7 @@ def traced(plan: Launch, collector: str, traceparent: str) -> Launch:
     return replace(plan, env={**plan.env, **TRACES, **more})
 
 
-def flags_of(profile: Profile, servers: Path) -> tuple[str, ...]:
+def _flags(profile: Profile, servers: Path) -> tuple[str, ...]:
     """What a profile fixes at the spawn. Its MCP servers stand in a file: they may hold secrets."""
     lists = {
         "--allowedTools": profile.allowed_tools,
@@ -146,7 +141,7 @@ def _mcp_file(profile: Profile, path: Path) -> tuple[tuple[Path, bytes], ...]:
     return ((path, msgspec.json.encode({"mcpServers": servers})),) if servers else ()
 
 
-def environment_of(
+def _environment(
     folder: Path, environment: Mapping[str, str], *, pooled: bool, more: Sequence[str] = ()
 ) -> dict[str, str]:
     """All that a CLI in this folder sees of the worker's environment, and where it may write.
@@ -155,14 +150,14 @@ def environment_of(
     """
     return {
         **{name: environment[name] for name in more if name in environment},
-        **_passed(environment if pooled else without_credential(environment)),
+        **_passed(environment if pooled else _without_credential(environment)),
         "HOME": str(folder / "home"),
         "CLAUDE_CONFIG_DIR": str(folder / "home" / ".claude"),
         "TMPDIR": str(folder / "tmp"),
     }
 
 
-def folders_of(folder: Path) -> tuple[Path, ...]:
+def _folders(folder: Path) -> tuple[Path, ...]:
     """What has to be there before the start."""
     return (folder, folder / "home", folder / "home" / ".claude", folder / "work", folder / "tmp")
 
@@ -181,7 +176,7 @@ def transcript_path(folder: Path, session: str) -> Path:
     return folder / "resume" / f"{session}.jsonl"
 
 
-def without_credential(environment: Mapping[str, str]) -> dict[str, str]:
+def _without_credential(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment without the pool's credential."""
     return {name: value for name, value in environment.items() if name != CREDENTIAL}
 
@@ -194,40 +189,3 @@ def _passed(environment: Mapping[str, str]) -> dict[str, str]:
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "CLAUDE_CODE_MAX_RETRIES": str(MAX_RETRIES),
     }
-
-
-def find_claude(path: str | None = None) -> Path | None:
-    """`claude` on PATH (or on `path`), else the one bundled with claude-agent-sdk, else None."""
-    if found := shutil.which("claude", path=path):
-        return Path(found)
-    package = importlib.util.find_spec("claude_agent_sdk")
-    for folder in package.submodule_search_locations or () if package else ():
-        bundled = Path(folder) / "_bundled" / "claude"
-        if bundled.is_file():
-            return bundled
-    return None
-
-
-def cli_command(cli: str, dialect: str = "claude") -> tuple[str, ...]:
-    """What ``--cli`` means.
-
-    Raises:
-        BadInput: there is no such program; the text says what to do.
-    """
-    if dialect != "claude" and cli in ("emulator", "claude"):
-        raise BadInput("dialect", f"the {cli} speaks 'claude'; give --cli a program that speaks {dialect!r}")
-    if cli == "emulator":
-        emulator = Path(__file__).parents[1] / "emulator.py"
-        return (sys.executable, "-I", "-S", "-E", str(emulator))
-    if cli == "claude":
-        found = find_claude()
-        if found is None:
-            raise BadInput("cli", "no claude CLI found: put it on PATH, or pip install claude-agent-sdk")
-        return (str(found),)
-    try:
-        words = tuple(shlex.split(cli))
-    except ValueError as error:
-        raise BadInput("cli", f"cannot be split into words: {error}") from error
-    if not words or shutil.which(words[0]) is None:
-        raise BadInput("cli", f"there is no program {words[0] if words else ''!r}")
-    return words
