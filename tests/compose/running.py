@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,11 +41,23 @@ class Running:
         return self.stdout.removeprefix("ready ").strip()
 
     def wait_until_ready(self, deadline: float = 30) -> None:
-        wait_for(lambda: "\n" in self.stdout or self.process.poll() is not None, "the ready line", deadline)
-        assert self.stdout.startswith("ready http://"), self.stderr
+        over = self.process.poll
+        self._wait(lambda: "\n" in self.stdout or over() is not None, "the ready line", deadline)
+        assert self.stdout.startswith("ready http://"), self._account()
 
     def wait_until_it_says(self, text: str, deadline: float = 10) -> None:
-        wait_for(lambda: text in self.stderr, f"{text!r} on stderr", deadline)
+        self._wait(lambda: text in self.stderr, f"{text!r} on stderr", deadline)
+
+    def _wait(self, condition: Callable[[], object], what: str, deadline: float) -> None:
+        try:
+            wait_for(condition, what, deadline)
+        except TimeoutError as error:
+            error.add_note(self._account())
+            raise
+
+    def _account(self) -> str:
+        """How it stands, for who has waited for something else."""
+        return f"exit code {self.process.poll()}, stdout {self.stdout!r}, stderr:\n{self.stderr}"
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -12,7 +12,6 @@ import runpy
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +28,7 @@ from warmwire.worker.cli.program import cli_command
 
 from tests.compose.running import Running, running
 from tests.conftest import SECONDS, require, wait_for
+from tests.system.cluster import free_ports, is_free
 
 HERE = Path(__file__).parents[2] / "compose" / "observability"
 QUICKER = 60
@@ -48,12 +48,6 @@ def test_the_alerts_fire_at_their_faults_and_resolve(arguments: tuple[str, ...])
 def test_the_dashboard_is_what_its_code_says() -> None:
     check = [sys.executable, str(HERE / "dashboard.py"), "--check"]
     assert subprocess.run(check, check=False).returncode == 0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 class Prometheus:
@@ -102,7 +96,7 @@ def scraping(folder: Path, edge: str, worker: str) -> Iterator[Prometheus]:
     rules.write_text(quicker((HERE / "alerts.yml").read_text()))
     often = {"scrape_interval": "300ms", "scrape_timeout": "300ms", "evaluation_interval": "300ms"}
     config = {"global": often, "rule_files": [str(rules)], "scrape_configs": jobs}
-    file, port = folder / "prometheus.yml", free_port()
+    file, (port,) = folder / "prometheus.yml", free_ports(1)
     file.write_text(json.dumps(config))
     command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={folder / 'tsdb'}"]
     with (folder / "log").open("wb") as log:
@@ -126,7 +120,10 @@ class Product(NamedTuple):
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
+    folder = tmp_path_factory.mktemp("prometheus")
+    port = next(
+        port for port in free_ports(10) if is_free(port + 1)
+    )  # the edge's metrics are on the next one
     ttft_ms, cli = folder / "ttft_ms", folder / "cli"
     ttft_ms.write_text("20")
     emulator = shlex.join(cli_command("emulator"))

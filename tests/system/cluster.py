@@ -66,10 +66,11 @@ def free_ports(count: int) -> list[int]:
     Below those that the kernel chooses from: no connection and no server of another test takes one meanwhile.
     """
     tried = Random().sample(range(20_000, 30_000), 100 * count)
-    return list(itertools.islice(filter(_is_free, tried), count))
+    return list(itertools.islice(filter(is_free, tried), count))
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a server could listen there at this moment."""
     with socket.socket() as probe, suppress(OSError):
         probe.bind(("127.0.0.1", port))
         return True

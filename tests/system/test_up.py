@@ -3,9 +3,9 @@
 import json
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,42 +15,38 @@ from tests.conftest import SECONDS, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
-SLOWLY = {"WARMWIRE_EMULATOR_RATE": "20", "WARMWIRE_EMULATOR_DELTAS": "20"}  # a second for an answer
+ENDLESS = {"WARMWIRE_EMULATOR_FAULT": "hang:3", "WARMWIRE_EMULATOR_FAULT_ON": "for ever"}
 
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Running]:
-    with running(tmp_path / "up", environment=SLOWLY) as up:
+    with running(tmp_path / "up", environment=ENDLESS) as up:
         up.wait_until_ready()
         yield up
 
 
-def chat(up: Running, session: str, message: str) -> list[tuple[float, dict[str, object]]]:
-    """The events of one turn, each with the second at which it came."""
-    body = {"session_id": session, "message": message}
-    came, done = [], False
+def chat(up: Running, session: str, message: str) -> Iterator[dict[str, Any]]:
+    """The events of one turn, as they come."""
+    body, done = {"session_id": session, "message": message}, False
     with httpx.stream("POST", f"{up.url}/v1/chat/stream", json=body, timeout=30 * SECONDS) as answer:
         assert answer.status_code == 200, answer.read()
         for line in answer.iter_lines():
             done = done or line == "data: [DONE]"
             if line.startswith("data: {"):
-                came.append((time.monotonic(), json.loads(line.removeprefix("data: "))))
+                yield json.loads(line.removeprefix("data: "))
     assert done
-    return came
-
-
-def text_of(events: list[tuple[float, dict[str, object]]]) -> str:
-    deltas = [event["delta"] for _, event in events if event["type"] == "content_block_delta"]
-    return "".join(delta["text"] for delta in deltas if isinstance(delta, dict) and "text" in delta)
 
 
 def test_an_answer_comes_piece_by_piece_and_the_next_turn_remembers(up: Running) -> None:
-    first = chat(up, "s1", "Hello there")
-    deltas = [when for when, event in first if event["type"] == "content_block_delta"]
-    assert 20 == len(deltas)
-    assert deltas[-1] - deltas[0] > 0.5, "they came in one lump"
-    assert "turn_completed" == first[-1][1]["type"]
-    assert "Hello there" in text_of(chat(up, "s1", "recall"))
+    types = list[str]()
+    for event in chat(up, "s1", "Talk for ever"):
+        types.append(event["type"])
+        if types[-1] == "content_block_delta" and types.count("content_block_delta") == 3:
+            stopping = httpx.post(f"{up.url}/v1/sessions/s1/interrupt", timeout=30 * SECONDS)
+            assert stopping.status_code == 202, stopping.text  # without it there is no end
+    assert "turn_interrupted" == types[-1]
+    recalled = [event.get("delta", {}).get("text", "") for event in chat(up, "s1", "recall")]
+    assert "Talk for ever" in "".join(recalled)
 
 
 def clis(up: Running) -> dict[int, str]:
@@ -59,7 +55,7 @@ def clis(up: Running) -> dict[int, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_of_a_conversation(up: Running, number: signal.Signals) -> None:
-    chat(up, "s1", "Hello")
+    assert "turn_completed" == [event["type"] for event in chat(up, "s1", "Hello")][-1]
     wait_for(lambda: clis(up), "a CLI process")
     below = up.below()
     up.signal(number)

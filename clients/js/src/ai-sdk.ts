@@ -16,13 +16,14 @@ export function chatTransport<M extends UIMessage = UIMessage>(client: Warmwire,
     async sendMessages({ chatId, messages, abortSignal, trigger }) {
       if (trigger !== "submit-message") throw new WarmwireError("an answer is not made again: the conversation is the CLI's");
       const text = textOf(messages.at(-1));
-      return streamOf(client.chat(text, { ...choices, session: chatId, signal: abortSignal }));
+      return streamOf(client.chat(text, { ...choices, session: chatId, signal: abortSignal }), abortSignal);
     },
     resumeStreamIsReplay: true,
     async reconnectToStream({ chatId, abortSignal }) {
       const turn = (await client.session(chatId))?.turns[0];
       if (turn === undefined) return null;
-      return streamOf(client.resume({ session: chatId, turn }, { signal: abortSignal, onAbort: choices.onAbort ?? "interrupt" }));
+      const how = { signal: abortSignal, onAbort: choices.onAbort ?? "interrupt" };
+      return streamOf(client.resume({ session: chatId, turn }, how), abortSignal);
     },
   };
 }
@@ -31,17 +32,20 @@ function textOf(message: UIMessage | undefined): string {
   return (message?.parts ?? []).flatMap((part) => (part.type === "text" ? [part.text] : [])).join("\n");
 }
 
-/** A turn as chunks of a UI message. */
-function streamOf(turn: Turn): ReadableStream<UIMessageChunk> {
+/** A turn as chunks of a UI message. An abort ends them at once, whatever the turn itself still waits for. */
+function streamOf(turn: Turn, signal: AbortSignal | undefined): ReadableStream<UIMessageChunk> {
   const chunks = chunksOf(turn);
   return new ReadableStream<UIMessageChunk>({
+    start(to) {
+      signal?.addEventListener("abort", () => to.error(signal.reason), { once: true });
+    },
     async pull(to) {
       const next = await chunks.next();
       if (next.done) to.close();
       else to.enqueue(next.value);
     },
-    async cancel() {
-      await chunks.return();
+    cancel() {
+      turn.close();
     },
   });
 }

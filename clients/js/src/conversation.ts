@@ -291,7 +291,8 @@ export class Conversation {
       if (entry.answer.end === null) entry.listed = listed;
       return entry;
     });
-    const present = waiting.map(({ turn, message }) => known(turn, message));
+    const over = new Set(ended.map(({ turn }) => turn)); // one that has just ended is in both lists
+    const present = waiting.filter(({ turn }) => !over.has(turn)).map(({ turn, message }) => known(turn, message));
     const listed = new Set([...past, ...present]);
     for (const entry of before.values()) if (asked.has(entry) && !entry.ended) lose(entry);
     this.#entries = [...listed, ...this.#entries.filter((entry) => !listed.has(entry))];

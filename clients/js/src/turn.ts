@@ -74,6 +74,11 @@ export class Turn implements AsyncIterable<Event> {
     return this.#id !== null && (await this.#how.interrupt(this.#id)) !== null;
   }
 
+  /** Reads no further, and leaves the connection at once; the turn itself goes on. */
+  close(): void {
+    this.#stop.abort();
+  }
+
   /** Reads to the end; the whole text, of an interrupted turn that so far. Throws TurnFailed, AnswerLost. */
   async text(): Promise<string> {
     for await (const _ of this);

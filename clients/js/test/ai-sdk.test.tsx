@@ -64,12 +64,53 @@ test.sequential("text that is taken back is an error, not a mixture", async () =
     { type: "message_start", message: {} },
     { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "another" } },
   ];
-  const body = events.map((event, seq) => `data: ${JSON.stringify(event)}\nid: t.1.${seq + 1}\n\n`).join("");
-  const told: typeof fetch = async () => new Response(body);
-  const transport = chatTransport(new Warmwire({ url, fetch: told }));
-  const messages: UIMessage[] = [{ id: "1", role: "user", parts: [{ type: "text", text: "Hello" }] }];
-  const stream = await transport.sendMessages({ chatId: "s", messages, trigger: "submit-message", messageId: undefined, abortSignal: undefined });
   const types: string[] = [];
-  for await (const { type } of stream) types.push(type);
+  for await (const { type } of await streamed(async () => new Response(frames(events)))) types.push(type);
   expect(types).toEqual(["start", "text-start", "text-delta", "error"]);
 });
+
+test.sequential("an abort ends the stream at once, though nothing comes any more and the interrupt gets no answer", async () => {
+  const { fetch, paths, left } = silent();
+  const abort = new AbortController();
+  const reader = (await streamed(fetch, abort.signal)).getReader();
+  expect((await reader.read()).value).toMatchObject({ type: "start" });
+  const next = reader.read();
+  abort.abort();
+  await expect(next).rejects.toBe(abort.signal.reason);
+  await expect.poll(paths).toEqual(["stream", "interrupt"]);
+  expect(left()).toBe(true);
+});
+
+test.sequential("who cancels the stream leaves the connection at once, and the turn goes on", async () => {
+  const { fetch, paths, left } = silent();
+  const reader = (await streamed(fetch)).getReader();
+  expect((await reader.read()).value).toMatchObject({ type: "start" });
+  await reader.cancel();
+  expect(left()).toBe(true);
+  expect(paths()).toEqual(["stream"]);
+});
+
+const frames = (events: Event[]) => events.map((event, seq) => `data: ${JSON.stringify(event)}\nid: t.1.${seq + 1}\n\n`).join("");
+
+/** What the transport makes of a server that answers so. */
+function streamed(fetch: typeof globalThis.fetch, abortSignal?: AbortSignal) {
+  const messages: UIMessage[] = [{ id: "1", role: "user", parts: [{ type: "text", text: "Hello" }] }];
+  const transport = chatTransport(new Warmwire({ url, fetch }));
+  return transport.sendMessages({ chatId: "s", messages, trigger: "submit-message", messageId: undefined, abortSignal });
+}
+
+/** A server that begins to answer and says no more, not even to an interrupt. */
+function silent() {
+  const asked: { path: string; signal: AbortSignal }[] = [];
+  const fetch: typeof globalThis.fetch = async (input, init) => {
+    const { path, signal } = { path: String(input).split("/").at(-1)!, signal: init!.signal! };
+    asked.push({ path, signal });
+    if (path !== "stream") return new Promise(() => {});
+    const start = (to: ReadableStreamDefaultController<Uint8Array>) => {
+      to.enqueue(new TextEncoder().encode(frames([{ type: "message_start", message: {} }])));
+      signal.addEventListener("abort", () => to.error(signal.reason));
+    };
+    return new Response(new ReadableStream({ start }));
+  };
+  return { fetch, paths: () => asked.map(({ path }) => path), left: () => asked[0]!.signal.aborted };
+}

@@ -62,6 +62,22 @@ test("what was said before is asked for once at a time, however much comes up", 
   expect(most).toBe(1);
 });
 
+test("a turn that ends while it is asked what was said before stands once", async (context) => {
+  const session = newId();
+  const { turn } = await client.send("a story", { session });
+  const ending: typeof fetch = async (input, init) => {
+    const response = await fetch(input, init);
+    if (!String(input).endsWith(`/sessions/${session}`)) return response;
+    await client.interrupt(session, turn);
+    await client.resume({ session, turn }).text();
+    return response;
+  };
+  const seen = await following(context, new Warmwire({ url, fetch: ending }), session);
+  await seen.until((messages) => messages[0]?.text === "a story");
+  expect(seen.lengths).toEqual(new Set([0, 2]));
+  expect(seen.conversation.state.messages.map(({ id }) => id)).toEqual([`${turn}.user`, `${turn}.assistant`]);
+});
+
 test("what was said before is asked for again where a connection broke", async (context) => {
   const session = newId();
   for await (const _ of client.chat("refuse this", { session }));
