@@ -121,9 +121,8 @@ class Product(NamedTuple):
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     folder = tmp_path_factory.mktemp("prometheus")
-    port = next(
-        port for port in free_ports(10) if is_free(port + 1)
-    )  # the edge's metrics are on the next one
+    # The edge's metrics are on the next one.
+    port = next(port for port in free_ports(10) if is_free(port + 1))
     ttft_ms, cli = folder / "ttft_ms", folder / "cli"
     ttft_ms.write_text("20")
     emulator = shlex.join(cli_command("emulator"))
