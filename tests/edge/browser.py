@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from tests.edge.fake_worker import FakeTurn, FakeWorker
 if TYPE_CHECKING:
     from tests.edge.conftest import Serving, Start  # it imports the fixtures from here
 
+DEAF = str(Path(__file__).parents[1] / "deaf.py")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
     "--no-sandbox",
@@ -41,7 +43,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a browser."""
     require(CHROMIUM, "chromium")
     folder = tmp_path_factory.mktemp("chromium")
-    argv = [str(CHROMIUM), *ARGUMENTS, f"--user-data-dir={folder}"]
+    argv = [sys.executable, DEAF, str(CHROMIUM), *ARGUMENTS, f"--user-data-dir={folder}"]
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         port = folder / "DevToolsActivePort"
