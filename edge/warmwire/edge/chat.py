@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from time import time
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import Request as HttpRequest
@@ -23,7 +23,7 @@ ROLLUP_LIMIT = 500
 """Milliseconds that a viewer may have deltas gathered for, at most."""
 
 Message = Annotated[
-    Any,  # judged by `prepare`, which says what is wrong better than a union can
+    object,  # judged by `prepare`, which says what is wrong better than a union can
     WithJsonSchema(
         {
             "description": "Text, or Messages API content blocks.",
@@ -84,7 +84,7 @@ class ChatRequest(BaseModel):
         return prepare(
             SessionKey(tenant, session),
             self.message,
-            TurnOptions(**self.model_dump(include=set(TurnOptions.model_fields))),
+            TurnOptions.model_validate(self, from_attributes=True),
             now_ms=round(time() * 1000),
             limit=limit,
             idempotency_key=idempotency_key,
@@ -133,7 +133,7 @@ def _too_large(limit: int) -> Problem:
 M = TypeVar("M", bound=BaseModel)
 
 
-def validated(model: type[M], value: bytes | bytearray | Mapping[str, Any]) -> M:
+def validated(model: type[M], value: bytes | bytearray | Mapping[str, object]) -> M:
     """A body or a query. Raises Problem."""
     try:
         if isinstance(value, bytes | bytearray):

@@ -8,7 +8,7 @@ requests that have an ``id``, ``accepted``, ``interrupting``, ``answered``, ``wa
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
@@ -64,11 +64,6 @@ class Send(Frame, ChatRequest):
     type: Literal["user_message"]
     idempotency_key: str | None = None
 
-    @property
-    def chat(self) -> ChatRequest:
-        """The chat request in it."""
-        return ChatRequest(**self.model_dump(include=set(ChatRequest.model_fields)))
-
 
 class Stop(Frame):
     """Stop a turn, or the one at hand."""
@@ -85,7 +80,7 @@ class Permit(Frame):
     session_id: str
     request: str
     allow: StrictBool
-    input: dict[str, Any] | None = None
+    input: dict[str, object] | None = None
     reason: str | None = None
     turn: str | None = None
 
@@ -156,7 +151,7 @@ def event(session: str, cursor: str, raw: bytes) -> bytes:
     return b'{"session_id":"%b","cursor":"%b","event":%b}' % (session.encode(), cursor.encode(), raw)
 
 
-def answer(type_: str, request: Frame | None, /, **fields: Any) -> bytes:
+def answer(type_: str, request: Frame | None, /, **fields: object) -> bytes:
     """Any other frame; absent values are left out."""
     whole = {"type": type_, "id": request.id if request else None, **fields}
     return msgspec.json.encode({name: value for name, value in whole.items() if value is not None})

@@ -76,7 +76,7 @@ def answer(problem: Problem, headers: dict[str, str] | None = None, *, for_other
     get_current_span().set_attribute("error.type", str(kind))
     telemetry.refusals.add(1, {"kind": str(kind)})
     return JSONResponse(
-        problem.document() | (openai.refusal(problem) if for_others else {}),
+        {**problem.document(), **(openai.refusal(problem) if for_others else {})},
         status_code=kind.status,
         media_type="application/problem+json",
         headers=problem.headers() | (headers or {}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Path, Request
@@ -47,7 +47,7 @@ class Verdict(BaseModel):
     model_config = _Strict
 
     allow: StrictBool
-    input: dict[str, Any] | None = None
+    input: dict[str, object] | None = None
     reason: str | None = None
     turn: str | None = None
 
@@ -171,7 +171,7 @@ def router(edge: Edge) -> APIRouter:
 
     message = openapi.body(openapi.MESSAGE_FIELDS, openapi.KEY)
     stop = openapi.body(openapi.INTERRUPT, required=False)
-    seen = {"parameters": [openapi.ROLLUP, *openapi.CURSORS]}
+    seen: openapi.Json = {"parameters": [openapi.ROLLUP, *openapi.CURSORS]}
     openapi.serve(api, "POST /messages", routes.send, openapi.ACCEPTED, message)
     openapi.serve(api, "POST /interrupt", routes.interrupt, openapi.INTERRUPTED, stop)
     answer = openapi.body(openapi.VERDICT)
@@ -190,7 +190,7 @@ class MessageRequest(ChatRequest):
         """The chat request. Raises Problem when the body names another session."""
         if self.session_id not in (None, session):
             raise Problem(Kind.INVALID_FIELD, "session_id is not that of the path", "session_id")
-        return ChatRequest(**{**self.model_dump(), "session_id": session})
+        return self.model_copy(update={"session_id": session})
 
 
 _PAGES = [
@@ -201,7 +201,7 @@ _PAGES = [
 ]
 
 
-def _turn(found: Ended) -> dict[str, Any]:
+def _turn(found: Ended) -> dict[str, object]:
     record = found.record
     end = codec.decode(record.envelope.encode())
     return {
@@ -216,7 +216,7 @@ def _turn(found: Ended) -> dict[str, Any]:
     }
 
 
-def _asked(question: Question | None) -> dict[str, Any]:
+def _asked(question: Question | None) -> dict[str, object]:
     if question is None:  # the record of a version that did not keep it
         return {"message": None, "message_truncated": False}
     return {"message": question.text, "message_truncated": question.truncated}

@@ -208,7 +208,7 @@ class Connection:
 
     async def _send(self, request: frames.Send) -> None:
         settings, tenant = self._edge.settings, self._caller.tenant
-        chat = request.chat.prepared(settings.max_message_bytes, request.idempotency_key, tenant)
+        chat = request.prepared(settings.max_message_bytes, request.idempotency_key, tenant)
         chat = with_credential(chat, self._socket.headers, settings)
         await self._edge.access.admit(self._caller, chat.key, Need.CONVERSE)
         view = await self._watch(chat.key, None, again=False)

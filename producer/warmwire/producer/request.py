@@ -44,7 +44,7 @@ class Request:
 
 def prepare(
     key: SessionKey,
-    given: Given,
+    given: object,
     options: TurnOptions,
     *,
     now_ms: int,

@@ -67,7 +67,7 @@ async def sent(wire: Wire, sub: str = "alice", session: str = "s1", **claims: An
 
 def caller(**claims: Any) -> Caller:
     """Whom such a token is about."""
-    key = Key(SECRET, "HS256")
+    key = Key(SECRET.encode(), "HS256")
     return caller_of(claims_of(token(**claims), key, EXPECTED), EXPECTED)
 
 
@@ -139,7 +139,7 @@ FOR_CHAT = Expected("chat", "us", "tenant", None)
 
 @pytest.mark.parametrize("aud", ["chat", ["mail", "chat"]])
 def test_the_audience_may_be_one_of_several(aud: object) -> None:
-    assert claims_of(token(aud=aud, iss="us"), Key(SECRET, "HS256"), FOR_CHAT)["sub"] == "alice"
+    assert claims_of(token(aud=aud, iss="us"), Key(SECRET.encode(), "HS256"), FOR_CHAT)["sub"] == "alice"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_the_audience_may_be_one_of_several(aud: object) -> None:
 )
 def test_another_audience_or_issuer_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(Problem) as raised:
-        claims_of(token(**given), Key(SECRET, "HS256"), FOR_CHAT)
+        claims_of(token(**given), Key(SECRET.encode(), "HS256"), FOR_CHAT)
     assert raised.value.kind is Kind.INVALID_TOKEN
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from warmwire.broker.reading.reader import Item, Lost, Shown
 from warmwire.broker.wire.envelope import Envelope, Position
-from warmwire.broker.wire.events import Block, Snapshot, TurnCompleted, TurnReset
+from warmwire.broker.wire.events import Block, Snapshot, TurnCompleted, TurnFailed, TurnInterrupted, TurnReset
 from warmwire.edge.codecs.ui_message import INPUT_LIMIT, UiMessage
 
 from tests.client import eventually
@@ -181,13 +181,16 @@ def test_questions_are_data_parts_that_change() -> None:
 
 
 def test_a_failure_is_an_error_and_an_interrupt_an_abort() -> None:
-    failed = event("turn_failed", code="overloaded", message="Too much.", turn=TURN)
-    found = chunks(MESSAGE, TEXT, said("so far"), failed)
+    failed = TurnFailed(
+        turn=TURN, attempt=1, duration_ms=1, code="overloaded", message="Too much.", retryable=True
+    )
+    stopped = TurnInterrupted(turn=TURN, attempt=1, duration_ms=1)
+    found = chunks(MESSAGE, TEXT, said("so far"), ours(failed))
     assert (["text-end", "finish-step", "error"], "overloaded: Too much.") == (
         types(found).split()[-3:],
         found[-1]["errorText"],
     )
-    assert chunks(MESSAGE, TEXT, said("so far"), event("turn_interrupted", turn=TURN))[-1]["type"] == "abort"
+    assert "abort" == chunks(MESSAGE, TEXT, said("so far"), ours(stopped))[-1]["type"]
 
 
 @given(

@@ -18,7 +18,7 @@ from tests.edge.fake_worker import FakeWorker
 from tests.edge.test_websocket import SEND, Line, opened
 from tests.edge.wire import Wire
 
-DOCUMENT = asyncapi.document("1")
+DOCUMENT: dict[str, Any] = asyncapi.document("1")
 
 
 def schema(name: str) -> Draft202012Validator:

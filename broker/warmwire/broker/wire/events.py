@@ -6,9 +6,9 @@ https://docs.anthropic.com/en/docs/build-with-claude/streaming
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 TERMINAL = frozenset({"turn_completed", "turn_interrupted", "turn_failed"})
 """Exactly one of these ends each accepted turn."""
@@ -145,6 +145,15 @@ class TurnFailed(TurnEnd):
     code: str
     message: str
     retryable: bool
+
+
+End = TurnCompleted | TurnInterrupted | TurnFailed
+_ends: TypeAdapter[End] = TypeAdapter(Annotated[End, Field(discriminator="type")])
+
+
+def end_of(event: bytes) -> End:
+    """Read a terminal event. Raises ValidationError."""
+    return _ends.validate_json(event)
 
 
 class Block(BaseModel):

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jwt
+from jwt.algorithms import AllowedPublicKeys
 
 from warmwire.broker.logs import logger
 from warmwire.edge.errors import Kind, Problem
@@ -34,14 +35,24 @@ FRESH_FOR = 300.0
 KEPT = 24 * 3600.0
 """Seconds that keys are good for while the set cannot be fetched."""
 
-_ALGORITHMS = {("RSA", None): "RS256", ("EC", "P-256"): "ES256"}
+_ALGORITHMS: Mapping[tuple[str | None, str | None], str] = {("RSA", None): "RS256", ("EC", "P-256"): "ES256"}
 
 
 class Key(NamedTuple):
     """A key, and the one algorithm that goes with it."""
 
-    key: Any
+    key: AllowedPublicKeys | bytes
     algorithm: str
+
+
+class Listed(TypedDict, total=False):
+    """What counts of a key in a set, beside the key itself."""
+
+    kid: str
+    kty: str
+    crv: str
+    use: str
+    alg: str
 
 
 class CannotFetch(Exception):
@@ -112,23 +123,27 @@ class Jwks:
 def keys_in(data: bytes) -> dict[str | None, Key]:
     """The keys of a set that tokens may be signed with, by their ids. Pure. Raises CannotFetch."""
     try:
-        listed = json.loads(data)["keys"]
+        listed: list[Listed] = json.loads(data)["keys"]
         usable = [each for each in listed if _signs(each)]
         return {each.get("kid"): _key(each) for each in usable[:KEYS_LIMIT]}
     except (ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
         raise CannotFetch(f"it is no key set ({type(error).__name__})") from None
 
 
-def _signs(each: dict[str, Any]) -> bool:
+def _signs(each: Listed) -> bool:
     """Secrets have no place in a public set; keys for encryption are none of ours."""
-    kind = (each.get("kty"), each.get("crv"))
+    kind = _kind(each)
     right_use = each.get("use") in (None, "sig")
     return right_use and kind in _ALGORITHMS and each.get("alg") in (None, _ALGORITHMS[kind])
 
 
-def _key(each: dict[str, Any]) -> Key:
-    algorithm = _ALGORITHMS[(each["kty"], each.get("crv"))]
-    return Key(jwt.PyJWK(each, algorithm).key, algorithm)
+def _kind(each: Listed) -> tuple[str | None, str | None]:
+    return each.get("kty"), each.get("crv")
+
+
+def _key(each: Listed) -> Key:
+    algorithm = _ALGORITHMS[_kind(each)]
+    return Key(jwt.PyJWK(dict(each), algorithm).key, algorithm)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

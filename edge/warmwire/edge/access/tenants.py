@@ -6,7 +6,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -55,7 +54,7 @@ def load(path: Path | None, others: TenantLimits) -> Tenants:
     return Tenants(others, {name: _limits(path, name, table, others) for name, table in tables.items()})
 
 
-def _tables(path: Path) -> dict[str, Any]:
+def _tables(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES + 1)

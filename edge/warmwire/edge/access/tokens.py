@@ -10,7 +10,8 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from pathlib import Path
+from typing import Protocol, Self
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -129,22 +130,21 @@ class Tokens:
         return caller_of(claims_of(token, key, self._expected), self._expected)
 
 
-def claims_of(token: str, key: Key, expected: Expected) -> Mapping[str, Any]:
+def claims_of(token: str, key: Key, expected: Expected) -> Mapping[str, object]:
     """What the token says, if it is genuine, in time and meant for us. Raises Problem."""
-    options: Any = {
-        "require": ["exp", "sub"],
-        "verify_aud": expected.audience is not None,
-        "verify_iss": expected.issuer is not None,
-    }
     try:
-        claims: dict[str, Any] = jwt.decode(
+        return jwt.decode(
             token,
             key.key,
             algorithms=[key.algorithm],
             audience=expected.audience,
             issuer=expected.issuer,
             leeway=LEEWAY,
-            options=options,
+            options={
+                "require": ["exp", "sub"],
+                "verify_aud": expected.audience is not None,
+                "verify_iss": expected.issuer is not None,
+            },
         )
     except jwt.ExpiredSignatureError:
         raise Problem(Kind.TOKEN_EXPIRED, "the token has expired") from None
@@ -153,17 +153,16 @@ def claims_of(token: str, key: Key, expected: Expected) -> Mapping[str, Any]:
     except (jwt.InvalidTokenError, ValueError, OverflowError) as error:
         wrong = next((text for type_, text in _WRONG.items() if isinstance(error, type_)), "cannot be read")
         raise Problem(Kind.INVALID_TOKEN, f"the token {wrong}") from None
-    return claims
 
 
-def caller_of(claims: Mapping[str, Any], expected: Expected) -> Caller:
+def caller_of(claims: Mapping[str, object], expected: Expected) -> Caller:
     """Whom the claims of a genuine token are about. Raises Problem when they are of no use here. Pure."""
     return Caller(
         tenant=_tenant(claims.get(expected.tenant_claim, expected.default_tenant), expected.tenant_claim),
         subject=_subject(claims["sub"]),
         scopes=_scopes(claims.get("scope", "")),
         sessions=_sessions(claims.get("sessions")),
-        expires=float(claims["exp"]) + LEEWAY,
+        expires=_seconds(claims["exp"]) + LEEWAY,
     )
 
 
@@ -204,6 +203,11 @@ def _sessions(value: object) -> tuple[str, ...] | None:
     return tuple(value)
 
 
+def _seconds(value: object) -> float:
+    assert isinstance(value, int | float | str)  # noqa: S101 - else the token would not have been genuine
+    return float(value)
+
+
 def _unusable(claim: str, problem: str, limit: int | None = None) -> Problem:
     return Problem(Kind.UNUSABLE_TOKEN, f"the token's {claim} {problem}", claim, limit)
 
@@ -237,9 +241,8 @@ def public_key(pem: bytes) -> Key:
     raise Misconfigured(f"jwt_public_key_file: must be RSA of {RSA_BITS} bits or more, or of the curve P-256")
 
 
-def _read(field: str, path: Any) -> bytes:
+def _read(field: str, path: Path) -> bytes:
     try:
-        data: bytes = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise Misconfigured(f"{field}: {error.strerror}") from None
-    return data

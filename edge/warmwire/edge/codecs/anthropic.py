@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from warmwire.broker.wire.envelope import Envelope
+from warmwire.broker.wire.events import End, end_of
 from warmwire.broker.wire.messages import OPTION_LIMIT, THINKING_LIMIT
 from warmwire.edge.chat import ChatRequest
 from warmwire.edge.codecs.appending import Appending, Chunk, Chunks, Content, Part
@@ -21,7 +22,8 @@ from warmwire.edge.codecs.openai import DEFAULT_MODEL, SESSION
 from warmwire.edge.errors import Kind, Problem
 
 _LAX = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-Blocks = str | tuple[dict[str, Any], ...]
+Block = dict[str, object]
+Blocks = str | tuple[Block, ...]
 
 
 class Said(BaseModel):
@@ -112,12 +114,15 @@ class MessagesRequest(BaseModel):
         return 0 if self.thinking.type == "disabled" else self.thinking.budget_tokens
 
 
-def _joined(contents: Sequence[Blocks]) -> Any:
+def _joined(contents: Sequence[Blocks]) -> str | list[Block]:
     """As ``ChatRequest.message``: text as long as there is nothing else."""
     if all(isinstance(content, str) for content in contents):
         return "\n\n".join(map(str, contents))
-    texts = [({"type": "text", "text": each},) if isinstance(each, str) else each for each in contents]
-    return [block for blocks in texts for block in blocks]
+    return [block for content in contents for block in _blocks(content)]
+
+
+def _blocks(content: Blocks) -> tuple[Block, ...]:
+    return ({"type": "text", "text": content},) if isinstance(content, str) else content
 
 
 class Message(Appending):
@@ -140,14 +145,14 @@ class Message(Appending):
         """Who answers. What it takes is known at the end."""
         return self._frame({"type": "message_start", "message": self._head})
 
-    def whole(self, text: str, end: Envelope) -> dict[str, Any]:
+    def whole(self, text: str, end: Envelope) -> Chunk:
         """The answer in one piece."""
-        event = msgspec.json.decode(end.event)
+        event = end_of(end.event)
         content = [{"type": "text", "text": text}] if text else []
         return {**self._head, "content": content, "stop_reason": _reason(event), "usage": _usage(event)}
 
     def _frame(self, chunk: Chunk) -> bytes:
-        return b"event: %b\ndata: %b\n\n" % (chunk["type"].encode(), msgspec.json.encode(chunk))
+        return b"event: %b\ndata: %b\n\n" % (f"{chunk['type']}".encode(), msgspec.json.encode(chunk))
 
     def _error(self, code: str, message: str) -> Chunk:
         return {"type": "error", "error": {"type": "api_error", "message": f"{code}: {message}"}}
@@ -172,20 +177,20 @@ class Message(Appending):
         signed = {"type": "signature_delta", "signature": delta.signature}
         yield {"type": "content_block_delta", "index": part.number, "delta": signed}
 
-    def _finish(self, type_: str, event: Chunk) -> Chunks:
-        if type_ == "turn_failed":
-            yield self._error(event["code"], event["message"])
+    def _finish(self, end: End) -> Chunks:
+        if end.type == "turn_failed":
+            yield self._error(end.code, end.message)
             return
-        delta = {"stop_reason": _reason(event), "stop_sequence": None}
-        yield {"type": "message_delta", "delta": delta, "usage": _usage(event)}
+        delta = {"stop_reason": _reason(end), "stop_sequence": None}
+        yield {"type": "message_delta", "delta": delta, "usage": _usage(end)}
         yield {"type": "message_stop"}
 
 
-def _reason(event: Chunk) -> str:
+def _reason(end: End) -> str:
     """Why it ended; an interrupted answer just ends."""
-    return str(event.get("stop_reason") or "end_turn")
+    return (end.stop_reason if end.type == "turn_completed" else None) or "end_turn"
 
 
-def _usage(event: Chunk) -> dict[str, int]:
+def _usage(end: End) -> Chunk:
     """The tokens of the whole turn, with all its messages."""
-    return {name: value for name, value in event.get("usage", {}).items() if name.endswith("tokens")}
+    return end.usage.model_dump(exclude={"cost_usd"})

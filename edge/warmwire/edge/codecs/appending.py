@@ -6,20 +6,41 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import msgspec
+from pydantic import ValidationError
 
 from warmwire.broker.reading.reader import Item, Lost, Shown
 from warmwire.broker.wire.envelope import Envelope
+from warmwire.broker.wire.events import (
+    End,
+    PermissionRequested,
+    PermissionResolved,
+    Snapshot,
+    ToolFinished,
+    ToolStarted,
+    TurnProgress,
+    TurnReset,
+    end_of,
+)
 from warmwire.edge.codecs.told import LONGER, LOST, VOID, Sum, Told, Void
 
 MARKS_LIMIT = 256
 """Messages of a turn to which it may go back without its text becoming void."""
 
-Chunk = dict[str, Any]
+Chunk = Mapping[str, object]
+"""What is written as one piece of JSON."""
 Chunks = Iterator[Chunk]
+Ours = ToolStarted | ToolFinished | PermissionRequested | PermissionResolved | TurnProgress
+"""Events of ours that are no text, and that some shape has a place for."""
+_OURS: dict[str, type[Ours]] = {
+    "tool_started": ToolStarted,
+    "tool_finished": ToolFinished,
+    "permission_requested": PermissionRequested,
+    "permission_resolved": PermissionResolved,
+    "turn_progress": TurnProgress,
+}
 _KINDS = ("text", "thinking")
 _MESSAGE = frozenset(
     {"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_stop"}
@@ -83,7 +104,7 @@ class Appending(ABC):
         except Void as void:
             self.over = True
             chunks.append(self._error("text_void", f"{void}: look at the turn anew to see it as it is"))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, ValidationError, UnicodeDecodeError):
             pass  # of a shape that we do not know: it adds nothing that could be shown
         return b"".join(map(self._frame, chunks))
 
@@ -114,7 +135,7 @@ class Appending(ABC):
     def _end(self, part: Part) -> Chunk: ...
 
     @abstractmethod
-    def _finish(self, type_: str, event: Chunk) -> Chunks:
+    def _finish(self, end: End) -> Chunks:
         """The turn has ended."""
 
     def _message_begins(self) -> Chunks:
@@ -133,7 +154,7 @@ class Appending(ABC):
     def _block_ends(self, index: int) -> Chunks:  # noqa: ARG002
         yield from ()
 
-    def _ours(self, type_: str, event: Chunk) -> Chunks:  # noqa: ARG002
+    def _ours(self, event: Ours) -> Chunks:  # noqa: ARG002
         """An event of ours that is no text."""
         yield from ()
 
@@ -147,16 +168,16 @@ class Appending(ABC):
         if isinstance(item, Lost):
             self.lost = True
         elif isinstance(item, Shown):
-            yield from self._snapshot(msgspec.json.decode(item.event))
+            yield from self._snapshot(Snapshot.model_validate_json(item.event))
         elif item.terminal:
-            yield from self._terminal(item.type, msgspec.json.decode(item.event))
+            yield from self._terminal(end_of(item.event))
         elif item.type in _MESSAGE:
             if not self.lost:  # else the snapshot, which is to come, has it
                 yield from self._streamed(item)
         elif item.type == "turn_reset":
-            self._reset(int(msgspec.json.decode(item.event).get("message", 0)))
-        elif b'"turn":' in item.event:
-            yield from self._ours(item.type, msgspec.json.decode(item.event))
+            self._reset(TurnReset.model_validate_json(item.event).message)
+        elif item.type in _OURS:
+            yield from self._ours(_OURS[item.type].model_validate_json(item.event))
 
     def _streamed(self, item: Envelope) -> Chunks:
         self._attempt = item.attempt
@@ -225,26 +246,26 @@ class Appending(ABC):
                 told.repeat(mark[kind])
         self.message = first - 1
 
-    def _snapshot(self, event: Chunk) -> Chunks:
+    def _snapshot(self, event: Snapshot) -> Chunks:
         self.lost = False
-        before = self.message if event["attempt"] == self._attempt else -1
+        before = self.message if event.attempt == self._attempt else -1
         self.message = -1
         for told in self._texts.values():
             told.repeat(Sum())
-        for block in event["blocks"]:
-            if block["message"] != self.message:
-                yield from self._begin_message(block["message"])
-            if block["kind"] in _KINDS and block["text"]:
-                yield from self._grow(block["kind"], (block["message"], block["index"]), block["text"])
-        if event.get("truncated") or self._texts["text"].behind:
-            raise Void(LONGER if event.get("truncated") else VOID)
+        for block in event.blocks:
+            if block.message != self.message:
+                yield from self._begin_message(block.message)
+            if block.kind in _KINDS and block.text:
+                yield from self._grow(block.kind, (block.message, block.index), block.text)
+        if event.truncated or self._texts["text"].behind:
+            raise Void(LONGER if event.truncated else VOID)
         self._texts["thinking"].settle()  # a record keeps none of it
-        self.message, self._attempt = max(self.message, before), event["attempt"]
-        for question in event.get("questions") or ():
-            yield from self._ours("permission_requested", question)
+        self.message, self._attempt = max(self.message, before), event.attempt
+        for question in event.questions or ():
+            yield from self._ours(question)
 
-    def _terminal(self, type_: str, event: Chunk) -> Chunks:
-        if type_ == "turn_completed" and (self.lost or self._texts["text"].behind):
+    def _terminal(self, end: End) -> Chunks:
+        if end.type == "turn_completed" and (self.lost or self._texts["text"].behind):
             raise Void(LOST if self.lost else VOID)
         yield from self._end_part()
-        yield from self._finish(type_, event)
+        yield from self._finish(end)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
@@ -61,7 +59,7 @@ def router(edge: Edge) -> APIRouter:
     return api
 
 
-def _model(name: str) -> dict[str, Any]:
+def _model(name: str) -> dict[str, object]:
     """As OpenAI's SDKs read it, and Anthropic's."""
     openais = {"id": name, "object": "model", "created": 0, "owned_by": "warmwire"}
     return {**openais, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from warmwire.broker.reading.reader import Item
 from warmwire.broker.wire.envelope import Envelope
-from warmwire.broker.wire.events import TurnEnd
+from warmwire.broker.wire.events import TurnFailed, end_of
 from warmwire.broker.wire.messages import OPTION_LIMIT
 from warmwire.edge.chat import ChatRequest
 from warmwire.edge.delivery.merge import is_text
@@ -126,11 +126,24 @@ class CompletionRequest(BaseModel):
         return Completion(turn, self.model, int(now), with_usage=usage)
 
 
+class _Text(msgspec.Struct, gc=False):
+    text: str
+
+
+class _TextDelta(msgspec.Struct, gc=False):
+    """What counts of the event of a text delta."""
+
+    delta: _Text
+
+
+_text_deltas = msgspec.json.Decoder(_TextDelta)
+
+
 class Completion:
     """The shapes of one answer."""
 
     def __init__(self, turn: str, model: str, created: int, *, with_usage: bool = False) -> None:
-        self._head = {"id": f"chatcmpl-{turn}", "created": created, "model": model}
+        self._head: dict[str, object] = {"id": f"chatcmpl-{turn}", "created": created, "model": model}
         self._with_usage = with_usage
 
     def begin(self) -> bytes:
@@ -143,7 +156,7 @@ class Completion:
 
     def text(self, event: bytes) -> bytes:
         """The text of a text delta."""
-        return self._frame({"content": msgspec.json.decode(event)["delta"]["text"]})
+        return self._frame({"content": _text_deltas.decode(event).delta.text})
 
     def end(self, end: Envelope) -> bytes:
         """The last chunks of a stream."""
@@ -151,7 +164,7 @@ class Completion:
         usage = self._chunk([], usage=usage_of(end)) if self._with_usage else b""
         return last + usage + DONE
 
-    def whole(self, text: str, end: Envelope) -> dict[str, Any]:
+    def whole(self, text: str, end: Envelope) -> dict[str, object]:
         """The answer in one piece."""
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish(end)}
@@ -161,7 +174,7 @@ class Completion:
     def _frame(self, delta: dict[str, str], reason: str | None = None) -> bytes:
         return self._chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}])
 
-    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+    def _chunk(self, choices: list[dict[str, object]], **more: object) -> bytes:
         chunk = {"object": "chat.completion.chunk", **self._head, "choices": choices, **more}
         return b"data: %b\n\n" % msgspec.json.encode(chunk)
 
@@ -175,7 +188,7 @@ def error(code: str, message: str) -> bytes:
     return b"data: %b\n\n" % msgspec.json.encode(problem) + DONE
 
 
-def refusal(problem: Problem) -> dict[str, Any]:
+def refusal(problem: Problem) -> dict[str, object]:
     """What a problem document has besides for OpenAI's SDKs, and Anthropic's, which look for it there."""
     kind = problem.kind
     type_ = _REFUSALS.get(kind.status, "api_error" if kind.status >= 500 else "invalid_request_error")
@@ -189,18 +202,19 @@ def reads_refusals(path: str) -> bool:
 
 def failure(end: Envelope) -> bytes:
     """The same of a turn that has failed."""
-    found = msgspec.json.decode(end.event)
-    return error(str(found.get("code")), str(found.get("message")))
+    found = TurnFailed.model_validate_json(end.event)
+    return error(found.code, found.message)
 
 
 def finish(end: Envelope) -> str:
     """Why it ended; an interrupted answer just stops."""
-    return _REASONS.get(str(msgspec.json.decode(end.event).get("stop_reason")), "stop")
+    found = end_of(end.event)
+    return _REASONS.get(found.stop_reason or "", "stop") if found.type == "turn_completed" else "stop"
 
 
-def usage_of(end: Envelope) -> dict[str, Any]:
+def usage_of(end: Envelope) -> dict[str, object]:
     """The tokens of the whole turn, with all its messages."""
-    used = TurnEnd.model_validate_json(end.event).usage
+    used = end_of(end.event).usage
     prompt = used.input_tokens + used.cache_read_input_tokens + used.cache_creation_input_tokens
     return {
         "prompt_tokens": prompt,

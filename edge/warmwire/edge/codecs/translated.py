@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from warmwire.broker.reading.reader import Item, Lost, Shown
 from warmwire.broker.wire.envelope import Envelope
+from warmwire.broker.wire.events import TurnReset
 from warmwire.broker.wire.names import SessionKey
 from warmwire.edge.codecs.told import Shape
 from warmwire.edge.delivery.outbox import Entry, Outbox
@@ -57,7 +56,7 @@ def standing(entries: list[Entry]) -> list[Entry]:
         if isinstance(item, Lost | Shown):
             return entries  # it does not begin at the beginning
         if item is not None and item.type == "turn_reset":
-            first = int(msgspec.json.decode(item.event).get("message", 0))
+            first = TurnReset.model_validate_json(item.event).message
             del kept[messages[first] if first < len(messages) else len(kept) :], messages[first:]
             continue
         if item is not None and item.type == "message_start":

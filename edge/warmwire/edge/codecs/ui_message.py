@@ -5,13 +5,21 @@ https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol#data-stream-protocol. What it 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from warmwire.broker.wire.events import (
+    End,
+    PermissionRequested,
+    PermissionResolved,
+    ToolFinished,
+    ToolStarted,
+    TurnProgress,
+)
 from warmwire.edge.chat import ChatRequest, problem_in, validated
-from warmwire.edge.codecs.appending import Appending, Chunk, Chunks, Content, Part
+from warmwire.edge.codecs.appending import Appending, Chunk, Chunks, Content, Ours, Part
 from warmwire.edge.codecs.told import VOID, Void
 from warmwire.edge.errors import Kind, Problem
 
@@ -20,6 +28,8 @@ INPUT_LIMIT = 256 * 1024
 """Characters of a tool's input that are kept to be told whole; of a larger one there are only its deltas."""
 
 # -- what is asked
+
+Block = dict[str, object]
 
 
 class TextPart(BaseModel):
@@ -30,7 +40,7 @@ class TextPart(BaseModel):
     type: Literal["text"]
     text: str
 
-    def block(self) -> dict[str, Any]:
+    def block(self) -> Block:
         """As a content block."""
         return {"type": "text", "text": self.text}
 
@@ -43,7 +53,7 @@ class FilePart(BaseModel):
     type: Literal["file"]
     url: str
 
-    def block(self) -> dict[str, Any]:
+    def block(self) -> Block:
         """As a content block. Raises Problem."""
         head, _, data = self.url.partition(",")
         scheme, _, rest = head.partition(":")
@@ -64,7 +74,7 @@ class Asked(BaseModel):
     parts: tuple[TextPart | FilePart, ...] = Field(min_length=1)
 
     @property
-    def content(self) -> Any:
+    def content(self) -> str | list[Block]:
         """As ``ChatRequest.message``. Raises Problem."""
         if all(isinstance(part, TextPart) for part in self.parts):
             return "\n".join(part.text for part in self.parts if isinstance(part, TextPart))
@@ -90,7 +100,7 @@ class UiRequest(BaseModel):
     )
 
     id: str
-    messages: tuple[dict[str, Any], ...] = Field(min_length=1)
+    messages: tuple[dict[str, object], ...] = Field(min_length=1)
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     message_id: str | None = Field(default=None, alias="messageId")
 
@@ -129,7 +139,8 @@ _REASONS = {
     "tool_use": "tool-calls",
 }
 _NAMES = {"text": "text", "thinking": "reasoning"}
-_ABOUT_QUESTION = ("tool", "summary", "input", "within_ms")
+_ABOUT_QUESTION = {"tool", "summary", "input", "within_ms"}
+_ABOUT_END = {"usage", "duration_ms", "ttft_ms"}
 
 
 class _Call:
@@ -234,26 +245,26 @@ class UiMessage(Appending):
         else:
             yield {"type": "tool-input-available", **_tool(call.id, call.name), "input": given}
 
-    def _tool_started(self, event: Chunk) -> Chunks:
+    def _tool_started(self, event: ToolStarted) -> Chunks:
         """Of a call that was not seen (a snapshot has none) there is what it is about."""
-        if event["id"] in self._calls or self.lost:
+        if event.id in self._calls or self.lost:
             return
-        self._calls[event["id"]] = self.message
-        about = {"input": {"summary": event["summary"]}}
+        self._calls[event.id] = self.message
+        about = {"input": {"summary": event.summary}}
         if not self._in_step:
             yield from self._begin_step()
-        yield {"type": "tool-input-available", **_tool(event["id"], event["name"]), **about}
+        yield {"type": "tool-input-available", **_tool(event.id, event.name), **about}
 
-    def _tool_finished(self, event: Chunk) -> Chunks:
-        message = self._calls.pop(event["id"], None)
+    def _tool_finished(self, event: ToolFinished) -> Chunks:
+        message = self._calls.pop(event.id, None)
         if message is None:
             return
         self._answered = max(self._answered, message)
-        head = {"toolCallId": event["id"], "providerExecuted": True, "dynamic": True}
-        if event["is_error"]:
-            yield {"type": "tool-output-error", **head, "errorText": event["summary"]}
+        head = {"toolCallId": event.id, "providerExecuted": True, "dynamic": True}
+        if event.is_error:
+            yield {"type": "tool-output-error", **head, "errorText": event.summary}
         else:
-            yield {"type": "tool-output-available", **head, "output": event["summary"]}
+            yield {"type": "tool-output-available", **head, "output": event.summary}
 
     def _takes_back(self, first: int) -> bool:
         self._calling.clear()
@@ -261,31 +272,33 @@ class UiMessage(Appending):
 
     # -- what else there is of ours
 
-    def _ours(self, type_: str, event: Chunk) -> Chunks:
-        if type_ == "tool_started":
-            yield from self._tool_started(event)
-        elif type_ == "tool_finished":
-            yield from self._tool_finished(event)
-        elif type_ == "permission_requested":
-            about: Chunk = {name: event[name] for name in _ABOUT_QUESTION if name in event}
-            self._questions[event["request"]] = about
-            yield {"type": "data-permission", "id": event["request"], "data": {**about, "outcome": None}}
-        elif type_ == "permission_resolved":
-            data = {**self._questions.pop(event["request"], {}), "outcome": event["outcome"]}
-            yield {"type": "data-permission", "id": event["request"], "data": data}
-        elif type_ == "turn_progress":
-            data = {"elapsed_ms": event["elapsed_ms"], "doing": event["doing"]}
-            yield {"type": "data-progress", "data": data, "transient": True}
+    def _ours(self, event: Ours) -> Chunks:
+        match event:
+            case ToolStarted():
+                yield from self._tool_started(event)
+            case ToolFinished():
+                yield from self._tool_finished(event)
+            case PermissionRequested(request=request):
+                about = self._questions[request] = event.model_dump(
+                    include=_ABOUT_QUESTION, exclude_none=True
+                )
+                yield {"type": "data-permission", "id": request, "data": {**about, "outcome": None}}
+            case PermissionResolved(request=request, outcome=outcome):
+                data = {**self._questions.pop(request, {}), "outcome": outcome}
+                yield {"type": "data-permission", "id": request, "data": data}
+            case TurnProgress(elapsed_ms=elapsed, doing=doing):
+                progress = {"elapsed_ms": elapsed, "doing": doing}
+                yield {"type": "data-progress", "data": progress, "transient": True}
 
-    def _finish(self, type_: str, event: Chunk) -> Chunks:
+    def _finish(self, end: End) -> Chunks:
         yield from self._end_step()
-        if type_ == "turn_failed":
-            yield self._error(event["code"], event["message"])
-        elif type_ == "turn_interrupted":
+        if end.type == "turn_failed":
+            yield self._error(end.code, end.message)
+        elif end.type == "turn_interrupted":
             yield {"type": "abort", "reason": "interrupted"}
         else:
-            about = {name: event[name] for name in ("usage", "duration_ms", "ttft_ms") if name in event}
-            reason = _REASONS.get(event.get("stop_reason") or "end_turn", "other")
+            about = end.model_dump(include=_ABOUT_END, exclude_none=True)
+            reason = _REASONS.get(end.stop_reason or "end_turn", "other")
             yield {"type": "finish", "finishReason": reason, "messageMetadata": about}
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import msgspec
 from fastapi import Request
@@ -13,6 +12,7 @@ from starlette.types import Receive
 
 from warmwire.broker.reading.reader import Item
 from warmwire.broker.wire.envelope import Envelope
+from warmwire.broker.wire.events import TurnFailed
 from warmwire.broker.wire.names import SessionKey
 from warmwire.edge.access.caller import Caller
 from warmwire.edge.delivery.outbox import Outbox
@@ -24,7 +24,7 @@ from warmwire.producer.answer import Answer, event_of
 from warmwire.producer.request import Request as Prepared
 from warmwire.producer.submit import Sessions
 
-Shape = Callable[[str, Envelope], dict[str, Any]]
+Shape = Callable[[str, Envelope], Mapping[str, object]]
 """From the text of a turn and its end to the body of the answer."""
 
 
@@ -70,9 +70,9 @@ def _answer(edge: Edge, view: WholeView, shape: Shape) -> Response:
         edge.left_early(view.key, view.turn)
         return Response(status_code=CLOSED_REQUEST)
     if view.end.type == "turn_failed":
-        found = msgspec.json.decode(view.end.event)
-        again = Kind.TURN_FAILED.retry_after if found.get("retryable") else 0
-        raise Problem(Kind.TURN_FAILED, f"{found['code']}: {found['message']}", retry_after=again)
+        found = TurnFailed.model_validate_json(view.end.event)
+        again = Kind.TURN_FAILED.retry_after if found.retryable else 0
+        raise Problem(Kind.TURN_FAILED, f"{found.code}: {found.message}", retry_after=again)
     body = msgspec.json.encode(shape(view.answer.text, view.end))
     return Response(body, media_type="application/json", headers={"x-session-id": view.key.session})
 

@@ -10,6 +10,7 @@ import msgspec
 
 from warmwire.broker.reading.reader import Item, Shown
 from warmwire.broker.wire.envelope import Envelope
+from warmwire.broker.wire.events import Snapshot, TurnFailed
 from warmwire.edge.delivery.merge import is_text
 from warmwire.edge.delivery.sse import on_one_line
 
@@ -33,9 +34,8 @@ class Text:
         """A snapshot for a viewer that has no text yet, as deltas."""
         if not isinstance(item, Shown):
             return []
-        blocks = msgspec.json.decode(item.event)["blocks"]
-        texts = [(block["index"], block["text"]) for block in blocks if block["kind"] == "text"]
-        deltas = [_delta(index, text) for index, text in texts if text]
+        blocks = Snapshot.model_validate_json(item.event).blocks
+        deltas = [_delta(block.index, block.text) for block in blocks if block.kind == "text" and block.text]
         self.flows = bool(deltas)
         return deltas
 
@@ -70,7 +70,7 @@ def error(why: str, cursor: str) -> bytes:
 
 def code_of(end: Envelope) -> str:
     """Why the turn failed."""
-    return str(msgspec.json.decode(end.event).get("code", "turn_failed"))
+    return TurnFailed.model_validate_json(end.event).code
 
 
 def _delta(index: int, text: str) -> bytes:

@@ -6,13 +6,15 @@ https://www.asyncapi.com/docs/reference/specification/v3.0.0
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from types import UnionType
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from warmwire.edge import frames
 from warmwire.edge.chat import ROLLUP_LIMIT
+from warmwire.edge.documents.openapi import Json
 from warmwire.edge.frames import Close
 
 _TURN = "0197f3a2-6c1e-7d4b-9a55-0c2f8e1b7d10"
@@ -36,7 +38,7 @@ class Event(Said):
 
     session_id: str
     cursor: str
-    event: dict[str, Any]
+    event: dict[str, object]
 
 
 class Accepted(Answer):
@@ -109,7 +111,7 @@ class Reconnect(Said):
 
 Reply = Event | Accepted | Interrupting | Answered | Watching | Unwatched | Pong | Error | Reconnect
 
-EXAMPLES: dict[str, dict[str, Any]] = {
+EXAMPLES: dict[str, Json] = {
     "user_message": {"type": "user_message", "session_id": "s1", "message": "Hello", "id": "1"},
     "interrupt": {"type": "interrupt", "session_id": "s1", "id": "2"},
     "permission": {"type": "permission", "session_id": "s1", "request": "req_1", "allow": True, "id": "3"},
@@ -147,9 +149,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 """One frame of each name."""
 
 
-def named(union: Any) -> dict[str, type[BaseModel]]:
+def named(union: UnionType) -> dict[str, type[BaseModel]]:
     """The models of a union, each by the ``type`` of its frames; an event has none of its own."""
-    return {_name(model): model for model in get_args(union)}
+    models: tuple[type[BaseModel], ...] = get_args(union)
+    return {_name(model): model for model in models}
 
 
 def _name(model: type[BaseModel]) -> str:
@@ -161,7 +164,7 @@ REQUESTS = named(frames.Request)
 REPLIES = named(Reply)
 
 
-def document(version: str) -> dict[str, Any]:
+def document(version: str) -> Json:
     """The whole document, for this version of the API."""
     models = REQUESTS | REPLIES
     refs, schemas = models_json_schema(
@@ -190,7 +193,7 @@ def document(version: str) -> dict[str, Any]:
     }
 
 
-def _channel(names: list[str]) -> dict[str, Any]:
+def _channel(names: list[str]) -> Json:
     rollup = {"type": "integer", "minimum": 0, "maximum": ROLLUP_LIMIT, "default": 0}
     return {
         "address": "/v1/chat/ws",
@@ -200,7 +203,7 @@ def _channel(names: list[str]) -> dict[str, Any]:
     }
 
 
-def _operation(action: str, names: list[str], summary: str) -> dict[str, Any]:
+def _operation(action: str, names: list[str], summary: str) -> Json:
     """The edge is the application: it receives what clients send."""
     return {
         "action": action,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -13,10 +13,23 @@ from warmwire.broker.wire.names import NAME_LIMIT
 from warmwire.edge.chat import ROLLUP_LIMIT, ChatRequest
 from warmwire.edge.errors import Kind
 
-Documented = dict[int | str, dict[str, Any]]
+Json = dict[str, object]
+"""A piece of a document, or a JSON schema: written here, read by others."""
 
-SESSION_ID = {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{NAME_LIMIT}}}$"}
-TURN_ID = {"type": "string"}
+
+class Answer(TypedDict):
+    """A response object."""
+
+    description: str
+    headers: NotRequired[Json]
+    content: NotRequired[Json]
+
+
+Documented = dict[int | str, Answer]
+"""The answers of a route, by status."""
+
+SESSION_ID: Json = {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{NAME_LIMIT}}}$"}
+TURN_ID: Json = {"type": "string"}
 TURN = "0197f3a2-6c1e-7d4b-9a55-0c2f8e1b7d10"
 _QUESTION = "1795404380883-1"
 _CURSOR = f"{TURN}.1795404380883.4"
@@ -24,16 +37,23 @@ _CURSOR = f"{TURN}.1795404380883.4"
 
 def problems(*kinds: Kind) -> Documented:
     """The error answers of a route, by status."""
-    by_status: Documented = {}
+    by_status: dict[int, list[Kind]] = {}
     for kind in kinds:
-        known = by_status.setdefault(kind.status, {"description": "", "content": _problem(kind)})
-        known["description"] = f"{known['description']}; `{kind}`: {kind.what}".removeprefix("; ")
-        if kind.retry_after:
-            known["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
-    return by_status
+        by_status.setdefault(kind.status, []).append(kind)
+    return {status: _refused(*found) for status, found in by_status.items()}
 
 
-def _problem(kind: Kind) -> dict[str, Any]:
+def _refused(*kinds: Kind) -> Answer:
+    answer: Answer = {
+        "description": "; ".join(f"`{kind}`: {kind.what}" for kind in kinds),
+        "content": _problem(kinds[0]),
+    }
+    if any(kind.retry_after for kind in kinds):
+        answer["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+    return answer
+
+
+def _problem(kind: Kind) -> Json:
     example = {
         "type": f"urn:warmwire:problem:{kind}",
         "title": kind.what,
@@ -43,7 +63,7 @@ def _problem(kind: Kind) -> dict[str, Any]:
     return {"application/problem+json": {"schema": PROBLEM, "example": example}}
 
 
-PROBLEM: dict[str, Any] = {
+PROBLEM: Json = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
     "properties": {
@@ -65,7 +85,7 @@ def serve(
     what: str,
     route: Route,
     answers: Documented,
-    extra: dict[str, Any] | None = None,
+    extra: Json | None = None,
     tag: str | None = None,
 ) -> None:
     """Have ``POST /v1/somewhere`` answered by this route, with these answers and no others."""
@@ -75,7 +95,7 @@ def serve(
         route,
         methods=[method],
         tags=[tag] if tag else None,
-        responses=answers,
+        responses={status: dict(answer) for status, answer in answers.items()},
         status_code=min(int(status) for status in answers),
         response_class=Response,  # of no media type: FastAPI documents none of its own
         openapi_extra=extra,
@@ -88,7 +108,7 @@ _ASKING = (
     *(Kind.KEYS_UNAVAILABLE, Kind.UNAVAILABLE),
     *(Kind.REQUEST_TIMEOUT, Kind.RATE_LIMITED, Kind.HEADERS_TOO_LARGE, Kind.EDGE_FULL),
 )
-SECURITY = {
+SECURITY: Json = {
     "bearer": {
         "type": "http",
         "scheme": "bearer",
@@ -104,58 +124,66 @@ SECURITY = {
 }
 
 
+class Operation(TypedDict):
+    """What FastAPI says of a route, and what is added."""
+
+    responses: dict[str, Answer]
+    security: NotRequired[list[dict[str, list[str]]]]
+
+
 def secured(document: dict[str, Any], *, optional: bool) -> dict[str, Any]:
     """The document with what authentication adds to each route; ``optional``: it is off, and says so."""
-    for path, operations in document["paths"].items():
+    paths: dict[str, dict[str, Operation]] = document["paths"]
+    for path, operations in paths.items():
         if not path.startswith(("/v1/", "/chat/")):
             continue
         for method, operation in operations.items():
             streams = method == "get" and path.endswith(("/events", "/chat/stream"))
             kinds = (*_ASKING, Kind.INVALID_TICKET) if streams else _ASKING
             _add(operation["responses"], problems(*kinds))
-            names = [None] * optional + ["bearer"] + ["ticket"] * streams
-            operation["security"] = [{name: []} if name else {} for name in names]
+            names = ["bearer"] + ["ticket"] * streams
+            security: list[dict[str, list[str]]] = [{name: []} for name in names]
+            operation["security"] = [{}, *security] if optional else security
     document.setdefault("components", {})["securitySchemes"] = SECURITY
     return document
 
 
-def _add(answers: dict[str, Any], more: Documented) -> None:
+def _add(answers: dict[str, Answer], more: Documented) -> None:
     for status, answer in more.items():
         known = answers.setdefault(str(status), answer)
         if known is not answer and answer["description"] not in known["description"]:
             known["description"] += f"; {answer['description']}"
 
 
-def object_of(example: dict[str, Any], **properties: Any) -> dict[str, Any]:
+def object_of(example: Json, **properties: Json) -> Answer:
     """A JSON answer; every property is there."""
     schema = {"type": "object", "required": list(properties), "properties": properties}
     return {"description": "", "content": {"application/json": {"schema": schema, "example": example}}}
 
 
-def described(answer: dict[str, Any], text: str) -> dict[str, Any]:
+def described(answer: Answer, text: str) -> Answer:
     """An answer with its text."""
-    return answer | {"description": text}
+    return {**answer, "description": text}
 
 
-def parameter(
-    where: str, name: str, schema: dict[str, Any], text: str, *, required: bool = False
-) -> dict[str, Any]:
+def parameter(where: str, name: str, schema: Json, text: str, *, required: bool = False) -> Json:
     """A parameter."""
     return {"in": where, "name": name, "schema": schema, "description": text, "required": required}
 
 
 # -- streams
 
-FRAME: dict[str, Any] = {
+FRAME: Json = {
     "type": "object",
     "description": "Each event of the stream.",
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}, "id": {"type": "string"}},
 }
-EVENTS: dict[str, Any] = {
+SESSION_HEADER: Json = {
+    "X-Session-Id": {"schema": {"type": "string"}, "description": "The session, also when made here."}
+}
+EVENTS: Answer = {
     "description": "Server-sent events: docs/reference/events.md lists their types.",
-    "headers": {
-        "X-Session-Id": {"schema": {"type": "string"}, "description": "The session, also when made here."}
-    },
+    "headers": SESSION_HEADER,
     "content": {
         "text/event-stream": {
             "schema": FRAME,
@@ -194,9 +222,10 @@ WATCHED: Documented = {
 }
 
 FIELDS = ChatRequest.model_json_schema()
-MESSAGE_FIELDS = {
+PROPERTIES: dict[str, Json] = FIELDS["properties"]
+MESSAGE_FIELDS: Json = {
     **FIELDS,
-    "properties": {k: v for k, v in FIELDS["properties"].items() if k not in ("session_id", "rollup_ms")},
+    "properties": {k: v for k, v in PROPERTIES.items() if k not in ("session_id", "rollup_ms")},
     "examples": [{"message": "Hello"}],
 }
 KEY = parameter(
@@ -227,7 +256,7 @@ READY: Documented = {
 }
 
 
-def body(schema: dict[str, Any], *parameters: dict[str, Any], required: bool = True) -> dict[str, Any]:
+def body(schema: Json, *parameters: Json, required: bool = True) -> Json:
     """A JSON body."""
     return {
         "parameters": list(parameters),
@@ -236,27 +265,22 @@ def body(schema: dict[str, Any], *parameters: dict[str, Any], required: bool = T
 
 
 BODY = body(FIELDS, KEY)
-QUERY: dict[str, Any] = {
-    "parameters": [
-        parameter(
-            "query",
-            name,
-            {"type": "string", "minLength": 1} if name == "message" else schema,
-            "",
-            required=name == "session_id",
-        )
-        for name, schema in FIELDS["properties"].items()
-    ]
-    + CURSORS
-}
-EITHER = {
-    "parameters": [each | {"required": False} for each in QUERY["parameters"][:-2]] + [KEY],
-    "requestBody": {"required": False, "content": {"application/json": {"schema": FIELDS}}},
-}
+_IN_QUERY = [
+    parameter(
+        "query",
+        name,
+        {"type": "string", "minLength": 1} if name == "message" else schema,
+        "",
+        required=name == "session_id",
+    )
+    for name, schema in PROPERTIES.items()
+]
+QUERY: Json = {"parameters": _IN_QUERY + CURSORS}
+EITHER = body(FIELDS, *(each | {"required": False} for each in _IN_QUERY), KEY, required=False)
 
 # -- tickets
 
-ISSUED = {
+ISSUED: Documented = {
     201: described(
         object_of(
             {"ticket": "wwt_…", "session_id": "s1", "expires_in": 60},
@@ -271,7 +295,7 @@ ISSUED = {
 
 # -- sessions
 
-ACCEPTED = {
+ACCEPTED: Documented = {
     202: described(
         object_of({"turn": TURN, "session_id": "s1"}, turn=TURN_ID, session_id=SESSION_ID),
         "Accepted: it will be answered. A repeated `Idempotency-Key` is answered alike.",
@@ -283,12 +307,12 @@ _STOPPED = object_of(
     session_id=SESSION_ID,
     turn={"anyOf": [TURN_ID, {"type": "null"}]},
 )
-INTERRUPTED = {
+INTERRUPTED: Documented = {
     200: described(_STOPPED, "There is nothing to stop."),
     202: described(_STOPPED, "The turn stops; its end comes as `turn_interrupted`."),
     **problems(*READING, Kind.UNAVAILABLE),
 }
-PERMITTED = {
+PERMITTED: Documented = {
     200: described(
         object_of(
             {"session_id": "s1", "request": _QUESTION, "allow": True},
@@ -300,7 +324,7 @@ PERMITTED = {
     ),
     **problems(*READING, Kind.UNKNOWN_QUESTION, Kind.QUESTION_CLOSED, Kind.UNAVAILABLE),
 }
-VERDICT = {
+VERDICT: Json = {
     "type": "object",
     "required": ["allow"],
     "properties": {
@@ -316,7 +340,7 @@ VERDICT = {
     "additionalProperties": False,
     "examples": [{"allow": True}, {"allow": False, "reason": "Not on a Friday."}],
 }
-INTERRUPT = {
+INTERRUPT: Json = {
     "type": "object",
     "properties": {
         "turn": {"anyOf": [{"type": "string", "pattern": SESSION_ID["pattern"]}, {"type": "null"}]}
@@ -324,7 +348,7 @@ INTERRUPT = {
     "additionalProperties": False,
     "examples": [{}, {"turn": TURN}],
 }
-_ASKED = {
+_ASKED: Json = {
     "type": "object",
     "required": ["turn", "message", "message_truncated"],
     "properties": {
@@ -333,7 +357,7 @@ _ASKED = {
         "message_truncated": {"type": "boolean"},
     },
 }
-STANDING = {
+STANDING: Documented = {
     200: described(
         object_of(
             {
@@ -353,11 +377,11 @@ STANDING = {
     ),
     **problems(Kind.UNKNOWN_SESSION, Kind.INVALID_FIELD, Kind.UNAVAILABLE),
 }
-DELETED = {
+DELETED: Documented = {
     204: {"description": "Its turns have stopped, its process is gone, nothing of it is stored."},
     **problems(Kind.UNKNOWN_SESSION, Kind.INVALID_FIELD, Kind.UNAVAILABLE),
 }
-_ENDED_TURN = {
+_ENDED_TURN: Json = {
     "type": "object",
     "required": [
         "turn",
@@ -382,7 +406,7 @@ _ENDED_TURN = {
         "event": {"type": "object", "description": "The terminal event."},
     },
 }
-TURNS = {
+TURNS: Documented = {
     200: described(
         object_of(
             {

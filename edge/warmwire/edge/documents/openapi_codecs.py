@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from warmwire.edge.documents.openapi import (
     EVENTS,
-    FIELDS,
     FRAME,
+    PROPERTIES,
     READING,
+    SESSION_HEADER,
     SESSION_ID,
     STREAMING,
     TURN,
+    Answer,
     Documented,
+    Json,
     described,
     object_of,
     problems,
@@ -72,7 +73,7 @@ MESSAGE_ANSWERED: Documented = {
     },
     **problems(*READING, *STREAMING, Kind.TURN_FAILED),
 }
-_MODEL = {"id": "default", "object": "model", "created": 0, "owned_by": "warmwire"}
+_MODEL: Json = {"id": "default", "object": "model", "created": 0, "owned_by": "warmwire"}
 MODEL: Documented = {
     200: described(object_of(_MODEL, id={"type": "string"}, object={"type": "string"}), "The model."),
     **problems(Kind.INVALID_FIELD, Kind.UNAVAILABLE),
@@ -87,19 +88,21 @@ MODELS: Documented = {
 
 # -- the AI SDK
 
-_UI: dict[str, Any] = {
+_UI_PROPERTIES: Json = {
+    "id": SESSION_ID | {"description": "The chat's id, which is the session."},
+    "messages": {
+        "type": "array",
+        "minItems": 1,
+        "items": {"type": "object"},
+        "description": "UI messages; the last is the user's, and the only one that counts.",
+    },
+    "trigger": {"type": "string", "enum": ["submit-message"]},
+    **{k: v for k, v in PROPERTIES.items() if k not in ("session_id", "message")},
+}
+UI_FIELDS: Json = {
     "type": "object",
     "required": ["id", "messages"],
-    "properties": {
-        "id": SESSION_ID | {"description": "The chat's id, which is the session."},
-        "messages": {
-            "type": "array",
-            "minItems": 1,
-            "items": {"type": "object"},
-            "description": "UI messages; the last is the user's, and the only one that counts.",
-        },
-        "trigger": {"type": "string", "enum": ["submit-message"]},
-    },
+    "properties": _UI_PROPERTIES,
     "additionalProperties": False,
     "examples": [
         {
@@ -109,14 +112,9 @@ _UI: dict[str, Any] = {
         }
     ],
 }
-UI_FIELDS = {
-    **_UI,
-    "properties": _UI["properties"]
-    | {k: v for k, v in FIELDS["properties"].items() if k not in ("session_id", "message")},
-}
-_UI_MESSAGE: dict[str, Any] = {
+_UI_MESSAGE: Answer = {
     "description": "A UI-message stream, which ends with `data: [DONE]`.",
-    "headers": EVENTS["headers"]
+    "headers": SESSION_HEADER
     | {"x-vercel-ai-ui-message-stream": {"schema": {"type": "string", "enum": ["v1"]}}},
     "content": {
         "text/event-stream": {
