@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import uvloop
 
+from warmwire.worker.app import Worker
 from warmwire.worker.cli.claude import parse
 from warmwire.worker.cli.launch import Launch
 from warmwire.worker.cli.program import find_claude
 from warmwire.worker.cli.said import Line
+from warmwire.worker.machine import tree
 from warmwire.worker.machine.process import CliProcess, Exit
+from warmwire.worker.settings import WorkerSettings
 
+from tests.client import Client, on_own_streams
 from tests.conftest import SECONDS, require
 from tests.system.product import product
 
@@ -100,3 +105,52 @@ def claude_cli() -> Path:
     require(found, "claude CLI (pip install 'warmwire[claude]')")
     assert found is not None
     return found
+
+
+# --- workers in this process ------------------------------------------------------------------------------
+
+StartWorker = Callable[..., Awaitable[Worker]]
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Streams and subjects of this test's own."""
+    return f"t{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+async def client(nats_server: str, prefix: str) -> AsyncIterator[Client]:
+    async with on_own_streams(nats_server, prefix) as client:
+        yield client
+
+
+@pytest.fixture
+async def start_worker(
+    nats_server: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[StartWorker]:
+    """Starts workers with quick emulators; each is stopped at the end, unless the test has done so."""
+    monkeypatch.setenv("WARMWIRE_EMULATOR_RATE", "500")
+    monkeypatch.setenv("WARMWIRE_EMULATOR_TTFT_MS", "1")
+    usual = {"nats": nats_server, "prefix": prefix, "data": tmp_path, "drain_timeout": 5.0, "spares": 0}
+    async with AsyncExitStack() as stack:
+
+        async def start_one(**settings: Any) -> Worker:
+            return await stack.enter_async_context(running(WorkerSettings(**{**usual, **settings})))
+
+        yield start_one
+
+
+@asynccontextmanager
+async def running(settings: WorkerSettings) -> AsyncIterator[Worker]:
+    worker = Worker(settings)
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        if not worker.stopped:
+            await worker.stop()
+
+
+def emulator_pids(folder: Path) -> list[int]:
+    """The CLI processes whose home is under a folder."""
+    return sorted(tree.working_in(folder))

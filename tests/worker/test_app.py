@@ -5,12 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,138 +14,57 @@ from warmwire.broker.errors import NoResponder, Unavailable
 from warmwire.broker.wire.messages import (
     Interrupt,
     InterruptReply,
-    OwnerRecord,
     Permission,
     PermissionReply,
     Replay,
     UserMessage,
     decode,
 )
-from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.broker.wire.names import SessionKey
 from warmwire.worker import fence
 from warmwire.worker.app import Worker
 from warmwire.worker.machine import tree
-from warmwire.worker.settings import WorkerSettings
 
-from tests.client import Client, eventually, on_own_streams
+from tests.client import Client, eventually
 from tests.conftest import SECONDS
+from tests.worker.conftest import StartWorker, emulator_pids
 from tests.worker.emulator.cli import nameless
-
-Start = Callable[..., Any]
-
-
-@pytest.fixture
-def prefix() -> str:
-    """Streams and subjects of this test's own."""
-    return f"t{secrets.token_hex(4)}"
-
-
-@pytest.fixture
-async def client(nats_server: str, prefix: str) -> AsyncIterator[Client]:
-    async with on_own_streams(nats_server, prefix) as client:
-        yield client
-
-
-@pytest.fixture
-async def start(nats_server: str, prefix: str, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts workers; each is stopped at the end of the test, unless the test has done so."""
-    async with AsyncExitStack() as stack:
-
-        async def start_worker(**settings: Any) -> Worker:
-            given = {
-                "nats": nats_server,
-                "prefix": prefix,
-                "data": tmp_path,
-                "drain_timeout": 5.0,
-                "spares": 0,
-                **settings,
-            }
-            return await stack.enter_async_context(running(WorkerSettings(**given)))
-
-        yield start_worker
-
-
-@asynccontextmanager
-async def running(settings: WorkerSettings) -> AsyncIterator[Worker]:
-    worker = Worker(settings)
-    await worker.start()
-    try:
-        yield worker
-    finally:
-        if not worker.stopped:
-            await worker.stop()
-
-
-@pytest.fixture(autouse=True)
-def quick_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WARMWIRE_EMULATOR_RATE", "500")
-    monkeypatch.setenv("WARMWIRE_EMULATOR_TTFT_MS", "1")
-
-
-def emulator_pids(folder: Path) -> list[int]:
-    """The CLI processes whose home is under a folder."""
-    return sorted(tree.working_in(folder))
 
 
 class TestAnswering:
-    async def test_a_turn_starts_streams_and_ends_once(self, client: Client, start: Start) -> None:
-        await start()
+    async def test_a_turn_starts_streams_and_ends_once(
+        self, client: Client, start_worker: StartWorker
+    ) -> None:
+        await start_worker()
         asked = await client.ask("s1", "Hello")
         types = [event["type"] for event in asked.events]
         assert ["turn_started", "message_start", "content_block_start"] == types[:3]
         assert ["content_block_stop", "message_delta", "message_stop", "turn_completed"] == types[-4:]
         assert len(asked.of("content_block_delta")) > 3
 
-    async def test_places_count_from_one_without_a_hole(self, client: Client, start: Start) -> None:
-        await start()
+    async def test_places_count_from_one_without_a_hole(
+        self, client: Client, start_worker: StartWorker
+    ) -> None:
+        await start_worker()
         first = await client.ask("s1", "Hello")
         second = await client.ask("s1", "again")
         places = [item.seq for item in [*first.items, *second.items]]  # type: ignore[union-attr] # no gaps here
         assert list(range(1, len(places) + 1)) == places
 
     async def test_the_second_turn_meets_the_same_process_with_its_memory(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        await start()
+        await start_worker()
         await client.ask("s1", "remember the heron")
         before = emulator_pids(tmp_path)
         recalled = await client.ask("s1", "recall")
         assert 1 == recalled.text.count("remember the heron")
         assert before == emulator_pids(tmp_path)
 
-    async def test_quick_messages_of_one_session_are_answered_in_order(
-        self, client: Client, start: Start
-    ) -> None:
-        await start()
-        await start()
-        asked = [await client.send("s1", f"message {number}") for number in range(6)]
-        ends = [(await one.ended())["turn"] for one in asked]
-        assert [one.turn for one in asked] == ends
-        first_seen = [one.items[0].position for one in asked]  # type: ignore[union-attr] # no gaps here
-        assert sorted(first_seen) == first_seen
-
-    async def test_with_two_workers_every_session_has_one_process(
-        self, client: Client, start: Start, tmp_path: Path
-    ) -> None:
-        await start()
-        await start()
-        for number in range(3):
-            await asyncio.gather(*(client.ask(f"s{session}", f"{number}") for session in range(8)))
-        assert 8 == len(emulator_pids(tmp_path))
-
-    @pytest.mark.parametrize("subject", [Subjects.requests, Subjects.control, Subjects.forwards])
-    async def test_what_nobody_can_read_is_dropped_and_the_next_message_is_answered(
-        self, client: Client, start: Start, subject: Callable[[Subjects, SessionKey], str]
-    ) -> None:
-        await start()
-        await client.ask("s1", "Hello")  # somebody owns the session
-        await client.bus.publish(subject(client.subjects, SessionKey("default", "s1")), b"{nonsense")
-        assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
-
     async def test_a_repeated_turn_id_is_answered_from_the_record_not_run_again(
-        self, client: Client, start: Start
+        self, client: Client, start_worker: StartWorker
     ) -> None:
-        await start()
+        await start_worker()
         first = await client.ask("s1", "Hello")
         # Published as if the stream's deduplication window had long passed.
         repeated = UserMessage(turn=first.turn, content="Hello", sent_ms=0)
@@ -159,18 +74,18 @@ class TestAnswering:
         assert await client.store.head(SessionKey("default", "s1")) is None
 
     async def test_another_model_is_told_to_the_same_process(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        await start()
+        await start_worker()
         asked = [await client.ask("s1", "Hello", model=model) for model in ("one", "two", None)]
         models = [one.of("message_start")[0]["message"]["model"] for one in asked]
         assert ["one", "two", "warmwire-emulator"] == models
         assert 1 == len(emulator_pids(tmp_path))
 
     async def test_another_model_costs_a_process_where_the_cli_cannot_be_told(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        await start(cli=nameless(tmp_path))
+        await start_worker(cli=nameless(tmp_path))
         await client.ask("s1", "remember the heron", model="one")
         before = emulator_pids(tmp_path)
         recalled = await client.ask("s1", "recall", model="two")
@@ -194,9 +109,9 @@ def kill(pid: int) -> None:
 
 class TestPool:
     async def test_a_new_conversation_adopts_the_spare_and_another_takes_its_place(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        worker = await start(spares=1)
+        worker = await start_worker(spares=1)
         spare = await spare_of(worker, tmp_path)
         asked = await client.ask("s1", "remember the heron", model="one")
         assert "one" == asked.of("message_start")[0]["message"]["model"]
@@ -206,42 +121,44 @@ class TestPool:
         assert 2 == len(emulator_pids(tmp_path))
 
     async def test_a_conversation_of_an_adopted_process_goes_on_elsewhere(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        first = await start(spares=1)
+        first = await start_worker(spares=1)
         await spare_of(first, tmp_path)
         await client.ask("s1", "remember the heron")
         await first.stop()
         assert [] == emulator_pids(tmp_path)
-        await start()
+        await start_worker()
         assert 1 == (await client.ask("s1", "recall")).text.count("remember the heron")
 
     async def test_a_spare_that_has_died_is_not_given_to_anybody(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        worker = await start(spares=1)
+        worker = await start_worker(spares=1)
         kill(await spare_of(worker, tmp_path))
         assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
 
     async def test_a_cli_that_does_not_say_its_version_has_no_spares(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        worker = await start(spares=1, cli=nameless(tmp_path))
+        worker = await start_worker(spares=1, cli=nameless(tmp_path))
         assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
         assert () == worker._supply.spares()
 
     async def test_an_idle_process_is_frozen_and_goes_on_with_the_next_message(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        await start(freeze_after=0.1)
+        await start_worker(freeze_after=0.1)
         await client.ask("s1", "remember the heron")
         (pid,) = emulator_pids(tmp_path)
         await eventually(lambda: stopped(pid), "idle, the process stands still")
         assert 1 == (await client.ask("s1", "recall")).text.count("remember the heron")
         assert [pid] == emulator_pids(tmp_path)
 
-    async def test_a_frozen_process_ends_in_order(self, client: Client, start: Start, tmp_path: Path) -> None:
-        worker = await start(freeze_after=0.1)
+    async def test_a_frozen_process_ends_in_order(
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
+    ) -> None:
+        worker = await start_worker(freeze_after=0.1)
         await client.ask("s1", "Hello")
         (pid,) = emulator_pids(tmp_path)
         await eventually(lambda: stopped(pid), "idle, the process stands still")
@@ -250,17 +167,17 @@ class TestPool:
         assert [] == emulator_pids(tmp_path)
 
     async def test_a_process_idle_for_long_is_parked(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        await start(park_after=0.1)
+        await start_worker(park_after=0.1)
         await client.ask("s1", "remember the heron")
         await eventually(lambda: not emulator_pids(tmp_path), "idle, the process is gone")
         assert 1 == (await client.ask("s1", "recall")).text.count("remember the heron")
 
     async def test_looking_at_a_session_does_not_keep_it_warm(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        await start(park_after=1)
+        await start_worker(park_after=1)
         await client.ask("s1", "Hello")
         control = client.subjects.control(SessionKey("default", "s1"))
         async with asyncio.timeout(10 * SECONDS):
@@ -271,10 +188,10 @@ class TestPool:
 
 class TestEndings:
     async def test_an_interrupt_ends_the_turn_and_keeps_its_text(
-        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+        self, client: Client, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "10000")
-        await start()
+        await start_worker()
         asked = await client.send("s1", "Hello")
         await eventually(lambda: asked.text, "a first delta")
         control = client.subjects.control(SessionKey("default", "s1"))
@@ -284,20 +201,20 @@ class TestEndings:
         assert "recall" not in asked.text
 
     async def test_a_permission_that_nobody_has_asked_for_is_not_taken(
-        self, client: Client, start: Start
+        self, client: Client, start_worker: StartWorker
     ) -> None:
-        await start()
+        await start_worker()
         await client.ask("s1", "Hello")
         control = client.subjects.control(SessionKey("default", "s1"))
         answer = await client.bus.request(control, Permission(request="q1", allow=True).encode(), 2)
         assert "unknown" == decode(PermissionReply, answer).outcome
 
     async def test_a_cli_that_crashes_fails_the_turn_and_the_next_one_has_the_memory(
-        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+        self, client: Client, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "crash:3")
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT_ON", "please-crash")
-        await start()
+        await start_worker()
         await client.ask("s1", "remember the heron")
         crashed = await client.ask("s1", "please-crash now")
         assert ("turn_failed", "cli_crashed", True) == tuple(
@@ -307,10 +224,10 @@ class TestEndings:
         assert "remember the heron" in recalled.text
 
     async def test_a_cli_that_ends_at_once_fails_the_turn_as_not_started(
-        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+        self, client: Client, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "exit-at-start")
-        await start()
+        await start_worker()
         failed = await client.ask("s1", "Hello")
         assert ("turn_failed", "cli_start_failed") == (failed.events[-1]["type"], failed.events[-1]["code"])
 
@@ -319,10 +236,15 @@ class TestEndings:
         [("error:401", "auth_failed"), ("error:429", "rate_limited"), ("error:529", "overloaded")],
     )
     async def test_an_api_error_ends_in_its_code(
-        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch, fault: str, code: str
+        self,
+        client: Client,
+        start_worker: StartWorker,
+        monkeypatch: pytest.MonkeyPatch,
+        fault: str,
+        code: str,
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", fault)
-        await start()
+        await start_worker()
         failed = await client.ask("s1", "Hello")
         assert code == failed.events[-1]["code"]
 
@@ -332,7 +254,7 @@ class TestEndings:
     async def test_a_line_that_cannot_be_read_fails_the_turn_and_replaces_the_process(
         self,
         client: Client,
-        start: Start,
+        start_worker: StartWorker,
         monkeypatch: pytest.MonkeyPatch,
         tmp_path: Path,
         fault: str,
@@ -340,7 +262,7 @@ class TestEndings:
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", fault)
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT_ON", "please-babble")
-        await start()
+        await start_worker()
         await client.ask("s1", "Hello")
         (before,) = emulator_pids(tmp_path)
         failed = await client.ask("s1", "please-babble")
@@ -349,11 +271,11 @@ class TestEndings:
         assert before not in emulator_pids(tmp_path)
 
     async def test_a_silent_cli_that_obeys_is_kept(
-        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "hang:2")
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT_ON", "please-hang")
-        await start(stall_timeout=0.5)
+        await start_worker(stall_timeout=0.5)
         failed = await client.ask("s1", "please-hang")
         assert "cli_stalled" == failed.events[-1]["code"]
         (pid,) = emulator_pids(tmp_path)
@@ -361,21 +283,21 @@ class TestEndings:
         assert {pid} == set(emulator_pids(tmp_path))
 
     async def test_a_silent_cli_is_replaced(
-        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "deaf:2")
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT_ON", "please-hang")
-        await start(stall_timeout=0.5)
+        await start_worker(stall_timeout=0.5)
         failed = await client.ask("s1", "please-hang")
         assert "cli_stalled" == failed.events[-1]["code"]
         await eventually(lambda: not emulator_pids(tmp_path), "the silent process is gone")
         assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
 
     async def test_an_api_retry_voids_the_text_so_far(
-        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+        self, client: Client, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "retry:3")
-        await start()
+        await start_worker()
         asked = await client.ask("s1", "Hello")
         assert 1 == len(asked.of("turn_reset"))
         assert 1 == asked.text.count("Hello!")
@@ -383,9 +305,9 @@ class TestEndings:
 
 class TestLeaving:
     async def test_stopping_releases_idle_sessions_and_leaves_nothing(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        worker = await start()
+        worker = await start_worker()
         await client.ask("s1", "Hello")
         await worker.stop()
         owned = await client.store.owner(SessionKey("default", "s1"))
@@ -394,18 +316,20 @@ class TestLeaving:
         assert [] == emulator_pids(tmp_path)
         assert [] == list((tmp_path / "workers").iterdir())
 
-    async def test_another_worker_goes_on_with_the_memory(self, client: Client, start: Start) -> None:
-        first = await start()
+    async def test_another_worker_goes_on_with_the_memory(
+        self, client: Client, start_worker: StartWorker
+    ) -> None:
+        first = await start_worker()
         await client.ask("s1", "remember the heron")
         await first.stop()
-        await start()
+        await start_worker()
         assert 1 == (await client.ask("s1", "recall")).text.count("remember the heron")
 
     async def test_a_running_turn_may_end(
-        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+        self, client: Client, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "300")
-        worker = await start()
+        worker = await start_worker()
         asked = await client.send("s1", "Hello")
         await eventually(lambda: asked.text, "a first delta")
         await worker.stop()
@@ -413,13 +337,13 @@ class TestLeaving:
         assert 1 == asked.events[0]["attempt"]
 
     async def test_at_the_deadline_the_turn_goes_to_another_worker(
-        self, client: Client, start: Start, monkeypatch: pytest.MonkeyPatch
+        self, client: Client, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "1000")
-        leaving = await start(drain_timeout=0.2)
+        leaving = await start_worker(drain_timeout=0.2)
         asked = await client.send("s1", "Hello")
         await eventually(lambda: asked.text, "a first delta")
-        await start()
+        await start_worker()
         await leaving.stop()
         await asked.ended()
         assert [1, 2] == [event["attempt"] for event in asked.of("turn_started")]
@@ -427,45 +351,21 @@ class TestLeaving:
         assert 1000 == len(asked.events) - asked.events.index(asked.of("turn_started")[1]) - 7
 
     async def test_sessions_past_the_limit_are_parked_and_come_back_with_their_memory(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        await start(max_sessions=2, max_turns_at_once=2)
+        await start_worker(max_sessions=2, max_turns_at_once=2)
         for number in range(4):
             await client.ask(f"s{number}", f"remember {number}")
         await eventually(lambda: len(emulator_pids(tmp_path)) <= 2, "the surplus is parked")
         assert "remember 0" in (await client.ask("s0", "recall")).text
 
 
-class TestOwnership:
-    async def test_a_session_of_an_owner_that_was_never_heard_is_claimed(
-        self, client: Client, start: Start
-    ) -> None:
-        key = SessionKey("default", "s1")
-        epoch = await client.store.claim(key, OwnerRecord(worker="w-gone", nonce="n"), 0)
-        await start()
-        asked = await client.ask("s1", "Hello")
-        assert asked.items[0].position.epoch > epoch  # type: ignore[union-attr] # no gaps here
-
-    async def test_a_worker_that_lost_its_session_ends_its_process_and_its_record_is_refused(
-        self, client: Client, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "500")
-        await start()
-        asked = await client.send("s1", "Hello")
-        await eventually(lambda: asked.text, "a first delta")
-        key = SessionKey("default", "s1")
-        owned = await client.store.owner(key)
-        assert owned is not None
-        await client.store.claim(key, OwnerRecord(worker="w-other", nonce="n"), owned.sequence)
-        await eventually(lambda: not emulator_pids(tmp_path), "its process is ended")
-
-
 class TestFence:
     async def test_a_worker_that_does_not_hear_itself_stops_its_processes_and_goes_on_when_it_does(
-        self, client: Client, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, client: Client, start_worker: StartWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "2000")
-        worker = await start()
+        worker = await start_worker()
         asked = await client.send("s1", "Hello")
         await eventually(lambda: asked.text, "a first delta")
         (subscription,) = [
@@ -479,9 +379,9 @@ class TestFence:
         assert 1 == len(asked.of("turn_started"))
 
     async def test_what_was_frozen_before_stays_frozen(
-        self, client: Client, start: Start, tmp_path: Path
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
-        worker = await start(freeze_after=0.1)
+        worker = await start_worker(freeze_after=0.1)
         await client.ask("s1", "Hello")
         (pid,) = emulator_pids(tmp_path)
         await eventually(lambda: stopped(pid), "idle, the process stands still")

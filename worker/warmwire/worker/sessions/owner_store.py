@@ -76,10 +76,11 @@ class OwnerStore:
 
     async def turn(self, turn: str) -> tuple[TurnRecord | None, bool]:
         """The turn's record, and whether somebody has left an interrupt for it."""
-        return await asyncio.gather(
+        record, interrupted = await asyncio.gather(
             self._surely(lambda: self._store.turn(self._key, turn)),
             self._surely(lambda: self._store.interrupt_asked(self._key, turn)),
         )
+        return record, interrupted
 
     async def put_turn(self, turn: str, record: TurnRecord, bound: BoundRecord | None) -> None:
         """Write the turn's record; ``bound``: before that, what the session is bound to and has used."""

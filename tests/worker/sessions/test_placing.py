@@ -1,0 +1,71 @@
+"""Which of the workers runs a message: real workers against a real NATS server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from warmwire.broker.wire.messages import OwnerRecord
+from warmwire.broker.wire.names import SessionKey, Subjects
+
+from tests.client import Client, eventually
+from tests.worker.conftest import StartWorker, emulator_pids
+
+
+async def test_quick_messages_of_one_session_are_answered_in_order(
+    client: Client, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    await start_worker()
+    asked = [await client.send("s1", f"message {number}") for number in range(6)]
+    ends = [(await one.ended())["turn"] for one in asked]
+    assert [one.turn for one in asked] == ends
+    first_seen = [one.items[0].position for one in asked]  # type: ignore[union-attr] # no gaps here
+    assert sorted(first_seen) == first_seen
+
+
+async def test_with_two_workers_every_session_has_one_process(
+    client: Client, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    await start_worker()
+    await start_worker()
+    for number in range(3):
+        await asyncio.gather(*(client.ask(f"s{session}", f"{number}") for session in range(8)))
+    assert 8 == len(emulator_pids(tmp_path))
+
+
+@pytest.mark.parametrize("subject", [Subjects.requests, Subjects.control, Subjects.forwards])
+async def test_what_nobody_can_read_is_dropped_and_the_next_message_is_answered(
+    client: Client, start_worker: StartWorker, subject: Callable[[Subjects, SessionKey], str]
+) -> None:
+    await start_worker()
+    await client.ask("s1", "Hello")  # somebody owns the session
+    await client.bus.publish(subject(client.subjects, SessionKey("default", "s1")), b"{nonsense")
+    assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
+
+
+async def test_a_session_of_an_owner_that_was_never_heard_is_claimed(
+    client: Client, start_worker: StartWorker
+) -> None:
+    key = SessionKey("default", "s1")
+    epoch = await client.store.claim(key, OwnerRecord(worker="w-gone", nonce="n"), 0)
+    await start_worker()
+    asked = await client.ask("s1", "Hello")
+    assert asked.items[0].position.epoch > epoch  # type: ignore[union-attr] # no gaps here
+
+
+async def test_a_worker_that_lost_its_session_ends_its_process(
+    client: Client, start_worker: StartWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "500")
+    await start_worker()
+    asked = await client.send("s1", "Hello")
+    await eventually(lambda: asked.text, "a first delta")
+    key = SessionKey("default", "s1")
+    owned = await client.store.owner(key)
+    assert owned is not None
+    await client.store.claim(key, OwnerRecord(worker="w-other", nonce="n"), owned.sequence)
+    await eventually(lambda: not emulator_pids(tmp_path), "its process is ended")
