@@ -50,47 +50,32 @@ _CHECKED = (
 
 def wanted_streams(subjects: Subjects, replicas: int, now_ms: int) -> tuple[api.StreamConfig, ...]:
     """How the three streams must be. ``first_seq`` makes epochs grow even over a lost and re-made stream."""
-    return (
-        api.StreamConfig(
-            name=subjects.request_stream,
-            subjects=[subjects.all_requests],
-            retention=api.RetentionPolicy.WORK_QUEUE,
-            storage=api.StorageType.FILE,
-            discard=api.DiscardPolicy.NEW,
-            discard_new_per_subject=True,
-            max_msgs_per_subject=QUEUED_PER_SESSION,
-            max_bytes=QUEUE_BYTES,
-            max_age=0,
-            duplicate_window=DEDUPLICATION,
-            num_replicas=replicas,
-        ),
-        api.StreamConfig(
-            name=subjects.state_stream,
-            subjects=list(subjects.all_records),
-            retention=api.RetentionPolicy.LIMITS,
-            storage=api.StorageType.FILE,
-            discard=api.DiscardPolicy.OLD,
-            max_msgs_per_subject=1,
-            max_bytes=-1,
-            max_age=0,
-            duplicate_window=DEDUPLICATION,
-            allow_msg_ttl=True,
-            first_seq=now_ms,
-            num_replicas=replicas,
-        ),
-        api.StreamConfig(
-            name=subjects.log_stream,
-            subjects=[f"{subjects.prefix}.log.*.*"],
-            retention=api.RetentionPolicy.LIMITS,
-            storage=api.StorageType.FILE,
-            discard=api.DiscardPolicy.OLD,
-            max_msgs_per_subject=-1,
-            max_bytes=-1,
-            max_age=0,
-            duplicate_window=DEDUPLICATION,
-            num_replicas=replicas,
-        ),
+    kept = api.StreamConfig(
+        storage=api.StorageType.FILE, max_age=0, duplicate_window=DEDUPLICATION, num_replicas=replicas
     )
+    queue = replace(
+        kept,
+        name=subjects.request_stream,
+        subjects=[subjects.all_requests],
+        retention=api.RetentionPolicy.WORK_QUEUE,
+        discard=api.DiscardPolicy.NEW,
+        discard_new_per_subject=True,
+        max_msgs_per_subject=QUEUED_PER_SESSION,
+        max_bytes=QUEUE_BYTES,
+    )
+    grows = replace(kept, retention=api.RetentionPolicy.LIMITS, discard=api.DiscardPolicy.OLD, max_bytes=-1)
+    state = replace(
+        grows,
+        name=subjects.state_stream,
+        subjects=list(subjects.all_records),
+        max_msgs_per_subject=1,
+        allow_msg_ttl=True,
+        first_seq=now_ms,
+    )
+    log = replace(
+        grows, name=subjects.log_stream, subjects=[subjects.all_transcripts], max_msgs_per_subject=-1
+    )
+    return queue, state, log
 
 
 def wanted_consumer(subjects: Subjects) -> api.ConsumerConfig:

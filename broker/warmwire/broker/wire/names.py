@@ -178,6 +178,11 @@ class Subjects:
         """The CLI's transcript entries."""
         return f"{self.prefix}.log.{key}"
 
+    @property
+    def all_transcripts(self) -> str:
+        """Every transcript."""
+        return f"{self.prefix}.log.*.*"
+
     def tenant_transcripts(self, tenant: str) -> str:
         """Transcripts of all the tenant's sessions."""
         return f"{self.prefix}.log.{check_name('tenant', tenant)}.*"

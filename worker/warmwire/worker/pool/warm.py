@@ -20,7 +20,7 @@ from warmwire.worker.credentials import hidden
 from warmwire.worker.errors import CliError, CliGone, ErrorCode
 from warmwire.worker.machine.process import CliProcess, Exit
 from warmwire.worker.machine.workdir import write_private
-from warmwire.worker.pool.policy import Adopt, Need, Own, Tier, Use, serve
+from warmwire.worker.pool.policy import Adopt, Need, Own, Spare, Spawn, Tier, Use, serve
 from warmwire.worker.pool.supply import Supply
 from warmwire.worker.profiles import Profile, Setup
 
@@ -49,7 +49,6 @@ class Warm:
         self._number = 0  # of the process: what an earlier one still says is nobody's business
         self._setup = Setup()  # that it has been told
         self._token: Token | None = None  # the user's, that it has been told
-        self.how = ""
         self._pooled = True  # it was started with the pool's credential
         self._has_spoken = False
         self._frozen = False
@@ -75,8 +74,8 @@ class Warm:
         conversation: Callable[[], Awaitable[bytes]],
         token: Token | None = None,
         traceparent: str | None = None,
-    ) -> None:
-        """See to it that a process with the conversation so far is there, set up like this. Raises CliError.
+    ) -> str:
+        """Have a process with the conversation so far, set up like this; says how it got it. Raises CliError.
 
         It works with the user's token, or with the pool's credential and never with another user's. If it is
         started for this turn it is told the turn's trace.
@@ -84,23 +83,27 @@ class Warm:
         own = Own(self._setup.model) if self.running and self._suits(token) else None
         past = b"" if own else await conversation()
         need = Need(setup.profile, setup.model, new=not past)
-        spares = self._supply.spares() if token is None or not _pool_has_credential() else ()
-        service = serve(need, own, spares, self._supply.recipe.can)
-        self.how = self._supply.served(need, service)
-        if isinstance(service, Adopt):
-            try:
-                await self._adopt(service.spare, setup, token)
-            except CliError:  # it has died this very moment, and is no longer among the spares
-                self.kill()
-                await self.provide(setup, conversation, token, traceparent)
-                return
-        elif isinstance(service, Use):
-            self._use(service, setup, token)
-        else:
-            past = past or await conversation()
-            await self.end()
-            await self._spawn(setup, past, token, traceparent)
+        service = serve(need, own, self._spares(token), self._supply.recipe.can)
+        how = self._supply.served(need, service)
+        match service:
+            case Use():
+                self._use(service, setup, token)
+            case Adopt():
+                try:
+                    await self._adopt(service.spare, setup, token)
+                except CliError:  # it has died this very moment, and is no longer among the spares
+                    self.kill()
+                    return await self.provide(setup, conversation, token, traceparent)
+            case Spawn():
+                past = past or await conversation()
+                await self.end()
+                await self._spawn(setup, past, token, traceparent)
         self._tell_settings(setup)
+        return how
+
+    def _spares(self, token: Token | None) -> tuple[Spare, ...]:
+        """A spare has the pool's credential, if there is one, and that would win over a user's token."""
+        return self._supply.spares() if token is None or not _pool_has_credential() else ()
 
     def _use(self, service: Use, setup: Setup, token: Token | None) -> None:
         self._thaw()

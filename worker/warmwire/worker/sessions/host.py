@@ -313,12 +313,12 @@ class Host:
     async def _need_cli(self, need: NeedCli) -> list[Command]:
         try:
             token = self._services.keys.open(need.credential, self.key, time())
-            await self._cli.provide(need.setup, self._conversation, token, self._trail.chat)
+            how = await self._cli.provide(need.setup, self._conversation, token, self._trail.chat)
         except (CliError, CredentialRefused) as error:
             self._trail.provided(None)
             log.error("no CLI", session=str(self.key), error=str(error))  # noqa: TRY400 - its text says it all
             return self._session.cli_failed(error.code, monotonic())
-        self._trail.provided(self._cli.how)
+        self._trail.provided(how)
         return self._session.cli_ready(monotonic())
 
     async def _conversation(self) -> bytes:
