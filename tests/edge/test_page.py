@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable
 
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
@@ -24,6 +25,23 @@ WEIGHT = 48 * 1024
 async def tells(turn: FakeTurn, type_: str, **fields: object) -> None:
     """One of our events."""
     await turn.publish(json.dumps({"type": type_, "turn": turn.id, **fields}).encode())
+
+
+async def test_a_first_visit_leaves_the_browsers_console_empty(
+    context: BrowserContext, serves: Serving
+) -> None:
+    said: list[str] = []
+    page = await context.new_page()
+    page.on("console", lambda each: said.append(each.text))
+
+    async def brought_up_to_date(visit: Awaitable[object]) -> None:
+        async with page.expect_response(lambda response: "/turns?" in response.url):
+            await visit
+
+    await brought_up_to_date(page.goto(f"http://127.0.0.1:{serves.wire.port}/"))
+    await brought_up_to_date(page.reload())
+    await brought_up_to_date(page.locator("#new-chat").click())
+    assert said == []
 
 
 async def test_a_typed_message_is_answered_and_the_answer_grows(page: Page, worker: FakeWorker) -> None:

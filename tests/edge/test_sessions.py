@@ -159,6 +159,14 @@ async def test_a_session_that_nobody_has_used_is_404(wire: Wire) -> None:
         assert (await answer.problem())["type"] == "urn:warmwire:problem:unknown_session"
 
 
+async def test_a_session_that_nobody_has_used_is_idle_for_who_says_that_it_may_be_new(wire: Wire) -> None:
+    for given, status in (("true", 200), ("false", 404), ("perhaps", 422)):
+        answer = await wire.send("GET", f"/v1/sessions/s1?may_be_new={given}")
+        assert answer.status == status
+    found = await (await wire.send("GET", "/v1/sessions/s1?may_be_new=true")).json()
+    assert found == {"session_id": "s1", "state": "idle", "turns": [], "messages": [], "viewers": 0}
+
+
 async def test_a_session_shows_what_runs_and_waits_and_then_that_it_is_idle(
     wire: Wire, worker: FakeWorker
 ) -> None:

@@ -56,6 +56,12 @@ class Verdict(BaseModel):
         return verdict(request, allow=self.allow, turn=self.turn, instead=self.input, reason=self.reason)
 
 
+class Look(BaseModel):
+    """What of a URL counts when somebody looks at a session."""
+
+    may_be_new: bool = False
+
+
 class Watch(BaseModel):
     """The query of a watch."""
 
@@ -107,16 +113,16 @@ class Routes:
     async def standing(self, http: Request, session_id: SessionPath) -> Response:
         """What waits and runs, and how many are watching."""
         key, edge = await self._admitted(http, session_id, Need.READ), self._edge
+        look = validated(Look, http.query_params)
         found, viewers = await asyncio.gather(edge.management.standing(key), edge.presence.everywhere(key))
-        if found is None:
+        if found is None and not look.may_be_new:
             raise _unknown(key)
-        state = "running" if found.turns else "idle"
-        asked = [{"turn": message.turn, **_asked(message.question)} for message in found.waiting]
+        waiting = found.waiting if found is not None else ()
         content = {
             "session_id": key.session,
-            "state": state,
-            "turns": found.turns,
-            "messages": asked,
+            "state": "running" if waiting else "idle",
+            "turns": [message.turn for message in waiting],
+            "messages": [{"turn": message.turn, **_asked(message.question)} for message in waiting],
             "viewers": viewers,
         }
         return JSONResponse(content)
@@ -176,7 +182,7 @@ def router(edge: Edge) -> APIRouter:
     openapi.serve(api, "POST /interrupt", routes.interrupt, openapi.INTERRUPTED, stop)
     answer = openapi.body(openapi.VERDICT)
     openapi.serve(api, "POST /permissions/{request}", routes.permit, openapi.PERMITTED, answer)
-    openapi.serve(api, "GET ", routes.standing, openapi.STANDING)
+    openapi.serve(api, "GET ", routes.standing, openapi.STANDING, {"parameters": [_MAY_BE_NEW]})
     openapi.serve(api, "DELETE ", routes.delete, openapi.DELETED)
     openapi.serve(api, "GET /turns", routes.turns, openapi.TURNS, {"parameters": _PAGES})
     openapi.serve(api, "GET /events", routes.events, openapi.WATCHED, seen)
@@ -193,6 +199,12 @@ class MessageRequest(ChatRequest):
         return self.model_copy(update={"session_id": session})
 
 
+_MAY_BE_NEW = openapi.parameter(
+    "query",
+    "may_be_new",
+    {"type": "boolean", "default": False},
+    "Answer for a session that nobody has used as for an idle one, instead of with 404.",
+)
 _PAGES = [
     openapi.parameter("query", "after", {"type": "integer", "minimum": 0}, "`next` of the page before."),
     openapi.parameter(

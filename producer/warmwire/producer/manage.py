@@ -32,11 +32,6 @@ class Standing:
     waiting: tuple[UserMessage, ...]
     owned: bool
 
-    @property
-    def turns(self) -> tuple[str, ...]:
-        """The turns that wait or run, in order."""
-        return tuple(message.turn for message in self.waiting)
-
 
 class Management:
     """Looks after whole sessions."""
