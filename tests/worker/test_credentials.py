@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator
 from pathlib import Path
 from time import time
 
@@ -16,10 +14,10 @@ from warmwire.worker.app import Worker
 from warmwire.worker.credentials import HIDDEN, Keys, hidden
 from warmwire.worker.errors import CredentialRefused, ErrorCode
 from warmwire.worker.machine import tree
-from warmwire.worker.settings import WorkerSettings
 
-from tests.client import Asked, Client, eventually, on_own_streams
+from tests.client import Asked, Client, eventually
 from tests.standin.messages_api import MessagesApi, fingerprint
+from tests.worker.conftest import StartWorker
 
 KEY = PoolKey.parse("wwkey_dGhlIHNhbWUga2V5IGluIGV2ZXJ5IHRlc3QgcnVuLi4")
 HERE = SessionKey("default", "s1")
@@ -103,29 +101,13 @@ def test_a_token_is_hidden_in_what_a_process_says() -> None:
 
 
 @pytest.fixture
-async def client(nats_server: str) -> AsyncIterator[Client]:
-    async with on_own_streams(nats_server, f"t{secrets.token_hex(4)}") as client:
-        yield client
-
-
-async def running(client: Client, nats: str, tmp_path: Path, key_file: Path, **more: object) -> Worker:
-    settings = {"nats": nats, "prefix": client.subjects.prefix, "data": tmp_path / "data"}
-    worker = Worker(WorkerSettings(**settings, pool_key_file=key_file, **more))  # type: ignore[arg-type]
-    await worker.start()
-    return worker
-
-
-@pytest.fixture
 async def worker(
-    client: Client, nats_server: str, tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Worker]:
+    start_worker: StartWorker, tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> Worker:
     """With emulators that take three tokens; the pool's credential is the first."""
-    monkeypatch.setenv("WARMWIRE_EMULATOR_RATE", "500")
     monkeypatch.setenv("WARMWIRE_EMULATOR_TOKENS", "of-the-pool of-ada of-ben")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "of-the-pool")
-    worker = await running(client, nats_server, tmp_path, key_file)
-    yield worker
-    await worker.stop()
+    return await start_worker(data=tmp_path / "data", pool_key_file=key_file, spares=1)
 
 
 def ending(asked: Asked) -> str:
@@ -179,25 +161,21 @@ async def test_a_credential_that_cannot_be_used_ends_the_turn_in_its_code(
 
 
 async def test_a_spare_serves_a_user_where_the_pool_has_no_credential(
-    client: Client, nats_server: str, tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, start_worker: StartWorker, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WARMWIRE_EMULATOR_TOKENS", "of-ada")
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
-    worker = await running(client, nats_server, tmp_path, key_file, spares=1)
-    try:
-        await eventually(lambda: [True] == [spare.ready for spare in worker._supply.spares()], "a spare")
-        asked = await client.ask("s1", "one", credential=sealed("of-ada"))
-        assert "turn_completed" == ending(asked)
-        assert worker._supply.adopted_at > float("-inf")
-    finally:
-        await worker.stop()
+    worker = await start_worker(pool_key_file=key_file, spares=1)
+    await eventually(lambda: [True] == [spare.ready for spare in worker._supply.spares()], "a spare")
+    asked = await client.ask("s1", "one", credential=sealed("of-ada"))
+    assert "turn_completed" == ending(asked)
+    assert worker._supply.adopted_at > float("-inf")
 
 
 @pytest.mark.claude
 async def test_the_real_cli_works_with_each_users_own_token(
     client: Client,
-    nats_server: str,
-    tmp_path: Path,
+    start_worker: StartWorker,
     key_file: Path,
     monkeypatch: pytest.MonkeyPatch,
     claude_cli: Path,
@@ -206,16 +184,10 @@ async def test_the_real_cli_works_with_each_users_own_token(
     async with MessagesApi(takes={fingerprint(ada), fingerprint(ben), fingerprint("of-the-pool")}) as api:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", api.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "of-the-pool")
-        worker = await running(client, nats_server, tmp_path, key_file, cli=str(claude_cli), spares=0)
-        try:
-            endings = [
-                ending(await client.ask("s1", "one", credential=sealed(ada))),
-                ending(await client.ask("s1", "two", credential=sealed("sk-ant-oat01-old"))),
-                ending(await client.ask("s1", "three", credential=sealed(ben))),
-                ending(await client.ask("s1", "recall")),
-            ]
-        finally:
-            await worker.stop()
+        worker = await start_worker(pool_key_file=key_file, cli=str(claude_cli))
+        tokens = [sealed(ada), sealed("sk-ant-oat01-old"), sealed(ben), None]
+        endings = [ending(await client.ask("s1", "Hello", credential=token)) for token in tokens]
+        await worker.stop()
     assert ["turn_completed", "auth_failed", "turn_completed", "turn_completed"] == endings
     used = [request.credential for request in api.requests if request.path == "/v1/messages"]
     assert [fingerprint(ada), fingerprint(ben), fingerprint("of-the-pool")] == [

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +23,9 @@ from warmwire.worker.cli.program import cli_command
 from warmwire.worker.cli.said import BadLine, Ignored, Line, Mirror, Result, StreamEvent, Usage
 from warmwire.worker.cli.stream_json import StreamJson
 from warmwire.worker.errors import ErrorCode
-from warmwire.worker.settings import WorkerSettings
 
-from tests.client import Asked, Client, eventually, on_own_streams
+from tests.client import Asked, Client, eventually
+from tests.worker.conftest import StartWorker
 
 PLAIN = Path(__file__).parents[2] / "standin" / "plain_cli.py"
 HERE = SessionKey("default", "s1")
@@ -168,29 +166,14 @@ Start = Callable[..., Awaitable[Worker]]
 
 
 @pytest.fixture
-async def client(nats_server: str) -> AsyncIterator[Client]:
-    async with on_own_streams(nats_server, f"t{secrets.token_hex(4)}") as client:
-        yield client
+def start(start_worker: StartWorker, tmp_path: Path) -> Start:
+    """Starts workers with the program as their CLI."""
 
+    def start_with(*flags: str, **more: object) -> Awaitable[Worker]:
+        cli = " ".join([sys.executable, str(PLAIN), *flags])
+        return start_worker(cli=cli, dialect="stream-json", data=tmp_path / "data", **more)
 
-@pytest.fixture
-async def start(client: Client, nats_server: str, tmp_path: Path) -> AsyncIterator[Start]:
-    async with AsyncExitStack() as stack:
-
-        async def start_worker(*flags: str, **more: object) -> Worker:
-            settings = {"nats": nats_server, "prefix": client.subjects.prefix, "data": tmp_path / "data"}
-            cli = " ".join([sys.executable, str(PLAIN), *flags])
-            worker = Worker(WorkerSettings(cli=cli, dialect="stream-json", **settings, **more))  # type: ignore[arg-type]
-            await worker.start()
-            stack.push_async_callback(stopped, worker)
-            return worker
-
-        yield start_worker
-
-
-async def stopped(worker: Worker) -> None:
-    if not worker.stopped:
-        await worker.stop()
+    return start_with
 
 
 def ending(asked: Asked) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from warmwire.worker.machine import tree
 from warmwire.worker.machine.processes import GUARDIANS
 
-from tests.client import Client, eventually, on_own_streams
+from tests.client import Client, eventually
 from tests.conftest import SECONDS, require
 from tests.standin.messages_api import Behaviour, MessagesApi
 from tests.worker import orphans
@@ -49,17 +48,6 @@ LEFT_AFTER = 15.0 * SECONDS
 
 async def left(processes: list[tree.Seen]) -> list[str]:
     return (await orphans.left(processes, LEFT_AFTER))[0]
-
-
-@pytest.fixture
-def prefix(tmp_path: Path) -> str:
-    return f"t{tmp_path.name[-30:]}".replace("[", "").replace("]", "").replace("-", "")
-
-
-@pytest.fixture
-async def client(nats_server: str, prefix: str) -> AsyncIterator[Client]:
-    async with on_own_streams(nats_server, prefix) as client:
-        yield client
 
 
 @pytest.fixture(params=["control group", "no control group"])
@@ -187,6 +175,18 @@ async def test_what_a_worker_and_its_guardians_leave_the_next_worker_ends(
         await eventually(lambda: not any(map(runs, there.of_cli)), "the next worker has ended it")
 
 
+def that_hides(cli: Path) -> Path:
+    """A CLI whose tool has another folder and no environment."""
+    hidden = "import os; os.chdir('/'); os.execve('/bin/sleep', ['sleep', '500'], {})"
+    cli.write_text(
+        f'#!/bin/sh\ncase "$*" in *--version*) echo none; exit;; esac\n'
+        f'{sys.executable} -S -c "{hidden}" </dev/null >/dev/null 2>&1 &\n'
+        f'exec {sys.executable} -I -S -E {EMULATOR} "$@"\n'
+    )
+    cli.chmod(0o755)
+    return cli
+
+
 def hidden_below(worker: int) -> list[tree.Seen]:
     below = [process for process in map(tree.seen, tree.descendants([worker])) if process]
     return [process for process in below if cmdline(process.pid).startswith("sleep 500")]
@@ -195,15 +195,7 @@ def hidden_below(worker: int) -> list[tree.Seen]:
 async def test_an_empty_environment_and_another_folder_do_not_hide_from_a_control_group(
     client: Client, nats_server: str, tmp_path: Path, group: str
 ) -> None:
-    hidden = "import os; os.chdir('/'); os.execve('/bin/sleep', ['sleep', '500'], {})"
-    cli = tmp_path / "cli"
-    cli.write_text(
-        f'#!/bin/sh\ncase "$*" in *--version*) echo none; exit;; esac\n'
-        f'{sys.executable} -S -c "{hidden}" </dev/null >/dev/null 2>&1 &\n'
-        f'exec {sys.executable} -I -S -E {EMULATOR} "$@"\n'
-    )
-    cli.chmod(0o755)
-    settings = {"WARMWIRE_CONTROL_GROUP": group, "WARMWIRE_CLI": str(cli)}
+    settings = {"WARMWIRE_CONTROL_GROUP": group, "WARMWIRE_CLI": str(that_hides(tmp_path / "cli"))}
     with running_worker(nats_server, client.subjects.prefix, tmp_path / "data", **settings) as worker:
         there = await scene(client, worker, tmp_path / "data")
         await eventually(lambda: hidden_below(worker.pid), "it has hidden")

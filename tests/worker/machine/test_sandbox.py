@@ -9,6 +9,8 @@ import shlex
 import shutil
 import signal
 import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -254,20 +256,27 @@ class TestWorker:
         assert enclosed_in(tmp_path)
 
 
+@asynccontextmanager
+async def worker_process(settings: Mapping[str, str]) -> AsyncIterator[int]:
+    """The pid of a worker, which is killed in the end."""
+    worker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "warmwire.worker"), env={**os.environ, **settings}
+    )
+    try:
+        yield worker.pid
+    finally:
+        worker.kill()
+        await worker.wait()
+
+
 @pytest.mark.usefixtures("bwrap")
 async def test_a_worker_that_is_killed_leaves_nothing_in_it(product: Product, tmp_path: Path) -> None:
     given = {**product.given, "data": str(tmp_path / "data"), "cli": "emulator", "sandbox": "bwrap"}
     environment = {f"WARMWIRE_{name.upper()}": value for name, value in given.items()}
-    worker = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "warmwire.worker"), env={**os.environ, **environment}
-    )
-    try:
+    async with worker_process(environment):
         stream = await product.chat("a long one")
         await stream.until("content_block_delta")
         assert enclosed_in(tmp_path)
-    finally:
-        worker.kill()
-        await worker.wait()
     await eventually(lambda: not tree.working_in(tmp_path), "nothing is left")
 
 
@@ -286,19 +295,13 @@ async def test_what_a_worker_logs_in_with_can_be_read_from_outside_of_it_only(
             "OPERATORS_OWN": canary,
         }
         (password,) = (path for path in (Path(outside) / "users").iterdir() if path.stem == "worker")
-        async with serving(EdgeSettings(**nats.settings("edge"), port=0)) as edge:
-            worker = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "warmwire.worker"), env=os.environ | settings
-            )
-            try:
-                product = Product(nats.url, "ww", tmp_path, edge.wire, edge.edge)
-                await eventually(lambda: edge.edge.not_ready() is None, "the edge hears the worker")
-                environ = f"/proc/{worker.pid}/environ"
-                told = text_of(await product.ask(f"holds {password.read_text().strip()} {password}"))
-                seen = text_of(await product.ask(f"holds {canary} {environ} /proc/[0-9]*/environ"))
-            finally:
-                worker.kill()
-                await worker.wait()
+        edge_settings = EdgeSettings(**nats.settings("edge"), port=0)
+        async with serving(edge_settings) as edge, worker_process(settings) as pid:
+            product = Product(nats.url, "ww", tmp_path, edge.wire, edge.edge)
+            await eventually(lambda: edge.edge.not_ready() is None, "the edge hears the worker")
+            environ = f"/proc/{pid}/environ"
+            told = text_of(await product.ask(f"holds {password.read_text().strip()} {password}"))
+            seen = text_of(await product.ask(f"holds {canary} {environ} /proc/[0-9]*/environ"))
     assert {"none": str(password), "bwrap": ""}[kind] == told
     assert (kind == "none") is (environ in seen)
     assert (kind == "none") is bool(seen)
