@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time_ns
@@ -42,22 +42,31 @@ class Broker:
         await streams.ensure(self.bus, self.subjects, 1, time_ns() // 1_000_000)
 
 
-async def connected(url: str) -> Broker:
-    """A broker on that server."""
-    bus = await connect(url, "test")
-    subjects = Subjects(f"t{uuid4().hex[:12]}")
-    return Broker(url, bus, subjects, Store(bus, subjects), SessionKey("acme", "s"))
+Connect = Callable[[str], Awaitable[Broker]]
 
 
 @pytest.fixture
-async def bare(nats_server: str) -> AsyncIterator[Broker]:
+async def connect_to() -> AsyncIterator[Connect]:
+    """Connects to a server; the connection is closed at the end, whatever becomes of the test."""
+    async with AsyncExitStack() as stack:
+
+        async def connected(url: str) -> Broker:
+            bus = await connect(url, "test")
+            stack.push_async_callback(bus.close)
+            subjects = Subjects(f"t{uuid4().hex[:12]}")
+            return Broker(url, bus, subjects, Store(bus, subjects), SessionKey("acme", "s"))
+
+        yield connected
+
+
+@pytest.fixture
+async def bare(nats_server: str, connect_to: Connect) -> AsyncIterator[Broker]:
     """A broker without streams."""
-    broker = await connected(nats_server)
+    broker = await connect_to(nats_server)
     yield broker
     for stream in await broker.bus.js.streams_info():  # each takes its whole size of the server's room
         if str(stream.config.name).startswith(broker.subjects.prefix.upper()):
             await broker.bus.js.delete_stream(str(stream.config.name))
-    await broker.bus.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable
 from warmwire.broker.nats.bus import Arrived, Bus, connect
 
-from tests.broker.conftest import Broker, Server
+from tests.broker.conftest import Broker, Connect, Server
 from tests.client import eventually
 
 SECRET = "hunter2"
@@ -102,10 +102,11 @@ class TestConnecting:
             with pytest.raises(Unavailable, match="Authorization Violation"):
                 await connect(f"nats://{address}", "test")
 
-    async def test_takes_the_first_of_several_that_answers(self, nats_server: str) -> None:
-        bus = await connect(f"nats://127.0.0.1:1, {nats_server}", "test")
+    async def test_takes_the_first_of_several_that_answers(
+        self, nats_server: str, connect_to: Connect
+    ) -> None:
+        bus = (await connect_to(f"nats://127.0.0.1:1, {nats_server}")).bus
         assert bus.connected
-        await bus.close()
 
 
 class TestTalking:
@@ -179,8 +180,8 @@ class TestTalking:
             await bare.bus.request("x.over", b"", 5)
         assert [] == heard
 
-    async def test_is_over_after_closing(self, nats_server: str) -> None:
-        bus = await connect(nats_server, "test")
+    async def test_is_over_after_closing(self, nats_server: str, connect_to: Connect) -> None:
+        bus = (await connect_to(nats_server)).bus
         over = await bus.subscribe("x", lambda _: None)
         await bus.close()
         await over.unsubscribe()
@@ -197,8 +198,8 @@ class TestTalking:
 
 
 class TestALostConnection:
-    async def test_comes_back_and_says_so(self, server: Server) -> None:
-        bus = await connect(server.url, "test")
+    async def test_comes_back_and_says_so(self, server: Server, connect_to: Connect) -> None:
+        bus = (await connect_to(server.url)).bus
         back: list[str] = []
         bus.on_reconnect(lambda: back.append("kept"))
 
@@ -216,10 +217,11 @@ class TestALostConnection:
         assert ["kept"] == back
         await bus.publish("x", b"again")
         await eventually(lambda: heard == [b"again"], "subscriptions are in force again")
-        await bus.close()
 
-    async def test_fails_the_requests_whose_answers_it_would_have_brought(self, server: Server) -> None:
-        bus = await connect(server.url, "test")
+    async def test_fails_the_requests_whose_answers_it_would_have_brought(
+        self, server: Server, connect_to: Connect
+    ) -> None:
+        bus = (await connect_to(server.url)).bus
         asked: list[bytes] = []
         await bus.subscribe("x", lambda message: asked.append(message.data))
         request = asyncio.create_task(bus.request("x", b"", 3600))
@@ -227,12 +229,11 @@ class TestALostConnection:
         await asyncio.to_thread(server.stop)
         with pytest.raises(Unavailable):
             await request
-        await bus.close()
 
     @pytest.mark.parametrize("turns", range(5))
-    async def test_does_not_keep_closing(self, server: Server, turns: int) -> None:
+    async def test_does_not_keep_closing(self, server: Server, turns: int, connect_to: Connect) -> None:
         """Wherever the reconnection is at that moment."""
-        bus = await connect(server.url, "test")
+        bus = (await connect_to(server.url)).bus
         await asyncio.to_thread(server.stop)
         await eventually(lambda: not bus.connected, "the loss is noticed")
         over = await bus.subscribe("x", lambda _: None)
@@ -244,9 +245,11 @@ class TestALostConnection:
 
 class TestAFlush:
     @pytest.mark.parametrize("how", ["times out", "is cancelled"])
-    async def test_that_is_given_up_leaves_the_connection_as_it_was(self, server: Server, how: str) -> None:
+    async def test_that_is_given_up_leaves_the_connection_as_it_was(
+        self, server: Server, how: str, connect_to: Connect
+    ) -> None:
         """nats-py's own would end its read loop when the late answer comes."""
-        bus = await connect(server.url, "test")
+        bus = (await connect_to(server.url)).bus
         await answering(bus, "x", lambda _: b"here")
         await bus.flush()
         await asyncio.to_thread(server.pause)
@@ -259,7 +262,6 @@ class TestAFlush:
         server.resume()
         await bus.flush(60)
         assert b"here" == await bus.request("x", b"", 2)
-        await bus.close()
 
 
 async def answering(bus: Bus, subject: str, answer: Callable[[Arrived], bytes]) -> None:

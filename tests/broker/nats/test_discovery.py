@@ -11,11 +11,11 @@ import nats
 import pytest
 from nats.micro.service import ServiceInfo, ServicePing, ServiceStats
 
-from warmwire.broker.nats.bus import connect
 from warmwire.broker.nats.discovery import VERBS, Handled, Service, announce
 from warmwire.broker.tasks import Tasks
 from warmwire.broker.wire.names import Subjects
 
+from tests.broker.conftest import Connect
 from tests.conftest import SECONDS
 
 MODELS: dict[str, Any] = {"PING": ServicePing, "INFO": ServiceInfo, "STATS": ServiceStats}
@@ -37,18 +37,21 @@ async def answers(url: str, subject: str, expected: int) -> list[dict[str, Any]]
         found.put_nowait(message.data)
 
     inbox = client.new_inbox()
-    await client.subscribe(inbox, cb=came)
-    await client.publish(subject, reply=inbox)
-    async with asyncio.timeout(10 * SECONDS):
-        told = [json.loads(await found.get()) for _ in range(expected)]
-    await client.close()
-    return told
+    try:
+        await client.subscribe(inbox, cb=came)
+        await client.publish(subject, reply=inbox)
+        async with asyncio.timeout(10 * SECONDS):
+            return [json.loads(await found.get()) for _ in range(expected)]
+    finally:
+        await client.close()
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_every_question_is_answered_by_whom_it_names(verb: str, nats_server: str) -> None:
+async def test_every_question_is_answered_by_whom_it_names(
+    verb: str, nats_server: str, connect_to: Connect
+) -> None:
     prefix = f"t{uuid4().hex[:12]}"
-    bus, tasks = await connect(nats_server, "discovery"), Tasks()
+    bus, tasks = (await connect_to(nats_server)).bus, Tasks()
     for number in (1, 2):
         await announce(bus, Subjects(prefix), service(number, prefix), tasks)
     await bus.flush()
@@ -60,7 +63,6 @@ async def test_every_question_is_answered_by_whom_it_names(verb: str, nats_serve
     assert (f"kind-{prefix}", "id-2", {"prefix": prefix}) == (read.name, read.id, read.metadata)
     assert f"io.nats.micro.v1.{verb.lower()}_response" == one[0]["type"]
     await tasks.stop()
-    await bus.close()
 
 
 def test_stats_say_what_was_handled() -> None:

@@ -10,11 +10,10 @@ from time import monotonic
 import pytest
 
 from warmwire.broker.liveness import DEAD_AFTER, Liveness
-from warmwire.broker.nats.bus import connect
 from warmwire.broker.nats.heartbeat import STUCK_AFTER, HeartbeatThread, listen
 from warmwire.broker.wire.messages import Heartbeat
 
-from tests.broker.conftest import Broker, Server, connected
+from tests.broker.conftest import Broker, Connect, Server
 from tests.client import eventually
 from tests.conftest import SECONDS
 
@@ -91,8 +90,8 @@ async def test_they_outlive_a_mistake_in_one_of_them(bare: Broker, beating: Beat
     await eventually(lambda: lives(liveness), "a whole one")
 
 
-async def test_they_begin_when_nats_comes_up_late(server: Server) -> None:
-    broker = await connected(server.url)
+async def test_they_begin_when_nats_comes_up_late(server: Server, connect_to: Connect) -> None:
+    broker = await connect_to(server.url)
     await asyncio.to_thread(server.stop)
     beating = Beating(broker)
     beating.thread.start()
@@ -102,7 +101,6 @@ async def test_they_begin_when_nats_comes_up_late(server: Server) -> None:
     liveness = await listen(broker.bus, broker.subjects)
     await eventually(lambda: lives(liveness), "a heartbeat")
     await beating.thread.stop()
-    await broker.bus.close()
 
 
 async def test_what_is_none_is_not_heard(bare: Broker, beating: Beating) -> None:
@@ -112,8 +110,8 @@ async def test_what_is_none_is_not_heard(bare: Broker, beating: Beating) -> None
     await eventually(lambda: lives(liveness), "a heartbeat after it")
 
 
-async def test_who_was_away_holds_nobody_dead(server: Server) -> None:
-    broker = await connected(server.url)
+async def test_who_was_away_holds_nobody_dead(server: Server, connect_to: Connect) -> None:
+    broker = await connect_to(server.url)
     liveness = await listen(broker.bus, broker.subjects)
     back: list[float] = []
     broker.bus.on_reconnect(lambda: back.append(monotonic()))
@@ -124,13 +122,10 @@ async def test_who_was_away_holds_nobody_dead(server: Server) -> None:
         liveness.heard(Heartbeat(worker="other", version="1", free=1, running=0, sessions=0), back[0] + later)
     assert not liveness.dead("w", back[0] + DEAD_AFTER - 0.5)
     assert liveness.dead("w", back[0] + DEAD_AFTER)
-    await broker.bus.close()
 
 
 async def test_they_end(bare: Broker) -> None:
-    bus = await connect(bare.url, "test")
     beating = Beating(bare)
     beating.thread.start()
     await beating.thread.stop()
     assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
-    await bus.close()

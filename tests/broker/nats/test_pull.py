@@ -16,7 +16,7 @@ from warmwire.broker.nats.streams import CONSUMER
 from warmwire.broker.wire.messages import UserMessage
 from warmwire.broker.wire.names import SessionKey
 
-from tests.broker.conftest import Broker, Server, connected
+from tests.broker.conftest import Broker, Connect, Server
 from tests.client import eventually
 
 
@@ -208,8 +208,10 @@ async def test_what_was_sent_before_the_end_still_comes(broker: Broker) -> None:
     assert pending == len(worker.given)
 
 
-async def test_after_a_reconnection_the_room_is_asked_for_anew_and_no_more(server: Server) -> None:
-    broker = await connected(server.url)
+async def test_after_a_reconnection_the_room_is_asked_for_anew_and_no_more(
+    server: Server, connect_to: Connect
+) -> None:
+    broker = await connect_to(server.url)
     await broker.make_streams()
     async with working(broker, 3) as worker:
         await eventually(lambda: worker.asked, "the first request")
@@ -220,13 +222,11 @@ async def test_after_a_reconnection_the_room_is_asked_for_anew_and_no_more(serve
         await submit(broker, 10)
         await worker.has(3)
         assert (3, 0) == await state(broker)
-    await broker.bus.close()
 
 
-async def test_it_can_stop_while_disconnected(server: Server) -> None:
-    broker = await connected(server.url)
+async def test_it_can_stop_while_disconnected(server: Server, connect_to: Connect) -> None:
+    broker = await connect_to(server.url)
     await broker.make_streams()
     async with working(broker, 3):
         await asyncio.to_thread(server.stop)
         await eventually(lambda: not broker.bus.connected, "the loss is noticed")
-    await broker.bus.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import nats.errors
@@ -11,7 +10,6 @@ import pytest
 from nats.js import JetStreamContext, api
 
 from warmwire.broker.errors import BadInput, Conflict, QueueFull, StoreFull, Unavailable
-from warmwire.broker.nats.bus import connect
 from warmwire.broker.nats.store import (
     DELETED_KEPT,
     INTERRUPT_KEPT,
@@ -26,7 +24,7 @@ from warmwire.broker.nats.streams import QUEUED_PER_SESSION
 from warmwire.broker.wire.messages import OwnerRecord, SessionRecord, Started, TicketRecord, UserMessage
 from warmwire.broker.wire.names import SessionKey
 
-from tests.broker.conftest import Broker
+from tests.broker.conftest import Broker, Connect
 from tests.broker.made import ended, finished
 
 MINE = OwnerRecord(worker="w1", nonce="n1")
@@ -249,11 +247,10 @@ class Forgetful:
 
 class TestALostAnswer:
     @pytest.fixture
-    async def forgetful(self, broker: Broker) -> AsyncIterator[Store]:
-        bus = await connect(broker.url, "test")
+    async def forgetful(self, broker: Broker, connect_to: Connect) -> Store:
+        bus = (await connect_to(broker.url)).bus
         bus.js = Forgetful(bus.js)  # type: ignore[assignment]
-        yield Store(bus, broker.subjects)
-        await bus.close()
+        return Store(bus, broker.subjects)
 
     async def test_of_a_claim_is_found_by_the_nonce(self, broker: Broker, forgetful: Store) -> None:
         epoch = await forgetful.claim(broker.key, MINE, 0)

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import AsyncIterator
-from time import time
-
 import pytest
 
 from warmwire.broker.errors import Conflict
-from warmwire.broker.nats import streams
-from warmwire.broker.nats.bus import connect
 from warmwire.broker.nats.store import Store
 from warmwire.broker.wire.messages import OwnerRecord, Started, UserMessage
-from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.broker.wire.names import SessionKey
+
+from tests.broker.conftest import Broker
 
 KEY = SessionKey("default", "s1")
 OTHER = SessionKey("default", "s2")
 
 
 @pytest.fixture
-async def store(nats_server: str) -> AsyncIterator[Store]:
-    """A store of the test's own."""
-    subjects = Subjects(f"t{uuid.uuid4().hex[:12]}")
-    bus = await connect(nats_server, "test")
-    await streams.ensure(bus, subjects, 1, round(time() * 1000))
-    yield Store(bus, subjects)
-    for stream in (subjects.request_stream, subjects.state_stream, subjects.log_stream):
-        await bus.js.delete_stream(stream)
-    await bus.close()
+def store(broker: Broker) -> Store:
+    return broker.store
 
 
 def message(turn: str) -> UserMessage:

@@ -11,12 +11,12 @@ from nats.js import api
 
 from warmwire.broker.errors import Misconfigured, Unavailable
 from warmwire.broker.nats import streams
-from warmwire.broker.nats.bus import Arrived, connect
+from warmwire.broker.nats.bus import Arrived
 from warmwire.broker.nats.streams import ACK_PENDING, ACK_WAIT, CONSUMER, QUEUED_PER_SESSION
 from warmwire.broker.wire.messages import OwnerRecord
 from warmwire.broker.wire.names import Subjects
 
-from tests.broker.conftest import Broker
+from tests.broker.conftest import Broker, Connect
 
 NOW_MS = 1_764_000_000_042
 
@@ -117,18 +117,16 @@ async def test_copies_that_a_single_server_cannot_keep_end_the_start(bare: Broke
         await streams.ensure(bare.bus, bare.subjects, 3, NOW_MS)
 
 
-async def test_a_server_without_jetstream_ends_the_start(without_jetstream: str) -> None:
-    bus = await connect(without_jetstream, "test")
+async def test_a_server_without_jetstream_ends_the_start(without_jetstream: str, connect_to: Connect) -> None:
+    bus = (await connect_to(without_jetstream)).bus
     with pytest.raises(Misconfigured, match="no JetStream: start it with -js"):
         await streams.ensure(bus, Subjects(), 1, NOW_MS)
-    await bus.close()
 
 
-async def test_a_server_without_room_ends_the_start(without_room: str) -> None:
-    bus = await connect(without_room, "test")
+async def test_a_server_without_room_ends_the_start(without_room: str, connect_to: Connect) -> None:
+    bus = (await connect_to(without_room)).bus
     with pytest.raises(Misconfigured, match=r"no room for stream WW_REQ: .* 1024 MiB; .*max_file_store"):
         await streams.ensure(bus, Subjects(), 1, NOW_MS)
-    await bus.close()
 
 
 async def test_subjects_that_another_stream_takes_end_the_start(bare: Broker) -> None:
@@ -138,8 +136,10 @@ async def test_subjects_that_another_stream_takes_end_the_start(bare: Broker) ->
         await streams.ensure(bare.bus, bare.subjects, 1, NOW_MS)
 
 
-async def test_a_server_that_is_not_ready_yet_may_be_asked_again(without_jetstream: str) -> None:
-    bus = await connect(without_jetstream, "test")
+async def test_a_server_that_is_not_ready_yet_may_be_asked_again(
+    without_jetstream: str, connect_to: Connect
+) -> None:
+    bus = (await connect_to(without_jetstream)).bus
     error = {"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}
     answers: list[asyncio.Task[None]] = []
 
@@ -151,4 +151,3 @@ async def test_a_server_that_is_not_ready_yet_may_be_asked_again(without_jetstre
     with pytest.raises(Unavailable, match="temporarily unavailable") as caught:
         await streams.ensure(bus, Subjects(), 1, NOW_MS)
     assert caught.value.retryable
-    await bus.close()

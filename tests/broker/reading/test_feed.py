@@ -8,14 +8,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from warmwire.broker.errors import Unavailable
-from warmwire.broker.nats.bus import connect
 from warmwire.broker.nats.store import Store
 from warmwire.broker.reading.feed import LINGERING, Feed, Feeds
 from warmwire.broker.reading.reader import Item, Lost, Shown
 from warmwire.broker.wire.envelope import Position
 from warmwire.broker.wire.names import SessionKey
 
-from tests.broker.conftest import Broker, Server, connected
+from tests.broker.conftest import Broker, Connect, Server
 from tests.broker.made import delta, ended, started
 from tests.broker.nats.test_bus import answering
 from tests.broker.owner import Owner
@@ -140,8 +139,10 @@ class TestAFeed:
         assert [events[0]] == given
         assert "a viewer failed and is left behind" in [each["event"] for each in said]
 
-    async def test_goes_on_after_a_reconnection_with_what_was_missed(self, server: Server) -> None:
-        broker, elsewhere = await connected(server.url), await connected(server.url)
+    async def test_goes_on_after_a_reconnection_with_what_was_missed(
+        self, server: Server, connect_to: Connect
+    ) -> None:
+        broker, elsewhere = await connect_to(server.url), await connect_to(server.url)
         await broker.make_streams()
         there = Broker(
             server.url, elsewhere.bus, broker.subjects, Store(elsewhere.bus, broker.subjects), broker.key
@@ -161,8 +162,6 @@ class TestAFeed:
         await owner.listen()
         await viewer.has(started(owner.epoch, 1), delta(owner.epoch, 2))
         await feeds.stop()
-        await broker.bus.close()
-        await elsewhere.bus.close()
 
 
 class TestSharing:
@@ -207,8 +206,10 @@ class TestSharing:
             feeds.release(key)
         assert keys[2:] == [*feeds._followed]
 
-    async def test_that_fails_is_told_to_all_and_tried_again_by_the_next(self, broker: Broker) -> None:
-        bus = await connect(broker.url, "test")
+    async def test_that_fails_is_told_to_all_and_tried_again_by_the_next(
+        self, broker: Broker, connect_to: Connect
+    ) -> None:
+        bus = (await connect_to(broker.url)).bus
         feeds = Feeds(bus, Store(bus, broker.subjects), broker.subjects)
         feeds.start()
         await bus.close()
