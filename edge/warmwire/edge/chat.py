@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from time import time
 from typing import Annotated, Literal, TypeVar
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import Request as HttpRequest
 
@@ -42,10 +43,9 @@ Message = Annotated[
         }
     ),
 ]
-SessionId = Annotated[
-    str,  # judged by `SessionKey`
-    WithJsonSchema({"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{NAME_LIMIT}}}$"}),
-]
+NAME_SCHEMA: dict[str, object] = {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{NAME_LIMIT}}}$"}
+SessionId = Annotated[str, WithJsonSchema(NAME_SCHEMA)]  # judged by `SessionKey`
+SessionPath = Annotated[str, Path(json_schema_extra=NAME_SCHEMA)]
 
 
 class Rollup(BaseModel):

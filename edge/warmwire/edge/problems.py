@@ -14,11 +14,19 @@ from starlette.routing import Match
 
 from warmwire.broker import telemetry
 from warmwire.broker.errors import WarmwireError
-from warmwire.edge.codecs import openai
 from warmwire.edge.delivery import sse
 from warmwire.edge.delivery.stream import HEADERS
 from warmwire.edge.errors import CLOSED_REQUEST, Kind, Problem, problem_of
 
+SDK_ROUTES = ("/v1/chat/completions", "/v1/messages", "/v1/models")
+"""Routes for the SDKs of others, which look for what is wrong in a place of their own."""
+_SDK_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+}
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
@@ -29,7 +37,7 @@ def answer_problems(app: FastAPI) -> None:
         problem = problem_of(cast(WarmwireError, error))
         if problem.retry_after and _resumes(request):
             return later(problem.retry_after)
-        return answer(problem, for_others=openai.reads_refusals(request.url.path))
+        return answer(problem, for_sdks=request.url.path.startswith(SDK_ROUTES))
 
     async def http(request: Request, error: Exception) -> Response:
         refused = cast(HTTPException, error)
@@ -70,14 +78,20 @@ def _resumes(request: Request) -> bool:
     )
 
 
-def answer(problem: Problem, headers: dict[str, str] | None = None, *, for_others: bool = False) -> Response:
-    """The problem as a response; ``for_others``: readable for the SDKs of others, too."""
+def answer(problem: Problem, headers: dict[str, str] | None = None, *, for_sdks: bool = False) -> Response:
+    """The problem as a response; ``for_sdks``: readable for the SDKs of OpenAI and Anthropic, too."""
     kind = problem.kind
     get_current_span().set_attribute("error.type", str(kind))
     telemetry.refusals.add(1, {"kind": str(kind)})
     return JSONResponse(
-        {**problem.document(), **(openai.refusal(problem) if for_others else {})},
+        {**problem.document(), **(_for_sdks(problem) if for_sdks else {})},
         status_code=kind.status,
         media_type="application/problem+json",
         headers=problem.headers() | (headers or {}),
     )
+
+
+def _for_sdks(problem: Problem) -> dict[str, object]:
+    kind = problem.kind
+    type_ = _SDK_TYPES.get(kind.status, "api_error" if kind.status >= 500 else "invalid_request_error")
+    return {"error": {"message": problem.detail, "type": type_, "param": problem.field, "code": str(kind)}}

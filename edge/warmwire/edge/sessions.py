@@ -16,7 +16,7 @@ from warmwire.broker.wire import envelope as codec
 from warmwire.broker.wire.messages import Permission, Question
 from warmwire.broker.wire.names import SessionKey
 from warmwire.edge.access.caller import Need, Viewer
-from warmwire.edge.chat import ROLLUP_LIMIT, ChatRequest, json_body, validated
+from warmwire.edge.chat import ChatRequest, Rollup, SessionPath, json_body, validated
 from warmwire.edge.documents import openapi
 from warmwire.edge.edge import Edge, cursor_of
 from warmwire.edge.errors import Kind, Problem
@@ -29,7 +29,6 @@ PAGE_LIMIT = 200
 """Turns in a page, at most."""
 
 _Strict = ConfigDict(frozen=True, extra="forbid")
-SessionPath = Annotated[str, Path(json_schema_extra=openapi.SESSION_ID)]
 RequestPath = Annotated[str, Path(json_schema_extra=openapi.SESSION_ID)]
 
 
@@ -62,12 +61,10 @@ class Look(BaseModel):
     may_be_new: bool = False
 
 
-class Watch(BaseModel):
+class Watch(Rollup):
     """The query of a watch."""
 
     model_config = _Strict
-
-    rollup_ms: int = Field(default=0, ge=0, le=ROLLUP_LIMIT)
 
 
 class Page(BaseModel):

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from warmwire.broker import telemetry
 from warmwire.broker.reading.reader import Item
 from warmwire.broker.wire.envelope import Envelope
-from warmwire.broker.wire.events import TurnCompleted, TurnEnd, TurnFailed, TurnInterrupted
+from warmwire.broker.wire.events import TurnEnd, TurnFailed, end_of
 from warmwire.broker.wire.names import SessionKey
 from warmwire.edge.delivery.outbox import Channel
 from warmwire.producer.request import Request
@@ -157,7 +157,7 @@ class Deliveries:
         delivery, onlookers = self._open.get(terminal.turn), self._onlookers.get(key, ())
         if delivery is None and not onlookers:
             return
-        end = _end(terminal)
+        end = end_of(terminal.event)
         if delivery is not None:
             delivery.ended(end)
             if delivery.alone:  # else its response has to end, too
@@ -180,14 +180,3 @@ class Deliveries:
             self._onlookers[key].remove(span)
             if not self._onlookers[key]:
                 del self._onlookers[key]
-
-
-_ENDS: dict[str, type[TurnEnd]] = {
-    "turn_completed": TurnCompleted,
-    "turn_interrupted": TurnInterrupted,
-    "turn_failed": TurnFailed,
-}
-
-
-def _end(terminal: Envelope) -> TurnEnd:
-    return _ENDS[terminal.type].model_validate_json(terminal.event)

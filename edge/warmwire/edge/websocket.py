@@ -16,7 +16,6 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from warmwire.broker.errors import BadInput, WarmwireError
 from warmwire.broker.logs import logger
-from warmwire.broker.telemetry import rungs
 from warmwire.broker.wire.envelope import Cursor
 from warmwire.broker.wire.events import TurnQueued
 from warmwire.broker.wire.names import SessionKey
@@ -66,7 +65,7 @@ class Line:
         """Until the outbox has ended and is empty, or the client is gone."""
         now = asyncio.get_running_loop().time
         progress = Progress(outbox, now())
-        watch = Silence(self._patience / 4, lambda at: self._look(outbox, progress, at))
+        watch = Silence(self._patience / 4, lambda at: self._look(progress, at))
         more = True
         try:
             while more and not outbox.gone:
@@ -87,12 +86,9 @@ class Line:
         except (WebSocketDisconnect, RuntimeError, OSError):
             log.debug("the client was faster")
 
-    def _look(self, outbox: Outbox, progress: Progress, now: float) -> float:
+    def _look(self, progress: Progress, now: float) -> float:
         if progress.stuck(now, self._patience):
-            rungs["cut"].value += 1
-            log.warning("viewer takes nothing, disconnected")
-            outbox.leave()
-            self._cut()
+            progress.give_up(self._cut)
         return now + self._patience / 4
 
 

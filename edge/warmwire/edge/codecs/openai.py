@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from warmwire.broker.reading.reader import Item
 from warmwire.broker.wire.envelope import Envelope
-from warmwire.broker.wire.events import TurnFailed, end_of
+from warmwire.broker.wire.events import End, TurnFailed, end_of
 from warmwire.broker.wire.messages import OPTION_LIMIT
 from warmwire.edge.chat import ChatRequest
 from warmwire.edge.delivery.merge import is_text
@@ -25,14 +25,6 @@ SESSION = "x-session-id"
 DEFAULT_MODEL = "default"
 """Stands for the CLI's own, as these clients must name one."""
 _REASONS = {"max_tokens": "length", "refusal": "content_filter"}
-_REFUSALS = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-}
-_ROUTES = ("/v1/chat/completions", "/v1/messages", "/v1/models")
 _LAX = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
@@ -160,16 +152,18 @@ class Completion:
 
     def end(self, end: Envelope) -> bytes:
         """The last chunks of a stream."""
-        last = self._frame({}, finish(end))
-        usage = self._chunk([], usage=usage_of(end)) if self._with_usage else b""
+        found = end_of(end.event)
+        last = self._frame({}, _finish(found))
+        usage = self._chunk([], usage=_usage(found)) if self._with_usage else b""
         return last + usage + DONE
 
     def whole(self, text: str, end: Envelope) -> dict[str, object]:
         """The answer in one piece."""
+        found = end_of(end.event)
         message = {"role": "assistant", "content": text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish(end)}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(found)}
         head = {"object": "chat.completion", **self._head}
-        return {**head, "choices": [choice], "usage": usage_of(end)}
+        return {**head, "choices": [choice], "usage": _usage(found)}
 
     def _frame(self, delta: dict[str, str], reason: str | None = None) -> bytes:
         return self._chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}])
@@ -188,33 +182,20 @@ def error(code: str, message: str) -> bytes:
     return b"data: %b\n\n" % msgspec.json.encode(problem) + DONE
 
 
-def refusal(problem: Problem) -> dict[str, object]:
-    """What a problem document has besides for OpenAI's SDKs, and Anthropic's, which look for it there."""
-    kind = problem.kind
-    type_ = _REFUSALS.get(kind.status, "api_error" if kind.status >= 500 else "invalid_request_error")
-    return {"error": {"message": problem.detail, "type": type_, "param": problem.field, "code": str(kind)}}
-
-
-def reads_refusals(path: str) -> bool:
-    """Whether the route of that path is for those."""
-    return path.startswith(_ROUTES)
-
-
 def failure(end: Envelope) -> bytes:
     """The same of a turn that has failed."""
     found = TurnFailed.model_validate_json(end.event)
     return error(found.code, found.message)
 
 
-def finish(end: Envelope) -> str:
+def _finish(end: End) -> str:
     """Why it ended; an interrupted answer just stops."""
-    found = end_of(end.event)
-    return _REASONS.get(found.stop_reason or "", "stop") if found.type == "turn_completed" else "stop"
+    return _REASONS.get(end.stop_reason or "", "stop") if end.type == "turn_completed" else "stop"
 
 
-def usage_of(end: Envelope) -> dict[str, object]:
+def _usage(end: End) -> dict[str, int | dict[str, int]]:
     """The tokens of the whole turn, with all its messages."""
-    used = end_of(end.event).usage
+    used = end.usage
     prompt = used.input_tokens + used.cache_read_input_tokens + used.cache_creation_input_tokens
     return {
         "prompt_tokens": prompt,

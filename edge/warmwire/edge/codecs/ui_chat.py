@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from time import monotonic
-from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from warmwire.broker.wire.envelope import Cursor
 from warmwire.broker.wire.names import SessionKey
 from warmwire.edge.access.caller import Need, Viewer
-from warmwire.edge.chat import json_body, validated
+from warmwire.edge.chat import SessionPath, json_body, validated
 from warmwire.edge.codecs import ui_message
 from warmwire.edge.codecs.translated import TranslatedOutbox, TranslatedView
 from warmwire.edge.codecs.ui_message import UiMessage, UiRequest
@@ -25,8 +24,6 @@ OWED = 60.0
 """Seconds for which a page whose stream broke may still get a turn that has ended meanwhile."""
 OWED_LIMIT = 10_000
 """Sessions of which that is remembered; past it the oldest is forgotten, and resumes only what runs."""
-
-SessionPath = Annotated[str, Path(json_schema_extra=openapi.SESSION_ID)]
 
 
 class Owed:

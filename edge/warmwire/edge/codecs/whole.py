@@ -24,7 +24,7 @@ from warmwire.producer.answer import Answer, event_of
 from warmwire.producer.request import Request as Prepared
 from warmwire.producer.submit import Sessions
 
-Shape = Callable[[str, Envelope], Mapping[str, object]]
+BodyOf = Callable[[str, Envelope], Mapping[str, object]]
 """From the text of a turn and its end to the body of the answer."""
 
 
@@ -45,7 +45,7 @@ class WholeView(TurnView):
             self.over.set()
 
 
-async def answered(edge: Edge, http: Request, request: Prepared, caller: Caller, shape: Shape) -> Response:
+async def answered(edge: Edge, http: Request, request: Prepared, caller: Caller, body_of: BodyOf) -> Response:
     """Publish a message and wait for its turn. Raises as ``Sessions.submit``, and Problem."""
     view = WholeView(edge.outbox(), edge.sessions, request.key, request.turn)
     left = edge.admission.stream(caller)
@@ -60,10 +60,10 @@ async def answered(edge: Edge, http: Request, request: Prepared, caller: Caller,
         edge.presence.leave(request.key)
         edge.left(view.outbox)
         left()
-    return _answer(edge, view, shape)
+    return _answer(edge, view, body_of)
 
 
-def _answer(edge: Edge, view: WholeView, shape: Shape) -> Response:
+def _answer(edge: Edge, view: WholeView, body_of: BodyOf) -> Response:
     if view.end is None:
         if view.over.is_set():
             raise Problem(Kind.UNAVAILABLE, "this edge is leaving; the turn goes on")
@@ -73,7 +73,7 @@ def _answer(edge: Edge, view: WholeView, shape: Shape) -> Response:
         found = TurnFailed.model_validate_json(view.end.event)
         again = Kind.TURN_FAILED.retry_after if found.retryable else 0
         raise Problem(Kind.TURN_FAILED, f"{found.code}: {found.message}", retry_after=again)
-    body = msgspec.json.encode(shape(view.answer.text, view.end))
+    body = msgspec.json.encode(body_of(view.answer.text, view.end))
     return Response(body, media_type="application/json", headers={"x-session-id": view.key.session})
 
 

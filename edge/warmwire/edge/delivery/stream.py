@@ -50,6 +50,13 @@ class Progress:
         """Whether a write has not been taken for that many seconds."""
         return self.writing_since is not None and now - self.writing_since > patience
 
+    def give_up(self, cut: Callable[[], None]) -> None:
+        """The last rung: whoever takes nothing is cut off, and comes back with a cursor."""
+        rungs["cut"].value += 1
+        log.warning("viewer takes nothing, disconnected")
+        self._outbox.leave()
+        cut()
+
 
 class Writes:
     """What goes out on all connections when this pass of the event loop is over.
@@ -208,10 +215,7 @@ class EventStream(Response):
         """Says something where nothing was said for a while; returns when to look again."""
         outbox = self._outbox
         if progress.stuck(now, self._patience):
-            rungs["cut"].value += 1
-            log.warning("viewer takes nothing, disconnected")
-            outbox.leave()
-            self._cut()
+            progress.give_up(self._cut)
         elif now - progress.last_said >= self._keepalive and outbox.idle and progress.writing_since is None:
             outbox.put(KEEP_ALIVE)
             progress.last_said = now

@@ -14,11 +14,8 @@ from pydantic.json_schema import models_json_schema
 
 from warmwire.edge import frames
 from warmwire.edge.chat import ROLLUP_LIMIT
-from warmwire.edge.documents.openapi import Json
+from warmwire.edge.documents.openapi import CURSOR, TURN, Json
 from warmwire.edge.frames import Close
-
-_TURN = "0197f3a2-6c1e-7d4b-9a55-0c2f8e1b7d10"
-_CURSOR = f"{_TURN}.1795404380883.4"
 
 
 class Said(BaseModel):
@@ -115,22 +112,22 @@ EXAMPLES: dict[str, Json] = {
     "user_message": {"type": "user_message", "session_id": "s1", "message": "Hello", "id": "1"},
     "interrupt": {"type": "interrupt", "session_id": "s1", "id": "2"},
     "permission": {"type": "permission", "session_id": "s1", "request": "req_1", "allow": True, "id": "3"},
-    "watch": {"type": "watch", "session_id": "s1", "cursor": _CURSOR, "id": "4"},
+    "watch": {"type": "watch", "session_id": "s1", "cursor": CURSOR, "id": "4"},
     "unwatch": {"type": "unwatch", "session_id": "s1", "id": "5"},
     "ping": {"type": "ping", "id": "6"},
     "event": {
         "session_id": "s1",
-        "cursor": _CURSOR,
+        "cursor": CURSOR,
         "event": {
             "type": "content_block_delta",
             "index": 0,
             "delta": {"type": "text_delta", "text": "Hello"},
         },
     },
-    "accepted": {"type": "accepted", "id": "1", "session_id": "s1", "turn": _TURN},
-    "interrupting": {"type": "interrupting", "id": "2", "session_id": "s1", "turn": _TURN},
+    "accepted": {"type": "accepted", "id": "1", "session_id": "s1", "turn": TURN},
+    "interrupting": {"type": "interrupting", "id": "2", "session_id": "s1", "turn": TURN},
     "answered": {"type": "answered", "id": "3", "session_id": "s1", "request": "req_1"},
-    "watching": {"type": "watching", "id": "4", "session_id": "s1", "cursor": _CURSOR},
+    "watching": {"type": "watching", "id": "4", "session_id": "s1", "cursor": CURSOR},
     "unwatched": {"type": "unwatched", "id": "5", "session_id": "s1"},
     "pong": {"type": "pong", "id": "6"},
     "error": {
@@ -170,16 +167,7 @@ def document(version: str) -> Json:
     refs, schemas = models_json_schema(
         [(model, "validation") for model in models.values()], ref_template="#/components/schemas/{model}"
     )
-    messages = {
-        name: {
-            "title": name,
-            "summary": model.__doc__,
-            "contentType": "application/json",
-            "payload": refs[(model, "validation")],
-            "examples": [{"payload": EXAMPLES[name]}],
-        }
-        for name, model in models.items()
-    }
+    messages = {name: _message(name, model, refs[(model, "validation")]) for name, model in models.items()}
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "warmwire", "version": version, "description": _closes()},
@@ -190,6 +178,16 @@ def document(version: str) -> Json:
             "send": _operation("send", list(REPLIES), "What a client is sent."),
         },
         "components": {"messages": messages, "schemas": schemas["$defs"]},
+    }
+
+
+def _message(name: str, model: type[BaseModel], schema: Json) -> Json:
+    return {
+        "title": name,
+        "summary": model.__doc__,
+        "contentType": "application/json",
+        "payload": schema,
+        "examples": [{"payload": EXAMPLES[name]}],
     }
 
 

@@ -9,8 +9,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from warmwire.broker.wire.messages import REASON_LIMIT
-from warmwire.broker.wire.names import NAME_LIMIT
-from warmwire.edge.chat import ROLLUP_LIMIT, ChatRequest
+from warmwire.edge.chat import NAME_SCHEMA, ROLLUP_LIMIT, ChatRequest
 from warmwire.edge.errors import Kind
 
 Json = dict[str, object]
@@ -28,11 +27,11 @@ class Answer(TypedDict):
 Documented = dict[int | str, Answer]
 """The answers of a route, by status."""
 
-SESSION_ID: Json = {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{NAME_LIMIT}}}$"}
+SESSION_ID: Json = NAME_SCHEMA
 TURN_ID: Json = {"type": "string"}
 TURN = "0197f3a2-6c1e-7d4b-9a55-0c2f8e1b7d10"
 _QUESTION = "1795404380883-1"
-_CURSOR = f"{TURN}.1795404380883.4"
+CURSOR = f"{TURN}.1795404380883.4"
 
 
 def problems(*kinds: Kind) -> Documented:
@@ -189,7 +188,7 @@ EVENTS: Answer = {
             "schema": FRAME,
             "example": "event: content_block_delta\n"
             'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}\n'
-            f"id: {_CURSOR}\n\n",
+            f"id: {CURSOR}\n\n",
         }
     },
 }
@@ -419,7 +418,7 @@ TURNS: Documented = {
                         "message": "Hello",
                         "message_truncated": False,
                         "attempt": 1,
-                        "cursor": _CURSOR,
+                        "cursor": CURSOR,
                         "event": {"type": "turn_completed", "turn": TURN, "attempt": 1, "duration_ms": 812},
                     }
                 ],
