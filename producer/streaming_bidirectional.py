@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from warmwire.broker.errors import Unavailable, WarmwireError
 from warmwire.broker.logs import logger
-from warmwire.producer import EdgeClientSettings, Event, Growing, TurnFailed
+from warmwire.producer import EdgeClientSettings, Event, Growing
+from warmwire.producer.answer import failure_of
 from warmwire.producer.edge_client import EdgeClient, EdgeTurn
 
 log = logger(__name__)
@@ -159,8 +160,7 @@ def _delta(event: Event, new: str) -> Chunk:
 
 def _check(event: Event, given: list[str]) -> None:
     if event.type == "turn_failed":
-        data = event.data
-        raise TurnFailed(data["code"], data["message"], "".join(given), retryable=data["retryable"])
+        raise failure_of(event, "".join(given))
 
 
 async def _next(turn: EdgeTurn) -> Event | None:
@@ -196,7 +196,7 @@ def _running() -> asyncio.AbstractEventLoop:
         return _loop.loop
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def _run(work: Coroutine[None, None, T]) -> T:
     """Its result; who interrupts the wait (Ctrl-C) has it cancelled."""
     future = asyncio.run_coroutine_threadsafe(work, _running())
     try:
@@ -216,7 +216,7 @@ def _stop(turn: EdgeTurn) -> None:
         log.warning("a turn that nobody reads any more may go on", turn=turn.id, error=str(error))
 
 
-def _begin(work: Coroutine[Any, Any, None]) -> None:
+def _begin(work: Coroutine[None, None, None]) -> None:
     """Do it beside the rest."""
     loop = _running()
 

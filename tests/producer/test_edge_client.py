@@ -462,5 +462,13 @@ def test_what_an_edge_or_a_proxy_refuses_with(status: int, body: bytes, error: s
     assert (error, retryable) == (type(found).__name__, found.retryable)
 
 
-def test_not_an_edge_says_what_came() -> None:
-    assert str(NotAnEdge("it sent text/html")) == "what answers there is no edge: it sent text/html"
+async def test_what_is_no_edge_is_told_by_what_came() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, EdgeClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as edge:
+        with pytest.raises(NotAnEdge, match=r"there is no edge: .* Expected `object`, got `array`"):
+            await edge.past("s1")

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings
 
 from warmwire.compose.errors import ComposeError, MissingProgram
 from warmwire.compose.options import load, settings_of
+from warmwire.compose.settings import UpSettings
 
 SUMMARY = """Chat with warm LLM processes behind NATS: every delta reaches the browser as it is made.
 
@@ -194,7 +195,7 @@ def guarded(work: Callable[[], object]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def run_up(settings: Any) -> int:
+def run_up(settings: UpSettings) -> int:
     from warmwire.compose.local.up import up  # noqa: PLC0415 - see the docstring of this module
 
     return asyncio.run(up(settings))

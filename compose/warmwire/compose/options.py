@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic import AliasChoices, ValidationError
@@ -17,10 +17,9 @@ from pydantic_settings import BaseSettings, SettingsError
 
 from warmwire.compose.errors import UsageError
 
-METAVARS = {int: "N", float: "N", Path: "PATH", str: "TEXT"}
+METAVARS: dict[object, str] = {int: "N", float: "N", Path: "PATH", str: "TEXT"}
 
 S = TypeVar("S", bound=BaseSettings)
-Command = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,10 @@ def settings_of(cls: type[BaseSettings]) -> list[Setting]:
 
 def load(cls: type[S], given: Mapping[str, object]) -> S:
     """Settings from flags, then environment, then defaults; UsageError names the flag and the variable."""
-    values: dict[str, Any] = {
-        _input_name(cls, name): value for name, value in given.items() if value is not None
-    }
+    values = {_input_name(cls, name): value for name, value in given.items() if value is not None}
+    judged: Callable[..., S] = cls
     try:
-        return cls(**values)
+        return judged(**values)
     except (ValidationError, SettingsError) as error:
         raise UsageError(_complaint(cls, error)) from error
 
@@ -63,7 +61,7 @@ def load(cls: type[S], given: Mapping[str, object]) -> S:
 def _setting(name: str, field: FieldInfo, prefix: str) -> Setting:
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     type_ = _plain(field.annotation)
-    default = extra.get("default", field.get_default(call_default_factory=False))
+    default: object = extra.get("default", field.get_default(call_default_factory=False))
     return Setting(
         name=name,
         flag=str(extra.get("flag", "--" + name.replace("_", "-"))),
@@ -75,14 +73,15 @@ def _setting(name: str, field: FieldInfo, prefix: str) -> Setting:
     )
 
 
-def _plain(annotation: Any) -> Any:
+def _plain(annotation: object) -> object:
     """`int` for `int | None`: what a user can write."""
     if get_origin(annotation) in (Union, UnionType):
-        return next(part for part in get_args(annotation) if part is not type(None))
+        parts: tuple[object, ...] = get_args(annotation)
+        return next(part for part in parts if part is not type(None))
     return annotation
 
 
-def _choices(type_: Any) -> str:
+def _choices(type_: object) -> str:
     return "|".join(map(str, get_args(type_))) if get_origin(type_) is Literal else ""
 
 

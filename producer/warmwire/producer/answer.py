@@ -11,7 +11,7 @@ import msgspec
 from warmwire.broker.reading.reader import Item, Lost
 from warmwire.broker.wire.envelope import Cursor, Envelope
 from warmwire.broker.wire.events import TERMINAL, Gap
-from warmwire.producer.errors import TextVoid
+from warmwire.producer.errors import TextVoid, TurnFailed
 from warmwire.producer.resume import UNREAD
 
 
@@ -63,6 +63,29 @@ def gap_of(item: Lost, turn: str) -> bytes:
     return Gap(turn=turn, after=after, until=str(Cursor(turn, *item.until))).encode()
 
 
+class _Failure(msgspec.Struct):
+    code: str
+    message: str
+    retryable: bool
+
+
+def failure_of(event: Event, text: str) -> TurnFailed:
+    """What the event of a failed turn is to who waits for its answer, of which there is ``text``."""
+    said = msgspec.json.decode(event.raw, type=_Failure)
+    return TurnFailed(said.code, said.message, text, retryable=said.retryable)
+
+
+class _Block(msgspec.Struct):
+    kind: str
+    message: int
+    index: int
+    text: str
+
+
+class _Snapshot(msgspec.Struct):
+    blocks: list[_Block] = []
+
+
 class Answer:
     """The text of one turn as it grows: of all its messages (a tool loop has several) and blocks."""
 
@@ -82,7 +105,7 @@ class Answer:
         elif event.type == "turn_reset":
             self._forget_from(int(event.data.get("message", 0)))
         elif event.type == "snapshot":
-            self._replace(event.data)
+            self._replace(msgspec.json.decode(event.raw, type=_Snapshot).blocks)
         elif text := event.text:
             name = (self._message, int(event.data.get("index", 0)))
             self._blocks[name] = self._blocks.get(name, "") + text
@@ -91,10 +114,9 @@ class Answer:
         self._blocks = {name: text for name, text in self._blocks.items() if name[0] < message}
         self._message = message - 1
 
-    def _replace(self, snapshot: dict[str, Any]) -> None:
-        blocks = snapshot.get("blocks", [])
-        self._blocks = {(b["message"], b["index"]): b["text"] for b in blocks if b["kind"] == "text"}
-        self._message = max((b["message"] for b in blocks), default=self._message)
+    def _replace(self, blocks: list[_Block]) -> None:
+        self._blocks = {(each.message, each.index): each.text for each in blocks if each.kind == "text"}
+        self._message = max((each.message for each in blocks), default=self._message)
 
 
 class Growing:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from time import time
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakSet
 
 from warmwire.broker.nats import bus as nats
@@ -177,12 +177,12 @@ class Producer(Closing):
 class Connecting:
     """A connection in the making: await it, or enter it with ``async with``."""
 
-    def __init__(self, cls: type[Producer], given: dict[str, Any]) -> None:
+    def __init__(self, cls: type[Producer], given: dict[str, str]) -> None:
         self._cls = cls
         self._given = given
         self._producer: Producer | None = None
 
-    def __await__(self) -> Generator[Any, None, Producer]:
+    def __await__(self) -> Generator[object, None, Producer]:
         return self._connect().__await__()
 
     async def __aenter__(self) -> Producer:
@@ -196,6 +196,7 @@ class Connecting:
             await self._producer.close()
 
     async def _connect(self) -> Producer:
-        settings = ProducerSettings(**self._given)
+        settings_with: Callable[..., ProducerSettings] = ProducerSettings  # by name, over the environment's
+        settings = settings_with(**self._given)
         Subjects(settings.prefix)  # refused before there is a connection to close again
         return self._cls(await nats.connect(settings.nats, "producer", settings.login("producer")), settings)

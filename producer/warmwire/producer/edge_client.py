@@ -6,12 +6,13 @@ import asyncio
 import json
 import ssl
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal, TypeVar
 from urllib.parse import quote
 from weakref import WeakSet
 
 import httpx2
+import msgspec
 
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.logs import logger
@@ -24,7 +25,7 @@ from warmwire.producer.answer import Event
 from warmwire.producer.errors import NotAnEdge, Refused
 from warmwire.producer.iteration import Closing, Events, OnCancel, TurnEvents
 from warmwire.producer.line import Line
-from warmwire.producer.past import PAGE, PastTurn, WaitingTurn, last_of, listed
+from warmwire.producer.past import PAGE, PastTurn, WaitingTurn, last_of
 from warmwire.producer.refusals import error_of
 from warmwire.producer.request import Given, checked, verdict
 from warmwire.producer.settings import EdgeClientSettings
@@ -39,8 +40,26 @@ TRIES = 3
 HERE = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 """What is asked without the proxy that the environment names: it knows another machine by these names."""
 
+T = TypeVar("T")
 AccessToken = str | Callable[[], str]
 """A token, or what gives one that is good now: it is asked for each connection."""
+
+
+class _Told(msgspec.Struct):
+    """A JSON object, whatever it says. Those below name of theirs what is read."""
+
+
+class _Stopped(_Told):
+    turn: str | None
+
+
+class _Page(_Told):
+    turns: list[PastTurn]
+    next: int | None
+
+
+class _Standing(_Told):
+    messages: list[WaitingTurn]
 
 
 class EdgeClient(Closing):
@@ -176,16 +195,14 @@ class EdgeClient(Closing):
         Raises Refused, Unavailable.
         """
         body = {} if turn is None else {"turn": turn}
-        answer = await self._post(session_id, "interrupt", body)
-        stopped: str | None = answer["turn"]
-        return stopped
+        return (await self._post(session_id, "interrupt", body, _Stopped)).turn
 
-    async def permit(self, session_id: str, request: str, **said: Any) -> None:
+    async def permit(self, session_id: str, request: str, **said: object) -> None:
         """Answer a question of the CLI's: ``allow``, ``input``, ``reason``, ``turn``.
 
         Raises as ``Turn.permit``.
         """
-        await self._post(session_id, f"permissions/{quote(request, safe='')}", said)
+        await self._post(session_id, f"permissions/{quote(request, safe='')}", said, _Told)
 
     async def reach(self) -> None:
         """Is anybody there? Raises Unavailable at once, where ``send`` would wait for somebody to come."""
@@ -198,20 +215,19 @@ class EdgeClient(Closing):
         """
 
         async def page(after: int) -> tuple[list[PastTurn], int | None]:
-            found = await self._got(session_id, "/turns", after=str(after), limit=str(PAGE))
-            return [listed(each) for each in found["turns"]], found["next"]
+            found = await self._got(session_id, "/turns", _Page, after=str(after), limit=str(PAGE))
+            return found.turns, found.next
 
         return await last_of(page, most)
 
     async def waiting(self, session_id: str) -> tuple[WaitingTurn, ...]:
         """The turns of a session that wait or run, in order. Raises Refused, Unavailable."""
         try:
-            found = await self._got(session_id, "")
+            return tuple((await self._got(session_id, "", _Standing)).messages)
         except Refused as error:
             if error.code == "unknown_session":
                 return ()
             raise
-        return tuple(WaitingTurn(each["turn"], each["message"]) for each in found["messages"])
 
     @property
     def connected(self) -> bool:
@@ -237,26 +253,23 @@ class EdgeClient(Closing):
     def _resumption(self, session: str, cursor: str) -> httpx2.Request:
         return self._request("GET", "/v1/chat/stream", {"last-event-id": cursor}, session_id=session)
 
-    async def _post(self, session: str, what: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _post(self, session: str, what: str, body: Mapping[str, object], kind: type[T]) -> T:
         path = f"/v1/sessions/{check_name('session_id', session)}/{what}"
         headers, content = {"content-type": "application/json", **inject()}, json.dumps(body).encode()
-        return await self._told(lambda: self._request("POST", path, headers, content), session)
+        return await self._told(lambda: self._request("POST", path, headers, content), session, kind)
 
-    async def _got(self, session: str, what: str, **query: str) -> dict[str, Any]:
+    async def _got(self, session: str, what: str, kind: type[T], **query: str) -> T:
         path = f"/v1/sessions/{check_name('session_id', session)}{what}"
-        return await self._told(lambda: self._request("GET", path, inject(), None, **query), session)
+        return await self._told(lambda: self._request("GET", path, inject(), None, **query), session, kind)
 
-    async def _told(self, request: Callable[[], httpx2.Request], session: str) -> dict[str, Any]:
+    async def _told(self, request: Callable[[], httpx2.Request], session: str, kind: type[T]) -> T:
         response = await self._answered(request)
         if response.is_error:
             raise error_of(response.status_code, response.content, session)
         try:
-            answer = response.json()
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise NotAnEdge("it sent no JSON object")
-        return answer
+            return msgspec.json.decode(response.content, type=kind)
+        except msgspec.DecodeError as error:
+            raise NotAnEdge(f"it sent something else than it was asked for: {error}") from None
 
     async def _answered(self, request: Callable[[], httpx2.Request]) -> httpx2.Response:
         for _ in range(TRIES - 1):
@@ -271,7 +284,7 @@ class EdgeClient(Closing):
 
     # -- closing
 
-    async def _or_close(self, line: Line, work: Coroutine[Any, Any, Any]) -> Any:
+    async def _or_close(self, line: Line, work: Awaitable[T]) -> T:
         self._lines.add(line)
         try:
             return await work
@@ -310,7 +323,7 @@ class EdgeTurn(TurnEvents):
         """Stop the turn, also before it has begun; its end is still to come. Raises Refused, Unavailable."""
         await self._edge.interrupt(self.session_id, self.id)
 
-    async def permit(self, request: str, input: Mapping[str, Any] | None = None) -> None:  # noqa: A002
+    async def permit(self, request: str, input: Mapping[str, object] | None = None) -> None:  # noqa: A002
         """Allow what a ``permission_requested`` event asks for. Raises as ``Turn.permit``."""
         verdict(request, allow=True, instead=input)
         said = {} if input is None else {"input": dict(input)}

@@ -10,8 +10,7 @@ from typing import Literal, Self
 
 from warmwire.broker.errors import WarmwireError
 from warmwire.broker.logs import logger
-from warmwire.producer.answer import Answer, Event
-from warmwire.producer.errors import TurnFailed
+from warmwire.producer.answer import Answer, Event, failure_of
 
 log = logger(__name__)
 
@@ -125,8 +124,7 @@ class TurnEvents(Events):
         async for event in self:
             answer.add(event)
             if event.type == "turn_failed":
-                data = event.data
-                raise TurnFailed(data["code"], data["message"], answer.text, retryable=data["retryable"])
+                raise failure_of(event, answer.text)
         return answer.text
 
     @abstractmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from warmwire.broker.nats.store import Store
 from warmwire.broker.wire import envelope as codec
@@ -82,11 +81,6 @@ def recorded(found: Ended) -> PastTurn:
     ending = codec.decode(record.envelope.encode()).type.removeprefix("turn_")
     asked = record.question.text if record.question else None
     return PastTurn(found.turn, ending, asked, record.text, record.truncated)
-
-
-def listed(found: dict[str, Any]) -> PastTurn:
-    """From an edge's list."""
-    return PastTurn(found["turn"], found["ending"], found["message"], found["text"], found["truncated"])
 
 
 def waiting_of(message: UserMessage) -> WaitingTurn:

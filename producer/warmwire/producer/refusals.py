@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any
+
+import msgspec
 
 from warmwire.broker.errors import BadInput, QueueFull, StoreFull, Unavailable, WarmwireError
 from warmwire.producer.errors import (
@@ -23,12 +23,24 @@ _BEFORE_ANYTHING = frozenset({"", "edge_full", "keys_unavailable", "request_time
 """What says nothing about the message itself; the empty one is a proxy's."""
 
 
+class _Document(msgspec.Struct):
+    """A problem document (RFC 9457), as far as it is read. A proxy sends none."""
+
+    type: str = ""
+    detail: str | None = None
+    field: str | None = None
+    limit: int | None = None
+
+    @property
+    def code(self) -> str:
+        return self.type.removeprefix(PROBLEM)
+
+
 def error_of(status: int, body: bytes, session: str, size: int = 0) -> WarmwireError:
     """The error that an answer stands for; ``size`` is that of the message, in bytes."""
     found = _document(body)
-    code = str(found.get("type", "")).removeprefix(PROBLEM)
-    detail, field = str(found.get("detail", f"the server answered {status}")), found.get("field")
-    limit = int(found.get("limit") or 0)
+    code, limit = found.code, found.limit or 0
+    detail = f"the server answered {status}" if found.detail is None else found.detail
     known: dict[str, Callable[[], WarmwireError]] = {
         "message_too_large": lambda: MessageTooLarge(size, limit),
         "queue_full": lambda: QueueFull(session, limit),
@@ -41,21 +53,18 @@ def error_of(status: int, body: bytes, session: str, size: int = 0) -> WarmwireE
     }
     if code in known:
         return known[code]()
-    name = str(field) if field else None
     if status in (400, 415, 422):
-        return BadInput(name or "request", detail.removeprefix(f"{name} "))
-    return Refused(status, code or str(status), detail, name, 1 if status in PASSING else 0)
+        return BadInput(found.field or "request", detail.removeprefix(f"{found.field} "))
+    return Refused(status, code or str(status), detail, found.field, 1 if status in PASSING else 0)
 
 
 def passes(status: int, body: bytes, *, begun: bool) -> bool:
     """Whether to try again by ourselves; ``begun`` once a stream has been opened before."""
-    code = str(_document(body).get("type", "")).removeprefix(PROBLEM)
-    return status in PASSING and (begun or code in _BEFORE_ANYTHING)
+    return status in PASSING and (begun or _document(body).code in _BEFORE_ANYTHING)
 
 
-def _document(body: bytes) -> dict[str, Any]:
+def _document(body: bytes) -> _Document:
     try:
-        found = json.loads(body)
-    except ValueError:  # a proxy's page
-        return {}
-    return found if isinstance(found, dict) else {}
+        return msgspec.json.decode(body, type=_Document)
+    except msgspec.DecodeError:  # a proxy's page
+        return _Document()

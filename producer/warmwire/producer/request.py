@@ -24,7 +24,7 @@ from warmwire.producer.errors import MessageTooLarge
 KEY_LIMIT = 255
 """Characters in an idempotency key, at most."""
 
-Given = str | Sequence[Mapping[str, Any]]
+Given = str | Sequence[Mapping[str, object]]
 """A message as a caller gives it: text, or Messages API content blocks."""
 
 
@@ -66,10 +66,10 @@ def prepare(
     return Request(key, message, keyed=idempotency_key is not None)
 
 
-def options_of(**given: Any) -> TurnOptions:
+def options_of(**given: object) -> TurnOptions:
     """How a turn is to be run. Raises BadInput, naming the field."""
     try:
-        return TurnOptions(**given)
+        return TurnOptions.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise BadInput(str(first["loc"][0]), first["msg"][0].lower() + first["msg"][1:]) from None
@@ -80,7 +80,7 @@ def verdict(
     *,
     allow: bool,
     turn: str | None = None,
-    instead: Mapping[str, Any] | None = None,
+    instead: Mapping[str, object] | None = None,
     reason: str | None = None,
 ) -> Permission:
     """The answer to a question of the CLI's. Raises BadInput, naming the field and the limit."""
@@ -93,7 +93,7 @@ def verdict(
     return Permission(request=request, allow=allow, turn=turn, input=_input(instead), reason=reason)
 
 
-def _input(instead: Mapping[str, Any] | None) -> str | None:
+def _input(instead: Mapping[str, object] | None) -> str | None:
     if instead is None:
         return None
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 from warmwire.broker.reading.reader import Item
 from warmwire.broker.wire.envelope import Cursor
@@ -124,7 +124,7 @@ class Turn(TurnEvents):
         """Stop the turn, also before it has begun; its end is still to come. Raises Unavailable."""
         await self._sessions.interrupt(self._key, self.id)
 
-    async def permit(self, request: str, input: Mapping[str, Any] | None = None) -> None:  # noqa: A002
+    async def permit(self, request: str, input: Mapping[str, object] | None = None) -> None:  # noqa: A002
         """Allow what a ``permission_requested`` event asks for; ``input`` is what the tool gets instead.
 
         Raises:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
 
 from warmwire.broker.errors import WarmwireError
 from warmwire.compose.chat.reach import AnyTurn, Client
@@ -29,7 +28,7 @@ Verdict = tuple[bool, str | None]
 class Signals:
     """SIGINT and its like: the first one during an answer is the answer's, others end the chat."""
 
-    def __init__(self, task: asyncio.Task[Any], *also: signal.Signals) -> None:
+    def __init__(self, task: asyncio.Task[int], *also: signal.Signals) -> None:
         self.code = 0
         self.stop: Callable[[], None] | None = None
         self._task = task
@@ -67,7 +66,7 @@ class Answering:
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def run(self, beginning: Coroutine[Any, Any, AnyTurn]) -> Event:
+    async def run(self, beginning: Coroutine[None, None, AnyTurn]) -> Event:
         """Show the turn; returns its terminal event.
 
         Raises:
@@ -184,5 +183,5 @@ class Answering:
                 if lost == PATIENT_LOOKS:
                     self._view.reconnecting()
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
         self._beside.add(asyncio.create_task(work))

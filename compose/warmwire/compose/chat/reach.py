@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from warmwire.broker.errors import BadInput, Unavailable, WarmwireError
@@ -93,17 +93,17 @@ def _somebody() -> Iterator[None]:
 
 async def send(client: Client, message: str, session: str, wishes: Wishes) -> AnyTurn:
     """Send a message. Raises as ``Producer.send``."""
-    given: dict[str, Any] = {"session_id": session, **vars(wishes)}
-    return await client.send(message, **given)
+    return await client.send(
+        message,
+        session_id=session,
+        model=wishes.model,
+        profile=wishes.profile,
+        system_prompt=wishes.system_prompt,
+    )
 
 
 def complaint(error: WarmwireError) -> ComposeError:
     """What the user reads, and with which exit code."""
-    kinds: tuple[
-        tuple[type[WarmwireError] | tuple[type[WarmwireError], ...], Callable[[str], ComposeError]], ...
-    ]
-    kinds = (((Unavailable, NotAnEdge), Unreachable), (BadInput, UsageError))
-    for kind, made in kinds:
-        if isinstance(error, kind):
-            return made(str(error))
-    return ComposeError(str(error))
+    if isinstance(error, (Unavailable, NotAnEdge)):
+        return Unreachable(str(error))
+    return UsageError(str(error)) if isinstance(error, BadInput) else ComposeError(str(error))

@@ -7,7 +7,6 @@ import sys
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import Any
 
 from warmwire.broker.errors import WarmwireError
 from warmwire.broker.wire.messages import REASON_LIMIT
@@ -89,7 +88,7 @@ class Talk:
 
         await self._follow(self._views(), beginning())
 
-    async def _follow(self, view: View, beginning: Coroutine[Any, Any, AnyTurn]) -> None:
+    async def _follow(self, view: View, beginning: Coroutine[None, None, AnyTurn]) -> None:
         with self._prompt.quiet():
             end = await Answering(self._client, view, self._signals, self._ask).run(beginning)
         if end.type == "turn_failed":

@@ -11,7 +11,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -169,7 +168,7 @@ class Supervisor:
     async def _unless_over(self, work: Coroutine[None, None, None]) -> None:
         """Do the work, but drop it when a signal or a child's end comes first."""
         task = asyncio.create_task(work)
-        either: set[asyncio.Future[Any]] = {task, self._over}
+        either: set[asyncio.Future[None] | asyncio.Future[int]] = {task, self._over}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if task.done() and not self._over.done():
             task.result()

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -433,9 +433,10 @@ class Given:
     help="How often what is stored is brought to the disk, such as 10s.",
 )
 @click.option("--prefix", default="ww", show_default=True, help="As the roles' --prefix.")
-def nats_config(**options: Any) -> None:
+def nats_config(**options: object) -> None:
     """The command."""
-    given = Given(**options).checked()
+    as_given: Callable[..., Given] = Given  # by click, which has judged each
+    given = as_given(**options).checked()
     folder = Folder(given.out, given.at)
     _write(folder, given.plan(folder), given.auth)
 

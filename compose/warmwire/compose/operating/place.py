@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import click
 
@@ -85,13 +84,13 @@ async def heard(place: Place) -> tuple[Heartbeat, ...]:
     return place.liveness.alive(monotonic())
 
 
-def run(work: Callable[[], Awaitable[Any]]) -> Any:
+def run(work: Callable[[], Awaitable[None]]) -> None:
     """The command's work; what goes wrong on purpose is one line."""
 
-    async def guarded() -> Any:
+    async def guarded() -> None:
         try:
-            return await work()
+            await work()
         except WarmwireError as error:
             raise ComposeError(str(error)) from error
 
-    return asyncio.run(guarded())
+    asyncio.run(guarded())
