@@ -71,6 +71,15 @@ def test_a_bad_value_is_named_with_its_flag_and_variable(given: dict[str, str], 
     assert "\n" not in str(caught.value)
 
 
+def test_a_variable_that_is_to_be_json_and_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Listed(BaseSettings):
+        names: list[str] = []
+
+    monkeypatch.setenv("NAMES", "{")
+    with pytest.raises(UsageError, match='parsing value for field "names"'):
+        load(Listed, {})
+
+
 def test_a_bad_variable_is_named_like_a_bad_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WARMWIRE_MAX_TURNS", "many")
     with pytest.raises(UsageError, match=r"--max-turns-at-once \(WARMWIRE_MAX_TURNS\) 'many'"):

@@ -467,8 +467,12 @@ async def test_what_is_no_edge_is_told_by_what_came() -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]")
         writer.close()
+        await writer.wait_closed()
+        closed.set()
 
+    closed = asyncio.Event()
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server, EdgeClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as edge:
         with pytest.raises(NotAnEdge, match=r"there is no edge: .* Expected `object`, got `array`"):
             await edge.past("s1")
+        await closed.wait()

@@ -4,7 +4,7 @@ A field `stop_timeout` becomes `--stop-timeout` and `WARMWIRE_STOP_TIMEOUT`; a `
 variable. click only collects the text; pydantic judges it, wherever it came from.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -13,7 +13,7 @@ from typing import Literal, TypeVar, Union, get_args, get_origin
 import click
 from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsError
+from pydantic_settings import BaseSettings
 
 from warmwire.compose.errors import UsageError
 
@@ -51,10 +51,9 @@ def settings_of(cls: type[BaseSettings]) -> list[Setting]:
 def load(cls: type[S], given: Mapping[str, object]) -> S:
     """Settings from flags, then environment, then defaults; UsageError names the flag and the variable."""
     values = {_input_name(cls, name): value for name, value in given.items() if value is not None}
-    judged: Callable[..., S] = cls
     try:
-        return judged(**values)
-    except (ValidationError, SettingsError) as error:
+        return cls.model_validate(values)
+    except ValidationError as error:
         raise UsageError(_complaint(cls, error)) from error
 
 
@@ -97,11 +96,9 @@ def _input_name(cls: type[BaseSettings], name: str) -> str:
     return (_aliases(cls.model_fields[name]) or [name])[0]
 
 
-def _complaint(cls: type[BaseSettings], error: ValidationError | SettingsError) -> str:
-    if isinstance(error, SettingsError):  # a list or mapping in a variable that is not JSON
-        return str(error)
+def _complaint(cls: type[BaseSettings], error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
-    where = str(first["loc"][0]) if first["loc"] else ""
+    where = str(first["loc"][0]) if first["loc"] else ""  # of a variable that is no JSON, where it should be
     named = {s.variable: s for s in settings_of(cls)} | {s.name: s for s in settings_of(cls)}
     problem = first["msg"].removeprefix("Value error, ")
     if where not in named:

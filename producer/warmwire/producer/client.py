@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from time import time
 from types import TracebackType
 from typing import Literal
@@ -196,7 +196,6 @@ class Connecting:
             await self._producer.close()
 
     async def _connect(self) -> Producer:
-        settings_with: Callable[..., ProducerSettings] = ProducerSettings  # by name, over the environment's
-        settings = settings_with(**self._given)
+        settings = ProducerSettings.model_validate(self._given)
         Subjects(settings.prefix)  # refused before there is a connection to close again
         return self._cls(await nats.connect(settings.nats, "producer", settings.login("producer")), settings)

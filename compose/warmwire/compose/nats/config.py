@@ -10,7 +10,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -433,10 +433,9 @@ class Given:
     help="How often what is stored is brought to the disk, such as 10s.",
 )
 @click.option("--prefix", default="ww", show_default=True, help="As the roles' --prefix.")
-def nats_config(**options: object) -> None:
+def nats_config(**options: Any) -> None:
     """The command."""
-    as_given: Callable[..., Given] = Given  # by click, which has judged each
-    given = as_given(**options).checked()
+    given = Given(**options).checked()
     folder = Folder(given.out, given.at)
     _write(folder, given.plan(folder), given.auth)
 

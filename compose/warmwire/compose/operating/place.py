@@ -13,6 +13,7 @@ from warmwire.broker.errors import WarmwireError
 from warmwire.broker.liveness import HEARTBEAT_EVERY, Liveness
 from warmwire.broker.nats import heartbeat
 from warmwire.broker.nats.bus import Bus, connect
+from warmwire.broker.nats.store import Store
 from warmwire.broker.settings import BrokerSettings
 from warmwire.broker.wire.messages import Heartbeat
 from warmwire.broker.wire.names import Subjects
@@ -32,12 +33,12 @@ nats_option = click.option(
 
 
 class Place:
-    """A connection, and what is heard over it."""
+    """A connection, what is stored behind it, and what is heard over it."""
 
-    def __init__(self, url: str, bus: Bus, subjects: Subjects, liveness: Liveness) -> None:
-        self.url = url
+    def __init__(self, bus: Bus, subjects: Subjects, liveness: Liveness) -> None:
         self.bus = bus
         self.subjects = subjects
+        self.store = Store(bus, subjects)
         self.liveness = liveness
 
 
@@ -73,7 +74,7 @@ async def connected(given: str | None, prefix: str | None = None) -> AsyncIterat
     subjects = Subjects(settings.prefix)
     bus = await connect(url, "operator", settings.login("operator"))
     try:
-        yield Place(url, bus, subjects, await heartbeat.listen(bus, subjects))
+        yield Place(bus, subjects, await heartbeat.listen(bus, subjects))
     finally:
         await bus.close()
 

@@ -10,7 +10,6 @@ import click
 
 from warmwire.broker.errors import NoResponder
 from warmwire.broker.nats.asking import OWNER_WITHIN
-from warmwire.broker.nats.store import Store
 from warmwire.broker.wire.messages import Claim, Claimed, Heartbeat, Release, decode
 from warmwire.broker.wire.names import DEFAULT_TENANT, SessionKey
 from warmwire.compose.errors import ComposeError
@@ -47,11 +46,11 @@ def show(nats: str | None, tenant: str, session_id: str) -> None:
     async def work() -> None:
         async with connected(nats) as place:
             key = SessionKey(tenant, session_id)
-            store, management = _of(place)[0], _of(place)[2]
+            management = Management(place.bus, place.subjects, Sessions(place.bus, place.subjects))
             standing = await management.standing(key)
             if standing is None:
                 raise ComposeError(f"nobody has used the session {key}")
-            owned = await store.owner(key)
+            owned = await place.store.owner(key)
             ended, _ = await management.ended_turns(key, 0, 1000)
             told = {
                 "session": str(key),
@@ -85,7 +84,7 @@ def log(nats: str | None, tenant: str, *, content: bool, last: int, session_id: 
     async def work() -> None:
         async with connected(nats) as place:
             key = SessionKey(tenant, session_id)
-            stored, _ = await _of(place)[0].transcript(key)
+            stored, _ = await place.store.transcript(key)
             if not stored:
                 raise ComposeError(f"nothing is stored of a conversation in the session {key}")
             entries = list(enumerate(entries_of(stored), 1))
@@ -123,7 +122,8 @@ def interrupt(nats: str | None, tenant: str, turn: str | None, session_id: str) 
 
     async def work() -> None:
         async with connected(nats) as place:
-            stopped = await _of(place)[1].interrupt(SessionKey(tenant, session_id), turn)
+            sessions = Sessions(place.bus, place.subjects)
+            stopped = await sessions.interrupt(SessionKey(tenant, session_id), turn)
             if stopped is None:
                 raise ComposeError("there is nothing to stop")
             click.echo(f"stopping turn {stopped}")
@@ -148,16 +148,15 @@ def move(
     async def work() -> None:
         async with connected(nats) as place:
             key = SessionKey(tenant, session_id)
-            store, sessions, _ = _of(place)
             alive = await heard(place)
-            owned = await store.owner(key)
+            owned = await place.store.owner(key)
             if owned is None or owned.record.worker is None:
                 raise ComposeError(
                     f"nobody owns the session {key}: any worker takes it with its next message"
                 )
             to = chosen(alive, owned.record.worker, target)
             if now:
-                await sessions.interrupt(key, None)
+                await Sessions(place.bus, place.subjects).interrupt(key, None)
             await _let_go(place, key, owned.sequence, within)
             await _claimed(place, key, to)
             click.echo(f"{key} is at {to}")
@@ -179,13 +178,12 @@ def chosen(alive: Sequence[Heartbeat], owner: str, target: str | None) -> str:
 
 async def _let_go(place: Place, key: SessionKey, epoch: int, within: float) -> None:
     """Raises ComposeError."""
-    store = _of(place)[0]
     try:
         await place.bus.request(place.subjects.control(key), Release().encode(), OWNER_WITHIN)
     except NoResponder:
         raise ComposeError("its owner does not answer; if it has died the next message moves it") from None
     deadline = monotonic() + within
-    while (owned := await store.owner(key)) is not None and owned.sequence == epoch:
+    while (owned := await place.store.owner(key)) is not None and owned.sequence == epoch:
         if monotonic() > deadline:
             raise ComposeError(f"its turn still runs after {within:g} s: it moves when that ends; see --now")
         await asyncio.sleep(LOOK_EVERY)
@@ -203,12 +201,3 @@ async def _claimed(place: Place, key: SessionKey, to: str) -> None:
         raise ComposeError(
             f"{to} does not have it: another worker has been quicker; see `warmwire session show`"
         )
-
-
-def _of(place: Place) -> tuple[Store, Sessions, Management]:
-    sessions = Sessions(place.bus, place.subjects)
-    return (
-        Store(place.bus, place.subjects),
-        sessions,
-        Management(place.bus, place.subjects, sessions),
-    )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from warmwire.broker.nats.store import Backlog, Store
+from warmwire.broker.nats.store import Backlog
 from warmwire.broker.wire.messages import Heartbeat, Recently, Tiers
 from warmwire.compose.operating.place import Place, connected, heard, nats_option, run
 
@@ -40,15 +40,14 @@ def top(nats: str | None, once: bool, as_json: bool) -> int:
 async def _show(nats: str | None, *, once: bool, as_json: bool) -> None:
     async with connected(nats) as place:
         await heard(place)
-        store = Store(place.bus, place.subjects)
         if once or as_json:
             while True:
-                picture = picture_of(place.liveness.alive(monotonic()), await store.backlog())
+                picture = picture_of(place.liveness.alive(monotonic()), await place.store.backlog())
                 _print(picture, as_json=as_json)
                 if once:
                     return
                 await asyncio.sleep(EVERY)
-        await _live(place, store)
+        await _live(place)
 
 
 def picture_of(workers: tuple[Heartbeat, ...], backlog: Backlog) -> dict[str, Any]:
@@ -94,14 +93,14 @@ def _print(picture: dict[str, Any], *, as_json: bool) -> None:
     Console(width=width).print(drawn(picture, 0.0))
 
 
-async def _live(place: Place, store: Store) -> None:
+async def _live(place: Place) -> None:
     from rich.live import Live  # noqa: PLC0415 - help is quick without it
 
     before: tuple[float, int] | None = None
     with Live(screen=True, auto_refresh=False) as live:
         while True:
             now = monotonic()
-            picture = picture_of(place.liveness.alive(now), await store.backlog())
+            picture = picture_of(place.liveness.alive(now), await place.store.backlog())
             ended = picture["total"]["ended"]
             rate = max(0, ended - before[1]) / (now - before[0]) if before else 0.0
             before = now, ended

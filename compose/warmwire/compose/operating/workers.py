@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from warmwire.broker.errors import NoResponder
-from warmwire.broker.nats.store import Store
 from warmwire.broker.wire.messages import Drain
 from warmwire.compose.errors import ComposeError
 from warmwire.compose.operating.place import connected, heard, nats_option, run
@@ -31,7 +30,7 @@ def list_workers(nats: str | None, as_json: bool) -> None:
     async def work() -> None:
         async with connected(nats) as place:
             alive = await heard(place)
-            backlog = await Store(place.bus, place.subjects).backlog()
+            backlog = await place.store.backlog()
             picture = picture_of(alive, backlog)
             if as_json:
                 click.echo(json.dumps(picture | {"autoscaler": hint(picture)}))
