@@ -15,7 +15,7 @@ from warmwire.edge.app import bind
 from tests.client import eventually
 from tests.conftest import SECONDS, force
 from tests.edge.delivery.test_watch import texts
-from tests.edge.fake_worker import FakeTurn, FakeWorker
+from tests.edge.fake_worker import FakeTurn, FakeWorker, begun
 from tests.edge.test_operation import ready, refused, run
 from tests.edge.wire import Answer, Wire
 
@@ -63,11 +63,12 @@ async def to_its_end(wire: Wire, answer: Answer, seen: Seen) -> bool:
 
 async def came_back(wire: Wire, cursor: str) -> Answer:
     """As a browser does: again and again. The port is the dead edge's, too, for a moment."""
-    while True:
-        try:
-            return await wire.watch("s1", cursor)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            await asyncio.sleep(0.05)
+    async with asyncio.timeout(30 * SECONDS):
+        while True:
+            try:
+                return await wire.watch("s1", cursor)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                await asyncio.sleep(0.05)
 
 
 async def test_two_edges_on_one_port_share_viewers_and_one_takes_over_when_the_other_is_killed(
@@ -82,35 +83,24 @@ async def test_two_edges_on_one_port_share_viewers_and_one_takes_over_when_the_o
         ):
             await eventually(lambda: listening(port) == 2, "both listen", deadline=30)
             await ready(wire)
-            viewers = [await wire.watch("s1") for _ in range(VIEWERS)]
-            seen: list[Seen] = [[] for _ in viewers]
-            reading = [
-                asyncio.create_task(to_its_end(wire, answer, events))
-                for answer, events in zip(viewers, seen, strict=True)
-            ]
+            seen: list[Seen] = [[] for _ in range(VIEWERS)]
+            viewers = [(await wire.watch("s1"), events) for events in seen]
+            reading = [asyncio.create_task(to_its_end(wire, *viewer)) for viewer in viewers]
             assert 202 == (await wire.send("POST", "/v1/sessions/s1/messages", {"message": "Hello"})).status
-            turn = await worker.next_turn()
-            await turn.start()
-            await say(turn, 0)
+            turn = await begun(worker, *words(0))
             await eventually(lambda: all(len(events) > 20 for events in seen), "all have seen a part")
             one.kill()
-            await say(turn, 1)
+            for word in words(1):
+                await turn.delta(word)
             await turn.complete()
-            broke = await asyncio.gather(*reading)
-            assert {True, False} == set(broke), "both edges had viewers"
-            said = "".join(word(part, number) for part in range(2) for number in range(50))
-            assert {said} == {texts(events)[turn.id] for events in seen}
+            assert {True, False} == set(await asyncio.gather(*reading)), "both edges had viewers"
+            assert {"".join(words(0) + words(1))} == {texts(events)[turn.id] for events in seen}
             assert other.returncode is None
 
 
-def word(part: int, number: int) -> str:
-    return f"{part}.{number} "
-
-
-async def say(turn: FakeTurn, part: int) -> None:
-    """Fifty deltas."""
-    for number in range(50):
-        await turn.delta(word(part, number))
+def words(part: int) -> list[str]:
+    """Fifty."""
+    return [f"{part}.{number} " for number in range(50)]
 
 
 def listening(port: int) -> int:
@@ -121,6 +111,17 @@ def listening(port: int) -> int:
 
 
 CANCEL = {"message": "Hello", "on_disconnect": "cancel"}
+
+
+async def three_turns(wire: Wire, worker: FakeWorker) -> tuple[dict[str, FakeTurn], str]:
+    """Turns that mind, by session; ``back`` may be come back to with the cursor, ``unseen`` has no viewer."""
+    answer = await wire.post({"session_id": "back", **CANCEL})
+    assert 202 == (await wire.send("POST", "/v1/sessions/unseen/messages", CANCEL)).status
+    await wire.post({"session_id": "gone", **CANCEL})
+    turns = {turn.session_id: turn for turn in [await worker.next_turn() for _ in range(3)]}
+    for turn in turns.values():
+        await turn.start()
+    return turns, (await answer.until("content_block_start"))[-1][2]
 
 
 @pytest.mark.parametrize(
@@ -137,13 +138,7 @@ async def test_a_turn_whose_viewers_do_not_come_back_from_an_edge_that_is_gone_i
             one, two = [await stack.enter_async_context(wired(port)) for port in ports]
             gone = await stack.enter_async_context(edge(worker, nats_server, ports[0], **GRACE))
             await ready(one)
-            answer = await one.post({"session_id": "back", **CANCEL})
-            assert 202 == (await one.send("POST", "/v1/sessions/unseen/messages", CANCEL)).status
-            await one.post({"session_id": "gone", **CANCEL})
-            turns = {turn.session_id: turn for turn in [await worker.next_turn() for _ in range(3)]}
-            for turn in turns.values():
-                await turn.start()
-            cursor = (await answer.until("content_block_start"))[-1][2]
+            turns, cursor = await three_turns(one, worker)
             if before:
                 await stack.enter_async_context(edge(worker, nats_server, ports[1], **GRACE))
                 await ready(two)

@@ -12,6 +12,7 @@ from tests.client import eventually
 from tests.conftest import SECONDS, started_nats_server
 from tests.edge.conftest import serving
 from tests.edge.fake_worker import working
+from tests.edge.wire import Answer
 
 
 async def test_an_edge_without_nats_says_so_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
@@ -26,10 +27,7 @@ async def test_an_edge_without_nats_says_so_and_goes_on_when_it_is_back(tmp_path
             await turn.start()
             cursor = (await answer.until("content_block_start"))[-1][2]
             nats.send_signal(signal.SIGSTOP)
-            refused = await wire.post({"session_id": "s2", "message": "Hello"})
-            problem = await refused.problem()
-            assert (503, "2") == (refused.status, refused.headers["retry-after"])
-            assert problem["type"] == "urn:warmwire:problem:unavailable"
+            await says_so(await wire.post({"session_id": "s2", "message": "Hello"}))
             back = await wire.resume("s1", cursor)
             assert (200, b"retry: 1000\n\n") == (back.status, await back.body())
             nats.send_signal(signal.SIGCONT)
@@ -40,3 +38,9 @@ async def test_an_edge_without_nats_says_so_and_goes_on_when_it_is_back(tmp_path
             for viewer in (answer, again):
                 events = await viewer.until("[DONE]")
                 assert [kind for kind, _, _ in events] == ["content_block_delta", "turn_completed", "[DONE]"]
+
+
+async def says_so(refused: Answer) -> None:
+    """It is refused, and may be tried again."""
+    assert (503, "2") == (refused.status, refused.headers["retry-after"])
+    assert (await refused.problem())["type"] == "urn:warmwire:problem:unavailable"

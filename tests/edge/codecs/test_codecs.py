@@ -315,30 +315,30 @@ async def test_anthropics_client_streams_a_message(wire: Wire, worker: FakeWorke
     assert ("s1", "opus", "Be brief.") == (turn.session_id, options.model, options.system_prompt)
 
 
+THINKS_AND_CALLS = (
+    b'{"type":"message_start","message":{}}',
+    b'{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":""}}',
+    b'{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"hm"}}',
+    b'{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"s"}}',
+    b'{"type":"content_block_stop","index":0}',
+    b'{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"c","name":"Bash"}}',
+    b'{"type":"content_block_stop","index":1}',
+    b'{"type":"message_stop"}',
+)
+THEN_SAYS = (
+    b'{"type":"message_start","message":{}}',
+    b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}',
+)
+
+
 async def test_anthropics_client_gets_a_turn_with_tools_as_one_message(
     wire: Wire, worker: FakeWorker
 ) -> None:
-    thought = b'{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"hm"}}'
-    signed = b'{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"s"}}'
-    events = (
-        b'{"type":"message_start","message":{}}',
-        b'{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":""}}',
-        thought,
-        signed,
-        b'{"type":"content_block_stop","index":0}',
-        b'{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"c","name":"Bash"}}',
-        b'{"type":"content_block_stop","index":1}',
-        b'{"type":"message_stop"}',
-    )
     async with claude_at(wire) as claude, claude.messages.stream(**ASKED) as stream:
         turn = await worker.next_turn()
         await turn.begin()
-        for event in events:
+        for event in THINKS_AND_CALLS + THEN_SAYS:
             await turn.publish(event)
-        await turn.publish(b'{"type":"message_start","message":{}}')
-        await turn.publish(
-            b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}'
-        )
         await turn.delta("Done.")
         await turn.complete()
         message = await stream.get_final_message()

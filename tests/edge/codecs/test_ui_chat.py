@@ -117,22 +117,21 @@ def test_an_answer_is_a_message_of_one_step() -> None:
     assert found[-1]["messageMetadata"]["usage"]["output_tokens"] == 0
 
 
+THOUGHT = [began(0, type="thinking", thinking=""), said("hm", kind="thinking"), STOP]
+CALLED = [
+    began(1, type="tool_use", id="c1", name="Bash", input={}),
+    given_input('{"command":', 1),
+    given_input('"ls"}', 1),
+    STOP_1,
+]
+DONE = [
+    event("tool_started", id="c1", name="Bash", summary="ls", turn=TURN),
+    event("tool_finished", id="c1", is_error=False, summary="a b", turn=TURN),
+]
+
+
 def test_thinking_and_tools() -> None:
-    call = began(1, type="tool_use", id="c1", name="Bash", input={})
-    found = chunks(
-        MESSAGE,
-        began(0, type="thinking", thinking=""),
-        said("hm", kind="thinking"),
-        STOP,
-        call,
-        given_input('{"command":', 1),
-        given_input('"ls"}', 1),
-        STOP_1,
-        OVER,
-        event("tool_started", id="c1", name="Bash", summary="ls", turn=TURN),
-        event("tool_finished", id="c1", is_error=False, summary="a b", turn=TURN),
-        *ONE,
-    )
+    found = chunks(MESSAGE, *THOUGHT, *CALLED, OVER, *DONE, *ONE)
     assert types(found) == (
         "start start-step reasoning-start reasoning-delta reasoning-end tool-input-start tool-input-delta"
         " tool-input-delta tool-input-available finish-step tool-output-available"

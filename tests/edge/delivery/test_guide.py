@@ -136,23 +136,27 @@ async def test_a_turn_that_fails_ends_with_an_error_and_done(wire: Wire, worker:
     assert "data: [DONE]" in body.split("event: error")[1]
 
 
+def page_with(**variables: str) -> str:
+    """The guide's frontend in a page that has what it expects."""
+    text = "<!doctype html><meta charset=utf-8><script>"
+    text += "const chatUI = {text: '', appendText(t) {this.text += t}};"
+    text += "".join(f"const {name} = {json.dumps(value)};" for name, value in variables.items())
+    return f"{text}\n{FRONTEND}</script>"
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("message", ["Hello", "Wie geht's? 100% é"])
 async def test_the_frontend_runs_unchanged_in_a_browser(
     start: Start, worker: FakeWorker, browser: Browser, message: str
 ) -> None:
     serves = await start()
-    variables = {"msg": message, "sessionId": "s1"}
-    page_text = "<!doctype html><meta charset=utf-8><script>"
-    page_text += "const chatUI = {text: '', appendText(t) {this.text += t}};"
-    page_text += "".join(f"const {name} = {json.dumps(value)};" for name, value in variables.items())
-    page_text += f"\n{FRONTEND}</script>"
     page = await browser.new_page()
     page.set_default_timeout(PATIENCE)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     url = f"http://127.0.0.1:{serves.wire.port}/guide.html"
-    await page.route(url, lambda route: route.fulfill(body=page_text, content_type="text/html"))
+    body = page_with(msg=message, sessionId="s1")
+    await page.route(url, lambda route: route.fulfill(body=body, content_type="text/html"))
     await page.goto(url)
     turn = await begun(worker)
     for part in ("Like ", "Like Chat", "Like ChatGPT!"):

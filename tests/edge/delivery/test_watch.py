@@ -193,10 +193,11 @@ async def test_deltas_are_gathered_for_who_asks_but_the_first_is_not(wire: Wire,
     assert (await viewer.event())[1]["delta"]["text"] == "first"
     for number in range(5):
         await turn.delta(f" {number}")
-    _, data, cursor = await viewer.event()
-    assert data["delta"]["text"] == " 0 1 2 3 4"
-    assert data["from"].endswith(".5")
-    assert cursor.endswith(".9")
+    gathered = [await viewer.event()]
+    while not gathered[-1][2].endswith(".9"):
+        gathered.append(await viewer.event())
+    assert texts(gathered) == {turn.id: " 0 1 2 3 4"}
+    assert len(gathered) < 5  # a machine that stalls for as long as a delta may wait sends some apart
     await turn.delta(" x")
     await turn.complete()  # what is no delta goes at once, and what waits goes before it
     assert [" x", None] == [
