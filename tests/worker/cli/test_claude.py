@@ -83,14 +83,9 @@ def test_a_user_line_takes_content_blocks() -> None:
     assert [*blocks] == json.loads(claude_stdin.user_line(blocks, "u1"))["message"]["content"]
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        (claude_stdin.interrupt_line("r1"), {"subtype": "interrupt", "cancel_queued": True}),
-        (claude_stdin.initialize_line("r1"), {"subtype": "initialize"}),
-    ],
-)
-def test_a_control_request_carries_its_id(line: bytes, expected: dict[str, object]) -> None:
+def test_a_control_request_carries_its_id() -> None:
+    expected = {"subtype": "interrupt", "cancel_queued": True}
+    line = claude_stdin.interrupt_line("r1")
     assert {"type": "control_request", "request_id": "r1", "request": expected} == json.loads(line)
 
 
@@ -214,7 +209,7 @@ def test_a_tool_loop() -> None:
 def test_a_stream_that_broke_off_is_told_as_a_retry() -> None:
     lines = read("cut")
     (retry,) = of(Retry, lines)
-    assert (1, 2, None, "unknown") == (retry.attempt, retry.max_attempts, retry.status, retry.error)
+    assert Retry(1, None) == retry
     later = [line.type for line in of(StreamEvent, lines[lines.index(retry) :])]
     assert "message_start" == later[0]
     assert "completed" == of(Result, lines)[0].ending
@@ -397,7 +392,7 @@ def test_a_transcript_is_of_the_first_session_that_it_names() -> None:
                 error_status=529,
                 error="overloaded",
             ),
-            Retry(2, 3, 500, 529, "overloaded"),
+            Retry(2, 529),
         ),
         (said(type="system", subtype="task_started"), Ignored("system/task_started")),
         (said(type="conversation_reset"), Ignored("conversation_reset")),

@@ -26,6 +26,7 @@ real_only = pytest.mark.real_only
 on_one_loop = pytest.mark.asyncio(loop_scope="session")
 
 MODEL = "claude-sonnet-4-5"
+INITIALIZE = b'{"type":"control_request","request_id":"i1","request":{"subtype":"initialize"}}\n'
 PLAIN = Behaviour()
 SLOW = Behaviour(text="one two three four five six seven eight nine ten", rate=20)
 STUMBLE = "stumble"

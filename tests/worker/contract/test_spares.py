@@ -13,7 +13,6 @@ from warmwire.worker.cli.claude_stdin import (
     adopt_line,
     allow_line,
     deny_line,
-    initialize_line,
     ready_line,
     set_model_line,
     user_line,
@@ -23,6 +22,7 @@ from warmwire.worker.cli.said import ControlReply, ControlRequest, Init, Result
 from tests.standin.messages_api import Behaviour, Json, user_texts
 from tests.worker.conftest import Running
 from tests.worker.contract.chat import (
+    INITIALIZE,
     MODEL,
     Chat,
     ask,
@@ -86,7 +86,7 @@ async def test_what_a_spare_is_told_at_once_waits_until_it_is_up(chat: Chat) -> 
 @real_only("requests to the API")
 async def test_only_the_first_initialize_sets_the_prompt(chat: Chat) -> None:
     cli = await spare(chat)
-    cli.process.write(initialize_line("i1") + adopt_line("Talk like a heron."))
+    cli.process.write(INITIALIZE + adopt_line("Talk like a heron."))
     await ask(cli, "Hi")
     assert "Talk like a heron." != prompt(chat.api.asked[0])
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 
-from warmwire.worker.cli.claude_stdin import initialize_line, user_line
+from warmwire.worker.cli.claude_stdin import user_line
 from warmwire.worker.cli.program import probe
 from warmwire.worker.cli.said import Assistant, Init, Lifecycle, Result, StreamEvent, ToolResults
 from warmwire.worker.cli.said import ControlReply as Reply
 
 from tests.standin.messages_api import Behaviour, user_texts
 from tests.worker.contract.chat import (
+    INITIALIZE,
     MODEL,
     SLOW,
     Chat,
@@ -32,7 +33,7 @@ pytestmark = on_one_loop
 @relied_on
 async def test_it_is_ready_before_its_first_message(chat: Chat) -> None:
     cli = await chat()
-    cli.process.write(initialize_line("i1"))
+    cli.process.write(INITIALIZE)
     heard, reply = await cli.until(Reply)
     assert ("i1", True) == (reply.request_id, reply.ok)
     assert [reply] == heard

@@ -37,7 +37,7 @@ def test_a_retry_of_the_api_voids_the_open_message_only() -> None:
     owner = running()
     owner.say(*said.message("m1", "Let me look."))
     owner.say(said.message_start("m2"), said.block_start(), said.delta("Hel"))
-    owner.say(Retry(1, 2, 0, 529, "overloaded"))
+    owner.say(Retry(1, 529))
     assert ("turn_reset", "api_retry", 1) == tuple(
         owner.events[-1][name] for name in ("type", "reason", "message")
     )
@@ -48,13 +48,13 @@ def test_a_retry_of_the_api_voids_the_open_message_only() -> None:
 def test_the_message_after_a_retry_takes_the_number_of_the_one_that_is_void() -> None:
     owner = running()
     for _ in range(2):
-        owner.say(said.message_start("m1"), said.delta("Hel"), Retry(1, 2, 0, None, ""))
+        owner.say(said.message_start("m1"), said.delta("Hel"), Retry(1, None))
     assert [0, 0] == [event["message"] for event in owner.events if event["type"] == "turn_reset"]
 
 
 def test_a_retry_with_no_message_open_voids_nothing() -> None:
     owner = running()
-    owner.say(Retry(1, 2, 0, None, ""), *said.message("m1", "a"), Retry(1, 2, 0, None, ""))
+    owner.say(Retry(1, None), *said.message("m1", "a"), Retry(1, None))
     assert "turn_reset" not in owner.types
 
 

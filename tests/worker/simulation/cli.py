@@ -55,7 +55,7 @@ class Cli:
             case "hang":
                 return [*init, *begun]
             case "retry":
-                begun = [*begun, Retry(1, 2, 0, None, ""), *begun]
+                begun = [*begun, Retry(1, None), *begun]
             case "piece":
                 return [*init, Assistant(name, answer), *done]
             case "error":

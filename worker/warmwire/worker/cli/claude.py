@@ -78,10 +78,7 @@ class _SystemWire(msgspec.Struct):
     model: str = ""
     claude_code_version: str = ""
     attempt: int = 0
-    max_retries: int = 0
-    retry_delay_ms: float = 0
     error_status: int | None = None
-    error: object = None
 
 
 class _LifecycleWire(msgspec.Struct):
@@ -204,8 +201,7 @@ def _system(line: bytes) -> Line:
     if wire.subtype == "init":
         return Init(wire.session_id, wire.model, wire.claude_code_version)
     if wire.subtype == "api_retry":
-        error = wire.error if isinstance(wire.error, str) else ""
-        return Retry(wire.attempt, wire.max_retries, wire.retry_delay_ms, wire.error_status, error)
+        return Retry(wire.attempt, wire.error_status)
     return Ignored(f"system/{wire.subtype}")
 
 

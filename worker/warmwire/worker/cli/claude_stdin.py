@@ -38,11 +38,6 @@ def interrupt_line(request_id: str) -> bytes:
     return _control(request_id, {"subtype": "interrupt", "cancel_queued": True})
 
 
-def initialize_line(request_id: str) -> bytes:
-    """Answered as soon as the CLI is up: the one sign of readiness that it gives before its first message."""
-    return _control(request_id, {"subtype": "initialize"})
-
-
 READY = "ready"
 COST = "cost"
 ADOPT = "adopt"

@@ -47,10 +47,7 @@ class Retry(_Value, frozen=True):
     """The API call failed and is repeated: partial text of this message is void."""
 
     attempt: int
-    max_attempts: int
-    delay_ms: float
-    status: int | None
-    error: str
+    status: int | None  # that the API gave, if it answered
 
 
 class ToolUse(_Value, frozen=True):

@@ -1,10 +1,11 @@
-"""The terminal event of a turn, made from what is known at its end. Pure."""
+"""The terminal event of a turn and its record, made from what is known at its end. Pure."""
 
 from __future__ import annotations
 
 import re
 
 from warmwire.broker.wire.events import TurnCompleted, TurnEnd, TurnFailed, TurnInterrupted, Usage
+from warmwire.broker.wire.messages import Finished
 from warmwire.worker.cli import said
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.sessions.turn import Turn
@@ -70,6 +71,20 @@ def failed(
         code=code.value,
         message=f"{code.message} {_ADDRESS.sub('…', detail[:DETAIL_LIMIT])}".strip(),
         retryable=code.retryable,
+    )
+
+
+def finished(turn: Turn, end: TurnEnd, epoch: int, seq: int) -> Finished:
+    """The record of a turn that ends so, by the event of that place."""
+    text, truncated = turn.log.answer()
+    return Finished(
+        attempt=turn.attempt,
+        epoch=epoch,
+        digest=turn.held.digest,
+        envelope=turn.writer.wrap(seq, end.encode()).decode(),
+        text=text,
+        truncated=truncated,
+        question=turn.held.question,
     )
 
 

@@ -45,7 +45,7 @@ from warmwire.worker.sessions import transcript
 from warmwire.worker.sessions.owner_store import Lost, OwnerStore
 from warmwire.worker.sessions.permissions import Answer
 from warmwire.worker.sessions.session import Session
-from warmwire.worker.sessions.stages import Trail
+from warmwire.worker.sessions.trail import Trail
 from warmwire.worker.sessions.turn import (
     Ack,
     AppendTranscript,

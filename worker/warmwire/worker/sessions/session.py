@@ -160,19 +160,9 @@ class Session:
         turn = self._turn()
         assert turn.end is not None  # noqa: S101 - only an ending appends
         turn.finishing = True
-        message = turn.held.message
-        text, truncated = turn.log.answer()
-        finished = Finished(
-            attempt=turn.attempt,
-            epoch=self.epoch,
-            digest=turn.held.digest,
-            envelope=turn.writer.wrap(self.seq + 1, turn.end.encode()).decode(),
-            text=text,
-            truncated=truncated,
-            question=turn.held.question,
-        )
+        finished = endings.finished(turn, turn.end, self.epoch, self.seq + 1)
         spent = self.binding.spend(turn.meter, turn.end) if turn.given else None
-        return [PutRecord(message.turn, finished, spent)]
+        return [PutRecord(turn.id, finished, spent)]
 
     def acked(self, now: float) -> list[Command]:
         """The turn is over."""

@@ -40,7 +40,7 @@ class Trail:
         self._key = key
         self._worker = worker
         self._queue = queue
-        self._stages: Stages | None = None
+        self._stages: _Stages | None = None
 
     @property
     def chat(self) -> str | None:
@@ -51,7 +51,7 @@ class Trail:
         """The turn at hand begins, unless it has ended before; from now on it carries the attempt's trace."""
         self.drop("put back")
         if turn is not None and not isinstance(found, Finished):
-            self._stages = Stages(self._key, self._worker, turn.held, found, self._queue)
+            self._stages = _Stages(self._key, self._worker, turn.held, found, self._queue)
             turn.held = replace(turn.held, traceparent=self._stages.traceparent)
 
     def before(self, command: Command, turn: Turn | None) -> None:
@@ -94,7 +94,7 @@ class Trail:
         self._stages = None
 
 
-class Stages:
+class _Stages:
     """The stages of one turn in its worker's hands, from its making to ``end`` or ``drop``."""
 
     def __init__(
