@@ -71,10 +71,15 @@ class ChaosProxy:
 
 
 @asynccontextmanager
-async def cutting(host: str, port: int, *, cuts: int, most: int, seed: int = 0) -> AsyncIterator[ChaosProxy]:
-    """A proxy that cuts so many connections, each before it has carried ``most`` bytes to the client."""
+async def cutting(
+    host: str, port: int, *, cuts: int, most: int, seed: int = 0, at: int = 0
+) -> AsyncIterator[ChaosProxy]:
+    """A proxy that cuts so many connections, each before it has carried ``most`` bytes to the client.
+
+    ``at``: the port it listens on; 0 takes a free one.
+    """
     proxy = ChaosProxy(host, port, cuts, most, seed)
-    server = await asyncio.start_server(proxy.begin, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.begin, "127.0.0.1", at)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy

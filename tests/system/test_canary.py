@@ -72,19 +72,18 @@ ASKED = (
     ("s1", "recall", None),
 )
 """Session, message, token."""
+QUICK = {
+    "WARMWIRE_EMULATOR_RATE": "500",
+    "OTEL_BSP_SCHEDULE_DELAY": "50",
+    "ANTHROPIC_API_KEY": "of-the-pool",
+}
 
 
 @pytest.mark.parametrize("taken", ["", "of-the-pool"], ids=["taken", "refused and repeated in the error"])
 def test_a_token_is_found_nowhere(tmp_path: Path, taken: str) -> None:
     with receiving() as traces:
-        environment = {
-            "WARMWIRE_EMULATOR_RATE": "500",
-            "WARMWIRE_EMULATOR_TOKENS": taken,
-            "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url,
-            "OTEL_BSP_SCHEDULE_DELAY": "50",
-            "ANTHROPIC_API_KEY": "of-the-pool",
-        }
-        with running(tmp_path / "up", environment=environment) as up:
+        told = {"WARMWIRE_EMULATOR_TOKENS": taken, "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url}
+        with running(tmp_path / "up", environment=QUICK | told) as up:
             up.wait_until_ready()
             answers = [ask(up, *asked) for asked in ASKED]
             found = [where for where, data in places(tmp_path) if holds(data)]

@@ -205,14 +205,18 @@ async def test_an_operator_looks_interrupts_and_drains(server: Served, tmp_path:
         assert (0, f"default.s1 is at {other.id}\n") == await operate(server, "session", "move", "s1")
         assert "Hello" == text_of(await product.ask("recall"))
         assert "Hello" in (await operate(server, "session", "log", "--content", "s1"))[1]
-        async with user(server, "operator") as (bus, _):
-            named = {
-                json.loads(await bus.request(f"$SRV.PING.{name}", b"", 10 * SECONDS))["name"]
-                for name in ("warmwire-edge", "warmwire-worker")
-            }
-        assert {"warmwire-edge", "warmwire-worker"} == named
+        assert {"warmwire-edge", "warmwire-worker"} == await discovered(server)
         assert (0, f"{worker.id} drains\n") == await operate(server, "worker", "drain", worker.id)
         await eventually(worker.leave.is_set, "the worker is told")
+
+
+async def discovered(server: Served) -> set[str]:
+    """The services that answer an operator's ping."""
+    async with user(server, "operator") as (bus, _):
+        return {
+            json.loads(await bus.request(f"$SRV.PING.{name}", b"", 10 * SECONDS))["name"]
+            for name in ("warmwire-edge", "warmwire-worker")
+        }
 
 
 async def test_streams_of_an_older_version_are_brought_up_by_an_operator_and_by_nobody_else(

@@ -258,22 +258,24 @@ def arguments_in(folder: Path) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
 
-@pytest.mark.claude
-async def test_the_real_cli_is_set_up_as_profile_and_turn_say(
-    product: Product, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require(find_claude(), "claude CLI (pip install 'warmwire[claude]')")
-    text = """
+HERON = """
 [default]
 models = ["claude-sonnet-4-5", "claude-haiku-4-5"]
 system_prompt = "You are a heron."
 tools = ["Read"]
 permission_modes = ["default", "plan"]
 """
+
+
+@pytest.mark.claude
+async def test_the_real_cli_is_set_up_as_profile_and_turn_say(
+    product: Product, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require(find_claude(), "claude CLI (pip install 'warmwire[claude]')")
     async with MessagesApi() as api:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", api.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "made up")
-        worker = await product.work(cli="claude", profiles=write(text), spares=1)
+        worker = await product.work(cli="claude", profiles=write(HERON), spares=1)
         await eventually(lambda: any(s.ready for s in worker._supply.spares()), "the spare", 30)
         turns: list[dict[str, Any]] = [
             {"thinking_tokens": 2000},

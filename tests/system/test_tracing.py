@@ -102,12 +102,8 @@ def test_a_turn_is_one_trace_through_all_roles(up: Running, receiver: Receiver) 
     trace_id = secrets.token_hex(16)
     events = ask(up, f"{CANARY} tools", trace_id)
     trace = whole(receiver, trace_id)
-    request, send, deliver = (
-        one(trace, "POST /v1/chat/stream"),
-        one(trace, "send ww.req"),
-        one(trace, "deliver turn"),
-    )
-    process = one(trace, "process ww.req")
+    names = ("POST /v1/chat/stream", "send ww.req", "deliver turn", "process ww.req")
+    request, send, deliver, process = (one(trace, name) for name in names)
     (provided,) = [span.name for _, span in trace if span.name.endswith(" process")]
     children = {span.name: span.parent_span_id for _, span in trace}
     assert {
@@ -259,14 +255,11 @@ def test_a_failed_turn_says_so(receiver: Receiver, tmp_path: Path) -> None:
         assert end["code"] == about(span)["error.type"]
 
 
-@pytest.mark.claude
-def test_the_spans_of_a_cli_that_is_started_for_a_turn_are_below_its_chat(
-    receiver: Receiver, tmp_path: Path
-) -> None:
-    require(find_claude(), "claude CLI (pip install 'warmwire[claude]')")
-    profiles = tmp_path / "profiles.toml"
+def with_claude(receiver: Receiver, api: str, folder: Path) -> dict[str, str]:
+    """The environment of a `warmwire up` whose CLIs may use a shell, and send spans."""
+    profiles = folder / "profiles.toml"
     profiles.write_text('[default]\ntools = ["Bash"]\nallowed_tools = ["Bash"]\n')
-    environment = {
+    return {
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_BSP_SCHEDULE_DELAY": "20",
@@ -276,10 +269,18 @@ def test_the_spans_of_a_cli_that_is_started_for_a_turn_are_below_its_chat(
         "WARMWIRE_MAX_SPARES": "0",
         "WARMWIRE_PROFILES": str(profiles),
         "ANTHROPIC_API_KEY": f"{CANARY}-key",
+        "ANTHROPIC_BASE_URL": api,
     }
+
+
+@pytest.mark.claude
+def test_the_spans_of_a_cli_that_is_started_for_a_turn_are_below_its_chat(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    require(find_claude(), "claude CLI (pip install 'warmwire[claude]')")
     trace_id = secrets.token_hex(16)
     with in_thread(Behaviour(text=CANARY, tool=f"echo {CANARY}")) as api:
-        environment["ANTHROPIC_BASE_URL"] = api.url
+        environment = with_claude(receiver, api.url, tmp_path)
         with running(tmp_path / "up", environment=environment) as up:
             up.wait_until_ready()
             assert "turn_completed" == ask(up, CANARY, trace_id)[-1]["type"]

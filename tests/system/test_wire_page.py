@@ -11,6 +11,7 @@ from typing import Any
 import nats
 import pytest
 from jsonschema_rs import validator_for
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from tests.client import eventually
@@ -53,14 +54,7 @@ async def test_the_commands_of_the_page_are_a_whole_turn(nats_server: str, tmp_p
         prefix = product.given["prefix"]
         client = await nats.connect(nats_server)
         ours = {name: text.replace("ww.", f"{prefix}.", 1) for name, text in _subjects().items()}
-        heard: list[Msg] = []
-
-        async def hear(message: Msg) -> None:
-            heard.append(message)
-
-        ((followed,),) = commands("sub")
-        await client.subscribe(ours[followed], cb=hear)
-        await client.flush()
+        heard = await hearing(client, ours)
         (asked, body, _, header), *controls = commands("req")
         name, _, value = header.partition(":")
         validator_for(SCHEMAS["UserMessage"]).validate(json.loads(body))
@@ -80,6 +74,19 @@ async def test_the_commands_of_the_page_are_a_whole_turn(nats_server: str, tmp_p
         validator_for(SCHEMAS["Finished"]).validate(finished)
         assert heard[-1].data.decode() == finished["envelope"]
         await client.close()
+
+
+async def hearing(client: Client, ours: dict[str, str]) -> list[Msg]:
+    """What the page's ``nats sub`` hears from now on; ``ours`` are its subjects in this test."""
+    heard: list[Msg] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message)
+
+    ((followed,),) = commands("sub")
+    await client.subscribe(ours[followed], cb=hear)
+    await client.flush()
+    return heard
 
 
 def check(envelopes: list[dict[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import stat
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos_proxy import ChaosProxy
+from tests.chaos_proxy import cutting
 from tests.client import eventually
 from tests.compose.terminal import Terminal, in_terminal
 from tests.edge.fake_worker import FakeTurn, FakeWorker, begun
@@ -305,32 +304,25 @@ async def test_questions_are_asked_and_answered(chat: Opened, worker: FakeWorker
 async def test_a_connection_that_breaks_is_made_again_without_a_word_twice(
     chat: Opened, worker: FakeWorker, wire: Wire
 ) -> None:
-    whole = ChaosProxy("127.0.0.1", wire.port, 0, 1, 0)
-    server = await asyncio.start_server(whole.begin, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    terminal = await chat(port=port)
-    terminal.type("Hello" + ENTER)
-    turn = await begun(worker, "word0 ")
-    await terminal.until("word0")
-    server.close()
-    await whole.stop()
+    async with cutting("127.0.0.1", wire.port, cuts=0, most=1) as whole:
+        terminal = await chat(port=whole.port)
+        terminal.type("Hello" + ENTER)
+        turn = await begun(worker, "word0 ")
+        await terminal.until("word0")
     await terminal.until("reconnecting…")
-    cutting = ChaosProxy("127.0.0.1", wire.port, 20, 600, 1)
-    server = await asyncio.start_server(cutting.begin, "127.0.0.1", port)
-    number = 0
-    while cutting.left:
-        number += 1
-        await turn.delta(f"word{number} ")
-        await terminal.until(f"word{number}")
-    await turn.complete()
-    await terminal.prompts(2)
-    words = re.findall(r"word\d+", terminal.text)
-    assert [f"word{each}" for each in range(number + 1)] == words
-    assert "reconnecting" not in terminal.text
-    terminal.type(LEAVE)
-    assert await terminal.end() == 0
-    server.close()
-    await cutting.stop()
+    async with cutting("127.0.0.1", wire.port, cuts=20, most=600, seed=1, at=whole.port) as proxy:
+        number = 0
+        while proxy.left:
+            number += 1
+            await turn.delta(f"word{number} ")
+            await terminal.until(f"word{number}")
+        await turn.complete()
+        await terminal.prompts(2)
+        words = re.findall(r"word\d+", terminal.text)
+        assert [f"word{each}" for each in range(number + 1)] == words
+        assert "reconnecting" not in terminal.text
+        terminal.type(LEAVE)
+        assert await terminal.end() == 0
 
 
 async def test_a_turn_that_is_begun_again_otherwise_says_so(chat: Opened, worker: FakeWorker) -> None:
