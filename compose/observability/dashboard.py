@@ -3,7 +3,6 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 OUT = Path(__file__).with_name("dashboard.json")
 WINDOW = "$__rate_interval"
@@ -90,7 +89,7 @@ def queries() -> list[str]:
     return [query for _, _, targets in PANELS for _, query in targets]
 
 
-def dashboard() -> dict[str, Any]:
+def dashboard() -> dict[str, object]:
     """As Grafana imports it."""
     return {
         "title": "warmwire",
@@ -103,7 +102,7 @@ def dashboard() -> dict[str, Any]:
     }
 
 
-def _panel(number: int, title: str, unit: str, targets: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+def _panel(number: int, title: str, unit: str, targets: tuple[tuple[str, str], ...]) -> dict[str, object]:
     return {
         "id": number + 1,
         "type": "timeseries",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,6 +13,7 @@ from warmwire.broker.wire.messages import (
     ANSWER_LIMIT,
     REASON_LIMIT,
     Content,
+    ContentBlock,
     Permission,
     TurnOptions,
     UserMessage,
@@ -121,7 +121,7 @@ def checked(given: object, limit: int) -> Content:
     return content
 
 
-def _blocks(given: object) -> tuple[dict[str, Any], ...]:
+def _blocks(given: object) -> tuple[ContentBlock, ...]:
     problem = 'must be text, or a list of content blocks: objects with a "type"'
     if not isinstance(given, Sequence) or isinstance(given, bytes | bytearray):
         raise BadInput("message", problem)
@@ -130,7 +130,7 @@ def _blocks(given: object) -> tuple[dict[str, Any], ...]:
     return tuple(dict(block) for block in given)
 
 
-def _is_empty(block: dict[str, Any]) -> bool:
+def _is_empty(block: ContentBlock) -> bool:
     return block["type"] == "text" and not str(block.get("text", "")).strip()
 
 

@@ -218,7 +218,8 @@ def test_a_worker_may_go_when_the_others_have_room(
         for n in running
     ]
     gone = {"worker": "w-gone", "draining": True, "running": 1, "free": 19, "sessions": 1}
-    told = hint({"workers": [*rows, gone], "queue": {"waiting": waiting}})
+    picture: Any = {"workers": [*rows, gone], "queue": {"waiting": waiting}}
+    told = hint(picture)
     assert (3, 1, sum(running) + 1 + waiting) == (told["workers"], told["draining"], told["turns"])
     assert (spare, f"w-{min(running)}" if spare else None) == (told["spare"], told["leaves"])
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any
 
 import click
 
@@ -98,17 +97,17 @@ KINDS = frozenset({"user", "assistant", "system", "summary", "attachment", "prog
 """Types of a CLI's entries that are named; a text that another one has for a type may be anything."""
 
 
-def logged(number: int, entry: bytes, *, content: bool) -> dict[str, Any]:
+def logged(number: int, entry: bytes, *, content: bool) -> dict[str, object]:
     """What is shown of one entry: of what nobody vouches for only that it is there. Pure."""
-    told: dict[str, Any] = json.loads(entry)
+    told: dict[str, object] = json.loads(entry)
     kind = str(told.get("type"))
     ours = kind.startswith("warmwire/")
-    shown: dict[str, Any] = {"number": number, "type": kind if ours or kind in KINDS else "other"}
+    shown: dict[str, object] = {"number": number, "type": kind if ours or kind in KINDS else "other"}
     shown |= {name: told[name] for name in ("uuid", "timestamp") if isinstance(told.get(name), str)}
     shown["bytes"] = len(entry)
     if ours:
         shown |= {name: told[name] for name in ("turn", "epoch") if name in told}
-        shown |= {"ending": told["end"]["type"]} if "end" in told else {}
+        shown |= {"ending": end["type"]} if isinstance(end := told.get("end"), dict) else {}
     return shown | ({"entry": told} if content else {})
 
 

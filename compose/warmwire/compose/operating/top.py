@@ -1,17 +1,22 @@
 """`warmwire top`: the workers, what they do and how fast, live."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import sys
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import click
 
 from warmwire.broker.nats.store import Backlog
 from warmwire.broker.wire.messages import Heartbeat, Recently, Tiers
 from warmwire.compose.operating.place import Place, connected, heard, nats_option, run
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 HELP = """Show the workers live: sessions by tier, free slots, times to the first delta, the slowest turns.
 
@@ -24,6 +29,52 @@ Everything comes from heartbeats and from one question to JetStream each second;
 
 EVERY = 1.0
 """Seconds between two pictures."""
+
+
+Figure = Literal["free", "running", "sessions", "warm", "frozen", "spare", "ended", "failed"]
+SUMMED: tuple[Figure, ...] = ("free", "running", "sessions", "warm", "frozen", "spare", "ended", "failed")
+DRAWN: tuple[Figure, ...] = ("running", "free", "sessions", "warm", "frozen", "spare", "ended", "failed")
+
+
+class Row(TypedDict):
+    """A worker. ``ttft_ms`` is empty before it has had a turn."""
+
+    worker: str
+    version: str
+    draining: bool
+    free: int
+    running: int
+    sessions: int
+    warm: int
+    frozen: int
+    spare: int
+    ended: int
+    failed: int
+    ttft_ms: dict[str, int]
+
+
+class Waiting(TypedDict):
+    """What waits in the queue, and since when the first of it does."""
+
+    waiting: int
+    since: str | None
+
+
+class Slow(TypedDict):
+    """A turn whose first delta took long."""
+
+    turn: str
+    session: str
+    ttft_ms: int
+
+
+class Picture(TypedDict):
+    """What is shown, as ``--json`` prints it."""
+
+    workers: list[Row]
+    total: dict[Figure, int]
+    queue: Waiting
+    slowest: list[Slow]
 
 
 @click.command(help=HELP)
@@ -50,23 +101,25 @@ async def _show(nats: str | None, *, once: bool, as_json: bool) -> None:
         await _live(place)
 
 
-def picture_of(workers: tuple[Heartbeat, ...], backlog: Backlog) -> dict[str, Any]:
+def picture_of(workers: tuple[Heartbeat, ...], backlog: Backlog) -> Picture:
     """What is shown. Pure."""
     rows = [_worker(beat) for beat in sorted(workers, key=lambda beat: beat.worker)]
-    slowest = [turn for beat in workers for turn in (beat.recently or Recently()).slowest]
-    summed = ("free", "running", "sessions", "warm", "frozen", "spare", "ended", "failed")
+    slow = [turn for beat in workers for turn in (beat.recently or Recently()).slowest]
     return {
         "workers": rows,
-        "total": {name: sum(row[name] for row in rows) for name in summed},
+        "total": {name: sum(row[name] for row in rows) for name in SUMMED},
         "queue": {
             "waiting": backlog.waiting,
             "since": backlog.since.isoformat() if backlog.since else None,
         },
-        "slowest": [turn.model_dump() for turn in sorted(slowest, key=lambda turn: -turn.ttft_ms)[:5]],
+        "slowest": [
+            {"turn": turn.turn, "session": turn.session, "ttft_ms": turn.ttft_ms}
+            for turn in sorted(slow, key=lambda turn: -turn.ttft_ms)[:5]
+        ],
     }
 
 
-def _worker(beat: Heartbeat) -> dict[str, Any]:
+def _worker(beat: Heartbeat) -> Row:
     recently, tiers = beat.recently or Recently(), beat.tiers or Tiers()
     times = dict(zip(("p50", "p95", "max"), recently.ttft_ms, strict=False))
     return {
@@ -76,14 +129,16 @@ def _worker(beat: Heartbeat) -> dict[str, Any]:
         "free": beat.free,
         "running": beat.running,
         "sessions": beat.sessions,
-        **tiers.model_dump(),
+        "warm": tiers.warm,
+        "frozen": tiers.frozen,
+        "spare": tiers.spare,
         "ended": recently.ended,
         "failed": recently.failed,
         "ttft_ms": times,
     }
 
 
-def _print(picture: dict[str, Any], *, as_json: bool) -> None:
+def _print(picture: Picture, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(picture))
         return
@@ -108,22 +163,21 @@ async def _live(place: Place) -> None:
             await asyncio.sleep(EVERY)
 
 
-def drawn(picture: dict[str, Any], rate: float) -> Any:
+def drawn(picture: Picture, rate: float) -> Group:
     """The picture as tables of rich."""
     from rich.console import Group  # noqa: PLC0415 - help is quick without it
     from rich.table import Column, Table  # noqa: PLC0415 - the same
 
     total, queue = picture["total"], picture["queue"]
-    columns = ("running", "free", "sessions", "warm", "frozen", "spare", "ended", "failed")
     workers = Table(
-        Column("worker", no_wrap=True, min_width=18), *columns, "ttft p50", "p95", "max", title="workers"
+        Column("worker", no_wrap=True, min_width=18), *DRAWN, "ttft p50", "p95", "max", title="workers"
     )
     for row in picture["workers"]:
         name = f"{row['worker']} (draining)" if row["draining"] else row["worker"]
         times = [
             f"{row['ttft_ms'][key]} ms" if key in row["ttft_ms"] else "" for key in ("p50", "p95", "max")
         ]
-        workers.add_row(name, *(str(row[column]) for column in columns), *times)
+        workers.add_row(name, *(str(row[column]) for column in DRAWN), *times)
     slowest = Table("turn", "session", "first delta after", title="slowest turns of five minutes")
     for turn in picture["slowest"]:
         slowest.add_row(turn["turn"], turn["session"], f"{turn['ttft_ms']} ms")

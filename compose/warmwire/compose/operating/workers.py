@@ -1,7 +1,6 @@
 """`warmwire worker list` and `warmwire worker drain`: the operator's hands on workers."""
 
 import json
-from typing import Any
 
 import click
 
@@ -9,7 +8,7 @@ from warmwire.broker.errors import NoResponder
 from warmwire.broker.wire.messages import Drain
 from warmwire.compose.errors import ComposeError
 from warmwire.compose.operating.place import connected, heard, nats_option, run
-from warmwire.compose.operating.top import picture_of
+from warmwire.compose.operating.top import Picture, picture_of
 
 ANSWER_WITHIN = 2.0
 """Seconds that a worker may take to say that it leaves."""
@@ -33,7 +32,7 @@ def list_workers(nats: str | None, as_json: bool) -> None:
             backlog = await place.store.backlog()
             picture = picture_of(alive, backlog)
             if as_json:
-                click.echo(json.dumps(picture | {"autoscaler": hint(picture)}))
+                click.echo(json.dumps({**picture, "autoscaler": hint(picture)}))
                 return
             for row in picture["workers"]:
                 click.echo(json.dumps(row))
@@ -41,7 +40,7 @@ def list_workers(nats: str | None, as_json: bool) -> None:
     run(work)
 
 
-def hint(picture: dict[str, Any]) -> dict[str, Any]:
+def hint(picture: Picture) -> dict[str, object]:
     """What an autoscaler asks for, by a picture of `top`. Pure.
 
     ``spare``: a worker may go, without it at least half a worker's slots are free; ``leaves``: it is
