@@ -121,7 +121,7 @@ def picture_of(workers: tuple[Heartbeat, ...], backlog: Backlog) -> Picture:
 
 def _worker(beat: Heartbeat) -> Row:
     recently, tiers = beat.recently or Recently(), beat.tiers or Tiers()
-    times = dict(zip(("p50", "p95", "max"), recently.ttft_ms, strict=False))
+    times: dict[str, int] = dict(zip(("p50", "p95", "max"), recently.ttft_ms, strict=False))
     return {
         "worker": beat.worker,
         "version": beat.version,
