@@ -135,6 +135,11 @@ def _gauge(name: str, what: str, labels: Labels | None = None) -> Gauge:
     return gauge
 
 
+def _level(name: str, what: str, labels: Labels | None = None) -> metrics._Gauge:
+    """As a gauge, but it is told its value when that is found."""
+    return _meter.create_gauge(_listed(name, "gauge", what, labels), description=what)
+
+
 HOW = ("own", "adopted", "spawned", "resumed")
 TIERS = ("spare", "warm", "frozen", "starting")
 ENDINGS = ("completed", "interrupted", "failed")
@@ -176,28 +181,16 @@ provided = _counter(
     "session without a spare: a miss), `resumed` (from the transcript).",
     {"how": HOW},
 )
-processes = _meter.create_gauge(
-    _listed(
-        "warmwire_processes",
-        "gauge",
-        "CLI processes of a worker; `starting` counts those that have not said a word yet.",
-        {"tier": TIERS},
-    ),
-    description="CLI processes of a worker, by tier.",
+processes = _level(
+    "warmwire_processes",
+    "CLI processes of a worker; `starting` counts those that have not said a word yet.",
+    {"tier": TIERS},
 )
-process_memory = _meter.create_gauge(
-    _listed(
-        "warmwire_process_memory_mb",
-        "gauge",
-        "What a CLI process takes, with what it has started: mean PSS of a sample, taken every 10 s.",
-        None,
-    ),
-    description="What a CLI process takes, in MB.",
+process_memory = _level(
+    "warmwire_process_memory_mb",
+    "What a CLI process takes, with what it has started: mean PSS of a sample, taken every 10 s.",
 )
-spares_wanted = _meter.create_gauge(
-    _listed("warmwire_spares_wanted", "gauge", "Spares that the recent rate of new sessions asks for.", None),
-    description="Spares that there are to be.",
-)
+spares_wanted = _level("warmwire_spares_wanted", "Spares that the recent rate of new sessions asks for.")
 unknown_lines = _counter(
     "warmwire_unknown_lines_total",
     "Lines of a CLI whose type we do not know; they are passed over. Has it a newer version?",
