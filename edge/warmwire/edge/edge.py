@@ -20,6 +20,7 @@ from warmwire.broker.logs import logger
 from warmwire.broker.nats import heartbeat, streams
 from warmwire.broker.nats.bus import Bus, connect
 from warmwire.broker.nats.store import Store
+from warmwire.broker.tasks import Tasks
 from warmwire.broker.wire.envelope import Cursor
 from warmwire.broker.wire.names import SessionKey, Subjects
 from warmwire.edge.access.admission import Admission
@@ -72,7 +73,7 @@ class Edge:
         self._recent = Recent()
         self._leaving: dict[Outbox, Callable[[], None]] = {}
         self._endless: set[Outbox] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     @classmethod
     async def started(cls, settings: EdgeSettings) -> Edge:
@@ -102,7 +103,7 @@ class Edge:
         """Leave. Streams have ended before, or end here."""
         self._unseen.stop()
         self.end_streams()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.finish()
         await self._neighbours.stop()
         await self.metrics.stop()
         await self.presence.stop()
@@ -157,9 +158,7 @@ class Edge:
 
     def begin(self, work: Callable[[], Awaitable[object]], what: str) -> None:
         """Do it beside the rest."""
-        task = asyncio.create_task(_logged(work, what))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.begin(_logged(work, what), what)
 
     def outbox(self, rollup_ms: int = 0) -> Outbox:
         """For one connection."""

@@ -111,15 +111,14 @@ class Routes:
         """What waits and runs, and how many are watching."""
         key, edge = await self._admitted(http, session_id, Need.READ), self._edge
         look = validated(Look, http.query_params)
-        found, viewers = await asyncio.gather(edge.management.standing(key), edge.presence.everywhere(key))
-        if found is None and not look.may_be_new:
+        waiting, viewers = await asyncio.gather(edge.management.standing(key), edge.presence.everywhere(key))
+        if waiting is None and not look.may_be_new:
             raise _unknown(key)
-        waiting = found.waiting if found is not None else ()
         content = {
             "session_id": key.session,
             "state": "running" if waiting else "idle",
-            "turns": [message.turn for message in waiting],
-            "messages": [{"turn": message.turn, **_asked(message.question)} for message in waiting],
+            "turns": [message.turn for message in waiting or ()],
+            "messages": [{"turn": each.turn, **_asked(each.question)} for each in waiting or ()],
             "viewers": viewers,
         }
         return JSONResponse(content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from time import monotonic
 
 from warmwire.broker.errors import NoResponder
@@ -25,14 +24,6 @@ LOOK_EVERY = 0.05
 """Seconds between two looks at whether they have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What is known of a session. ``waiting`` are the messages that wait or run, in order."""
-
-    waiting: tuple[UserMessage, ...]
-    owned: bool
-
-
 class Management:
     """Looks after whole sessions."""
 
@@ -42,13 +33,12 @@ class Management:
         self._store = Store(bus, subjects)
         self._sessions = sessions
 
-    async def standing(self, key: SessionKey) -> Standing | None:
-        """Where the session stands; None when nobody has used it. Raises Unavailable."""
+    async def standing(self, key: SessionKey) -> list[UserMessage] | None:
+        """The messages that wait or run, in order; None when nobody has used it. Raises Unavailable."""
         queued, owned = await asyncio.gather(self._store.queued(key), self._store.owner(key))
         if not queued and owned is None and not await self._has_past(key):
             return None
-        waiting = tuple(each.message for each in queued)
-        return Standing(waiting, owned is not None and owned.record.worker is not None)
+        return [each.message for each in queued]
 
     async def ended_turns(self, key: SessionKey, after: int, most: int) -> tuple[list[Ended], int | None]:
         """As ``past.ended_turns``."""

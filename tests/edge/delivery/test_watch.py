@@ -235,4 +235,4 @@ async def test_a_turn_that_minds_stops_once_its_last_viewer_at_any_edge_has_left
 async def judged(serves: Serving) -> None:
     """Wait until an edge has no viewer, and has thought about what that means."""
     await eventually(lambda: serves.edge.viewers == 0, "the edge has noticed")
-    await eventually(lambda: not serves.edge._tasks, "the edge has judged")
+    await eventually(lambda: not serves.edge._tasks._running, "the edge has judged")

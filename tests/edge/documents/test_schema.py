@@ -34,6 +34,7 @@ UNDOCUMENTED = re.compile(r"/|/page/.*|/icon.svg|/(openapi|asyncapi).json|/metri
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_no_made_up_request_is_answered_5xx_or_otherwise_than_documented(
     start: Start, worker: FakeWorker, tmp_path: Path
 ) -> None:

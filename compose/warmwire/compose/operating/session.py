@@ -55,7 +55,7 @@ def show(nats: str | None, tenant: str, session_id: str) -> None:
                 "session": str(key),
                 "owner": owned.record.worker if owned else None,
                 "epoch": owned.sequence if owned else None,
-                "waiting": [{"turn": each.turn, "sent_ms": each.sent_ms} for each in standing.waiting],
+                "waiting": [{"turn": each.turn, "sent_ms": each.sent_ms} for each in standing],
                 "ended": [_ended(each.turn, each.record.envelope) for each in ended[-TURNS:]],
             }
             click.echo(json.dumps(told, indent=2))
