@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from warmwire.worker.machine.pipes import FIRST, Incoming, Outgoing, Rounds
 from tests.client import eventually
 
 Pipe = tuple[int, int]
+Hear = Callable[[Callable[[bytes], None]], tuple[Incoming, int]]
 
 
 @pytest.fixture
@@ -44,9 +46,12 @@ async def test_what_does_not_fit_waits_and_follows_in_order(pipe: Pipe) -> None:
     assert out.waiting > 0
     out.close()
     got = bytearray()
-    while len(got) < len(sent):
-        got += everything(read)
-        await asyncio.sleep(0)
+
+    def all_is_there() -> bool:
+        got.extend(everything(read))
+        return len(got) >= len(sent)
+
+    await eventually(all_is_there, "all of it")
     assert sent == bytes(got)
     await eventually(lambda: os.read(read, 1) == b"", "the end, after all of it")
 
@@ -103,21 +108,29 @@ class TestRounds:
         rounds.close()
         rounds.close()
 
-    async def test_read_all_that_has_something_to_say(self, rounds: Rounds) -> None:
-        pipes, heard = [os.pipe() for _ in range(50)], list[bytes]()
-        incoming = [
-            Incoming(os.fdopen(read, "rb", buffering=0), heard.append, lambda: None, rounds)
-            for read, _ in pipes
-        ]
+    @pytest.fixture
+    def hear(self, rounds: Rounds) -> Iterator[Hear]:
+        """Makes pipes that are read in these rounds; both ends are closed, whatever becomes of the test."""
+        with ExitStack() as stack:
+
+            def one(heard: Callable[[bytes], None]) -> tuple[Incoming, int]:
+                read, write = os.pipe()
+                incoming = Incoming(os.fdopen(read, "rb", buffering=0), heard, lambda: None, rounds)
+                stack.callback(incoming.close)
+                stack.callback(os.close, write)
+                return incoming, write
+
+            yield one
+
+    async def test_read_all_that_has_something_to_say(self, hear: Hear) -> None:
+        heard: list[bytes] = []
+        pipes = [hear(heard.append) for _ in range(50)]
         for turn in range(3):  # at rest, and again after it
             for number, (_, write) in enumerate(pipes):
                 os.write(write, b"%d.%d" % (turn, number))
             await eventually(lambda: len(heard) == 50, "all of them")
             assert {b"%d.%d" % (turn, number) for number in range(50)} == set(heard)
             heard.clear()
-        for each, (_, write) in zip(incoming, pipes, strict=True):
-            each.close()
-            os.close(write)
 
     async def test_hear_the_end(self, rounds: Rounds, pipe: Pipe) -> None:
         read, write = pipe
@@ -130,27 +143,21 @@ class TestRounds:
         incoming.close()
         assert [True] == ends
 
-    async def test_one_that_is_closed_by_another_of_its_round_is_not_read(self, rounds: Rounds) -> None:
-        pipes, heard = [os.pipe() for _ in range(2)], list[bytes]()
-        incoming: list[Incoming] = []
+    async def test_one_that_is_closed_by_another_of_its_round_is_not_read(self, hear: Hear) -> None:
+        heard: list[bytes] = []
 
         def only_me(data: bytes) -> None:
             heard.append(data)
-            for each in incoming:
+            for each, _ in pipes:
                 each.close()
 
-        incoming += [
-            Incoming(os.fdopen(read, "rb", buffering=0), only_me, lambda: None, rounds) for read, _ in pipes
-        ]
+        pipes = [hear(only_me) for _ in range(2)]
         for _, write in pipes:
             os.write(write, b"x")
         await eventually(lambda: heard, "one of them")
         assert [b"x"] == heard
-        for _, write in pipes:
-            os.close(write)
 
-    async def test_keep_the_order_of_one_whose_neighbour_fails(self, rounds: Rounds) -> None:
-        (bad, to_bad), (good, to_good) = os.pipe(), os.pipe()
+    async def test_keep_the_order_of_one_whose_neighbour_fails(self, hear: Hear) -> None:
         heard, sent = bytearray(), os.urandom(3 * FIRST)
 
         def fail(_data: bytes) -> None:
@@ -158,33 +165,23 @@ class TestRounds:
 
         failures: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-        failing = Incoming(os.fdopen(bad, "rb", buffering=0), fail, lambda: None, rounds)
-        whole = Incoming(os.fdopen(good, "rb", buffering=0), heard.extend, lambda: None, rounds)
+        (_, to_bad), (_, to_good) = hear(fail), hear(heard.extend)
         os.write(to_bad, b"x")  # ready first, so it is heard first
         os.write(to_good, sent)
         await eventually(lambda: len(heard) == len(sent), "all of it")
         assert failures
         assert sent == bytes(heard)
-        for each, write in ((failing, to_bad), (whole, to_good)):
-            each.close()
-            os.close(write)
 
-    async def test_go_on_after_one_that_fails(self, rounds: Rounds) -> None:
+    async def test_go_on_after_one_that_fails(self, hear: Hear) -> None:
         told: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-        (bad, bad_end), (good, good_end) = os.pipe(), os.pipe()
         heard: list[bytes] = []
 
         def fail(_data: bytes) -> None:
             raise RuntimeError("of its own making")
 
-        failing = Incoming(os.fdopen(bad, "rb", buffering=0), fail, lambda: None, rounds)
-        whole = Incoming(os.fdopen(good, "rb", buffering=0), heard.append, lambda: None, rounds)
-        os.write(bad_end, b"x")
-        os.write(good_end, b"y")
+        (_, to_bad), (_, to_good) = hear(fail), hear(heard.append)
+        os.write(to_bad, b"x")
+        os.write(to_good, b"y")
         await eventually(lambda: heard and told, "both")
         assert [b"y"] == heard
-        failing.close()
-        whole.close()
-        os.close(bad_end)
-        os.close(good_end)
