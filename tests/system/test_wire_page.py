@@ -69,8 +69,7 @@ async def test_the_commands_of_the_page_are_a_whole_turn(nats_server: str, tmp_p
             validator_for(SCHEMAS[reply]).validate(json.loads(answer.data))
         ((_, _, record),) = commands("stream get")
         found = await client.jetstream().get_last_msg(f"{prefix.upper()}_STATE", ours[record])
-        assert found.data is not None
-        finished = json.loads(found.data)
+        finished = json.loads(found.data or b"")
         validator_for(SCHEMAS["Finished"]).validate(finished)
         assert heard[-1].data.decode() == finished["envelope"]
         await client.close()

@@ -109,7 +109,7 @@ def test_the_log_of_a_session_holds_what_was_said_only_where_that_is_asked_for(u
 
 def test_a_session_without_a_past_has_no_log(up: Up) -> None:
     said = say(up, "session", "log", "nobodys")
-    assert (1, "warmwire: nothing is stored of a conversation in the session default.nobodys\n") == (
+    assert (1, "warmwire: no transcript is stored of the session default.nobodys\n") == (
         said.returncode,
         said.stderr,
     )

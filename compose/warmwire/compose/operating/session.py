@@ -70,7 +70,7 @@ def _ended(turn: str, envelope: str) -> dict[str, object]:
 
 
 @session.command(
-    help="List the stored conversation, a JSON line for each entry: what it is, when, how large; no content."
+    help="List the stored transcript, a JSON line for each entry: what it is, when, how large; no content."
 )
 @nats_option
 @tenant_option
@@ -85,7 +85,7 @@ def log(nats: str | None, tenant: str, *, content: bool, last: int, session_id: 
             key = SessionKey(tenant, session_id)
             stored, _ = await place.store.transcript(key)
             if not stored:
-                raise ComposeError(f"nothing is stored of a conversation in the session {key}")
+                raise ComposeError(f"no transcript is stored of the session {key}")
             entries = list(enumerate(entries_of(stored), 1))
             for number, entry in entries[-last:]:
                 click.echo(json.dumps(logged(number, entry, content=content)))
