@@ -24,9 +24,13 @@ class ChaosProxy:
         self._most = most
         self._random = random.Random(seed)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
 
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A connection."""
+        """A connection. Of those that come while it stops the loop tells a moment later."""
+        if self._stopped:
+            writer.transport.abort()
+            return
         task = asyncio.create_task(self._carry(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -34,6 +38,7 @@ class ChaosProxy:
 
     async def stop(self) -> None:
         """Cut what is left."""
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

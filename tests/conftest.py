@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from warmwire.compose.nats.server import NatsServer
 
 # One unit for every deadline in the tests: a slow machine sets it higher, no test needs an edit.
 SECONDS = float(os.environ.get("WARMWIRE_TEST_SECONDS", "1"))
+
+# An example that is slow says nothing of the code: a loaded machine may stand still in the middle of any.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # There while coverage is counted; a child that gets it counts, too.
 COUNTING = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")}

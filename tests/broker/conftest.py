@@ -18,13 +18,14 @@ from warmwire.broker.nats.bus import Bus, connect
 from warmwire.broker.nats.store import Store
 from warmwire.broker.reading.feed import Feeds
 from warmwire.broker.wire.names import SessionKey, Subjects
-from warmwire.compose.nats.server import CHOOSE_A_PORT, NatsServer, program
+from warmwire.compose.nats.server import NatsServer, program
 from warmwire.worker.machine import tree
 
 from tests.broker.desk import Desk
 from tests.broker.made import delta, started
 from tests.broker.owner import Owner
 from tests.conftest import wait_for
+from tests.system.cluster import free_ports
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self._server = NatsServer(folder)
-        self._port = CHOOSE_A_PORT
+        (self._port,) = free_ports(1)
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
@@ -108,7 +109,6 @@ class Server:
         wait_for(lambda: self._server.url(process.pid) or process.poll() is not None, "nats-server listens")
         self.url = self._server.url(process.pid) or ""
         assert self.url, self._server.cause()
-        self._port = int(self.url.rsplit(":", 1)[1])
 
     def pause(self) -> None:
         """Stand still until ``resume``."""

@@ -199,7 +199,9 @@ def test_a_slow_cli_fires_the_alert_and_a_quick_one_resolves_it(
     product.ttft_ms.write_text(str(SLOW_MS))
     with chatting(product.up, "slow", 6):
         wait_until(prometheus, "WarmwireFirstDeltaSlow", fires=True)
-        assert slowest_stage(prometheus) == "cli"
+        wait_for(
+            lambda: slowest_stage(prometheus) == "cli", "the CLI is the slowest, past its six starts", 30
+        )
     product.ttft_ms.write_text("20")
     with chatting(product.up, "quick", 2):
         wait_until(prometheus, "WarmwireFirstDeltaSlow", fires=False)

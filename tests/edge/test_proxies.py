@@ -179,12 +179,14 @@ async def test_our_headers_are_enough_for_an_nginx_that_knows_nothing_of_streams
 
 # -- idle lines
 
+PROXY_WAITS = 4 * SECONDS
+"""For a word of the edge, which may stand still for some time itself."""
 IDLE = {
-    "nginx": {"proxy_read_timeout 60s;": f"proxy_read_timeout {round(2 * SECONDS)}s;"},
+    "nginx": {"proxy_read_timeout 60s;": f"proxy_read_timeout {round(PROXY_WAITS)}s;"},
     "haproxy": {
-        "timeout client       60s": f"timeout client {round(2 * SECONDS)}s",
-        "timeout server       60s": f"timeout server {round(2 * SECONDS)}s",
-        "timeout tunnel       60s": f"timeout tunnel {round(2 * SECONDS)}s",
+        "timeout client       60s": f"timeout client {round(PROXY_WAITS)}s",
+        "timeout server       60s": f"timeout server {round(PROXY_WAITS)}s",
+        "timeout tunnel       60s": f"timeout tunnel {round(PROXY_WAITS)}s",
     },
 }
 
@@ -201,7 +203,7 @@ async def test_comments_and_pings_hold_a_silent_line_for_longer_than_the_proxy_w
     reading = [asyncio.create_task(stream.delta()) for stream in streams]
     reading += [asyncio.create_task(delta_of(line)) for line in lines]
     for stream, read in zip(streams, reading, strict=False):
-        await eventually(lambda: stream.comments * every > 3 * SECONDS or read.done(), "a silent line")  # noqa: B023
+        await eventually(lambda: stream.comments * every > 1.25 * PROXY_WAITS or read.done(), "a silent line")  # noqa: B023
     await fronts["nginx"].asked()
     await (await begun(worker)).delta("still here")
     assert ["still here"] * len(reading) == await asyncio.gather(*reading)

@@ -11,10 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from random import Random
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -39,6 +39,10 @@ jetstream {{ store_dir: "{folder}/store" }}
 cluster {{ name: chaos, host: 127.0.0.1, port: {route}, routes: [{routes}] }}
 """
 
+SHARE = 100
+"""Ports of one process of tests."""
+_CLAIMS: list[socket.socket] = []
+
 WORKER_ID = re.compile(r"w-[0-9a-f]{16}")
 
 
@@ -61,12 +65,27 @@ async def let_time_pass(seconds: float) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different.
+    """Ports that are free, all different, and given to nobody else.
 
     Below those that the kernel chooses from: no connection and no server of another test takes one meanwhile.
     """
-    tried = Random().sample(range(20_000, 30_000), 100 * count)
+    tried = itertools.islice(_ports_of_ours(), SHARE - 1)
     return list(itertools.islice(filter(is_free, tried), count))
+
+
+@cache
+def _ports_of_ours() -> Iterator[int]:
+    """This process's share, over and over: who has bound the first of a share, for good, has the others."""
+    for first in range(20_000, 30_000, SHARE):
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", first))
+        except OSError:  # another process has it
+            claim.close()
+        else:
+            _CLAIMS.append(claim)
+            return itertools.cycle(range(first + 1, first + SHARE))
+    raise NotInTime("no share of ports is free")
 
 
 def is_free(port: int) -> bool:

@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,11 @@ def ask(up: Running, session: str, message: str, token: str | None) -> tuple[dic
 
 def places(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Everything on disk, every command line, every environment but this process's own."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            yield str(path), path.read_bytes()
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it is gone meanwhile, or no file that can be read
+                path = Path(parent, name)
+                yield str(path), path.read_bytes()
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
             for name in ("cmdline", "environ"):

@@ -19,7 +19,8 @@ from tests.conftest import SECONDS, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
-LEFT_AFTER = 2.0  # seconds, by the promise
+# Two seconds by the promise, on a machine with time to spare; as in tests/worker/machine/test_orphans.py.
+LEFT_AFTER = 15.0 * SECONDS
 WITH_TOOL = {"WARMWIRE_EMULATOR_FAULT": "child", "WARMWIRE_EMULATOR_RATE": "20"}
 
 

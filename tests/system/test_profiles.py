@@ -239,7 +239,7 @@ async def test_the_plain_dialect_has_profiles_as_far_as_it_can_be_told(
 models = ["plain", "other"]
 system_prompt = "You are a heron."
 workdir = "{template}"
-[default.limits]
+[quick.limits]
 turn_seconds = 0.2
 """
     cli = shlex.join((sys.executable, str(PLAIN), "--polite"))
@@ -249,7 +249,7 @@ turn_seconds = 0.2
     assert "not_allowed" == code(await product.ask("Hello", thinking_tokens=1))
     assert "not_allowed" == code(await product.ask("Hello", permission_mode="plan"))
     assert "not_allowed" == code(await product.ask("Hello", model="a third"))
-    assert "time_limit" == code(await product.ask("long"))
+    assert "time_limit" == code(await product.ask("long", "s2", profile="quick"))
 
 
 def arguments_in(folder: Path) -> list[str]:

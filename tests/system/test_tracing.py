@@ -296,6 +296,8 @@ def test_the_spans_of_a_cli_that_is_started_for_a_turn_are_below_its_chat(
     assert "claude_code.tool" in {span.name for _, span in trace}
 
 
-def test_no_span_holds_what_was_said(receiver: Receiver) -> None:
-    assert receiver.raw
+def test_no_span_holds_what_was_said(up: Running, receiver: Receiver) -> None:
+    trace_id = secrets.token_hex(16)
+    ask(up, f"{CANARY} tools", trace_id)
+    assert whole(receiver, trace_id)
     assert CANARY.encode() not in receiver.raw

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from warmwire.worker.machine import cgroup, tree
 
@@ -94,6 +94,7 @@ def running_worker(nats: str, prefix: str, data: Path, **settings: str) -> Itera
         "WARMWIRE_DRAIN_TIMEOUT": "0.2",
         "WARMWIRE_EMULATOR_FAULT": "child",
         "WARMWIRE_EMULATOR_RATE": "20",
+        "WARMWIRE_EMULATOR_DELTAS": "400",  # so that it is in mid-turn still, on a slow machine too
         **settings,
     }
     argv = [sys.executable, "-P", "-m", "warmwire.worker"]
@@ -237,7 +238,7 @@ def hang_cli(scene: Scene) -> list[tree.Seen]:
     os.kill(scene.cli.pid, signal.SIGSTOP)
     until = monotonic() + 20 * SECONDS
     while runs(scene.cli) and monotonic() < until:
-        pass
+        sleep(0.01)
     return scene.of_cli
 
 
@@ -272,7 +273,7 @@ SCENARIOS = [
     Scenario("the CLI, frozen", kill_cli, FROZEN, is_frozen),
     Scenario("the CLI and the worker at once", kill_cli_and_worker),
     Scenario(
-        "a CLI that hangs (from when its silence is noticed)", hang_cli, {"WARMWIRE_STALL_TIMEOUT": "0.5"}
+        "a CLI that hangs (from when its silence is noticed)", hang_cli, {"WARMWIRE_STALL_TIMEOUT": "2"}
     ),
     Scenario("a guardian (the worker goes on)", kill_guardian),
     Scenario("a guardian and the worker at once", kill_guardian_and_worker),

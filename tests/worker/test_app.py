@@ -30,6 +30,9 @@ from tests.conftest import SECONDS
 from tests.worker.conftest import StartWorker, emulator_pids
 from tests.worker.emulator.cli import nameless
 
+STALLED = 2.0 * SECONDS
+"""So long may a CLI be silent in tests of that: each line of one that works comes sooner, also its first."""
+
 
 class TestAnswering:
     async def test_a_turn_starts_streams_and_ends_once(
@@ -162,7 +165,7 @@ class TestPool:
         await client.ask("s1", "Hello")
         (pid,) = emulator_pids(tmp_path)
         await eventually(lambda: stopped(pid), "idle, the process stands still")
-        async with asyncio.timeout(3 * SECONDS):  # it would take seven to kill it
+        async with asyncio.timeout(6 * SECONDS):  # it would take seven to kill it
             await worker.stop()
         assert [] == emulator_pids(tmp_path)
 
@@ -195,7 +198,7 @@ class TestEndings:
         asked = await client.send("s1", "Hello")
         await eventually(lambda: asked.text, "a first delta")
         control = client.subjects.control(SessionKey("default", "s1"))
-        answer = await client.bus.request(control, Interrupt(turn=asked.turn).encode(), 2)
+        answer = await client.bus.request(control, Interrupt(turn=asked.turn).encode(), 10 * SECONDS)
         assert asked.turn == decode(InterruptReply, answer).turn
         assert "turn_interrupted" == (await asked.ended())["type"]
         assert "recall" not in asked.text
@@ -206,7 +209,8 @@ class TestEndings:
         await start_worker()
         await client.ask("s1", "Hello")
         control = client.subjects.control(SessionKey("default", "s1"))
-        answer = await client.bus.request(control, Permission(request="q1", allow=True).encode(), 2)
+        asked = Permission(request="q1", allow=True).encode()
+        answer = await client.bus.request(control, asked, 10 * SECONDS)
         assert "unknown" == decode(PermissionReply, answer).outcome
 
     async def test_a_cli_that_crashes_fails_the_turn_and_the_next_one_has_the_memory(
@@ -275,7 +279,7 @@ class TestEndings:
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "hang:2")
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT_ON", "please-hang")
-        await start_worker(stall_timeout=0.5)
+        await start_worker(stall_timeout=STALLED)
         failed = await client.ask("s1", "please-hang")
         assert "cli_stalled" == failed.events[-1]["code"]
         (pid,) = emulator_pids(tmp_path)
@@ -287,7 +291,7 @@ class TestEndings:
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "deaf:2")
         monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT_ON", "please-hang")
-        await start_worker(stall_timeout=0.5)
+        await start_worker(stall_timeout=STALLED)
         failed = await client.ask("s1", "please-hang")
         assert "cli_stalled" == failed.events[-1]["code"]
         await eventually(lambda: not emulator_pids(tmp_path), "the silent process is gone")
@@ -340,9 +344,11 @@ class TestLeaving:
         self, client: Client, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "1000")
+        monkeypatch.setenv("WARMWIRE_EMULATOR_FAULT", "hang:3")  # it does not end by itself
         leaving = await start_worker(drain_timeout=0.2)
         asked = await client.send("s1", "Hello")
         await eventually(lambda: asked.text, "a first delta")
+        monkeypatch.delenv("WARMWIRE_EMULATOR_FAULT")
         await start_worker()
         await leaving.stop()
         await asked.ended()

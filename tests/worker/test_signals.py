@@ -24,9 +24,9 @@ async def client(cluster: Cluster) -> AsyncIterator[Client]:
         yield client
 
 
-async def busy(cluster: Cluster, client: Client) -> tuple[Worker, Asked]:
+async def busy(cluster: Cluster, client: Client, **environment: str) -> tuple[Worker, Asked]:
     """A worker and the turn that it runs."""
-    (worker,) = await cluster.start_workers(1)
+    (worker,) = await cluster.start_workers(1, environment=environment)
     asked = await client.send("s1", "Hello")
     await eventually(lambda: asked.text, "the answer begins")
     return worker, asked
@@ -52,7 +52,9 @@ async def test_a_signal_after_a_drain_that_was_asked_for_does_not_force(
 
 
 async def test_a_second_signal_forces(cluster: Cluster, client: Client) -> None:
-    worker, asked = await busy(cluster, client)
+    worker, asked = await busy(
+        cluster, client, WARMWIRE_EMULATOR_DELTAS="1000"
+    )  # it ends no sooner by itself
     for _ in range(2):
         worker.signal(signal.SIGTERM)
         await eventually(lambda: "worker drains" in worker.said or not worker.running, "it drains")

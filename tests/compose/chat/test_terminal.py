@@ -18,6 +18,7 @@ from tests.client import eventually
 from tests.compose.terminal import Terminal, in_terminal
 from tests.edge.fake_worker import FakeTurn, FakeWorker, begun
 from tests.edge.wire import Wire
+from tests.system.cluster import free_ports
 
 QUICK = {"WARMWIRE_FIRST_PAUSE": "0.01", "WARMWIRE_LONGEST_PAUSE": "0.05"}
 INTERRUPT, LEAVE, UP, ENTER, ALT_ENTER = "\x03", "\x04", "\x1b[A", "\r", "\x1b\r"
@@ -147,7 +148,7 @@ async def test_ctrl_c_twice_leaves_an_answer_at_once(chat: Opened, worker: FakeW
     await eventually(lambda: worker.interrupts == [turn.id], "the turn is stopped")
     terminal.type(INTERRUPT)
     assert await terminal.end() == 130
-    assert terminal.raw.endswith(b"\x1b[?2004l")
+    await eventually(lambda: terminal.raw.endswith(b"\x1b[?2004l"), "its last word")
     assert "so far" in terminal.text
 
 
@@ -304,13 +305,14 @@ async def test_questions_are_asked_and_answered(chat: Opened, worker: FakeWorker
 async def test_a_connection_that_breaks_is_made_again_without_a_word_twice(
     chat: Opened, worker: FakeWorker, wire: Wire
 ) -> None:
-    async with cutting("127.0.0.1", wire.port, cuts=0, most=1) as whole:
+    (port,) = free_ports(1)
+    async with cutting("127.0.0.1", wire.port, cuts=0, most=1, at=port) as whole:
         terminal = await chat(port=whole.port)
         terminal.type("Hello" + ENTER)
         turn = await begun(worker, "word0 ")
         await terminal.until("word0")
     await terminal.until("reconnecting…")
-    async with cutting("127.0.0.1", wire.port, cuts=20, most=600, seed=1, at=whole.port) as proxy:
+    async with cutting("127.0.0.1", wire.port, cuts=20, most=600, seed=1, at=port) as proxy:
         number = 0
         while proxy.left:
             number += 1

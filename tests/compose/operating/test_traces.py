@@ -171,8 +171,8 @@ def test_a_slow_cli_and_a_full_worker_look_different(tmp_path: Path) -> None:
             "OTEL_BSP_SCHEDULE_DELAY": "100",
             "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
             "WARMWIRE_MAX_TURNS": "1",
-            "WARMWIRE_EMULATOR_TTFT_MS": "1000",
-            "WARMWIRE_EMULATOR_DELTAS": "150",
+            "WARMWIRE_EMULATOR_TTFT_MS": "2500",  # longer than a process takes to start
+            "WARMWIRE_EMULATOR_DELTAS": "100",
         }
         with running(tmp_path / "up", environment=environment) as up:
             up.wait_until_ready()

@@ -25,6 +25,7 @@ from warmwire.worker.cli.stream_json import StreamJson
 from warmwire.worker.errors import ErrorCode
 
 from tests.client import Asked, Client, eventually
+from tests.conftest import SECONDS
 from tests.worker.conftest import StartWorker
 
 PLAIN = Path(__file__).parents[2] / "standin" / "plain_cli.py"
@@ -220,7 +221,7 @@ async def test_an_interrupt_is_a_signal(client: Client, start: Start, flag: str)
     asked = await client.send("s1", "long")
     await eventually(lambda: asked.text, "a first delta")
     request = Interrupt(turn=asked.turn).encode()
-    await client.bus.request(client.subjects.control(HERE), request, 2)
+    await client.bus.request(client.subjects.control(HERE), request, 10 * SECONDS)
     await eventually(lambda: asked.end, "the end", deadline=15)
     assert "turn_interrupted" == ending(asked)
     assert "word" in asked.text
