@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from warmwire.broker.errors import NoResponder, Unavailable
 from warmwire.broker.wire.messages import (
+    Close,
     Interrupt,
     InterruptReply,
     Permission,
@@ -23,7 +27,11 @@ from warmwire.broker.wire.messages import (
 from warmwire.broker.wire.names import SessionKey
 from warmwire.worker import fence
 from warmwire.worker.app import Worker
+from warmwire.worker.cli.claude_code import Claude
+from warmwire.worker.cli.launch import Launch, Spawning
+from warmwire.worker.cli.program import cli_command
 from warmwire.worker.machine import tree
+from warmwire.worker.sessions.host import Host
 
 from tests.client import Client, eventually
 from tests.conftest import SECONDS
@@ -235,6 +243,27 @@ class TestEndings:
         failed = await client.ask("s1", "Hello")
         assert ("turn_failed", "cli_start_failed") == (failed.events[-1]["type"], failed.events[-1]["code"])
 
+    @pytest.mark.parametrize("needed", ["sessions", "processes"])
+    async def test_a_disk_that_takes_nothing_fails_the_turn_and_the_next_one_has_the_memory(
+        self, client: Client, start_worker: StartWorker, tmp_path: Path, needed: str
+    ) -> None:
+        worker = await start_worker()
+        await client.ask("s1", "remember the heron")
+        (pid,) = emulator_pids(tmp_path)
+        os.kill(pid, signal.SIGKILL)
+        await eventually(
+            lambda: not worker._placing.hosts[SessionKey("default", "s1")].has_process, "it ends"
+        )
+        folder, aside = worker._folder.path / needed, tmp_path / "aside"
+        folder.rename(aside)
+        folder.touch()  # nothing can be made in it
+        failed = await client.ask("s1", "recall")
+        assert ("turn_failed", "cli_start_failed") == (failed.events[-1]["type"], failed.events[-1]["code"])
+        await eventually(lambda: not emulator_pids(tmp_path), "nothing that was started is left")
+        folder.unlink()
+        aside.rename(folder)
+        assert "remember the heron" in (await client.ask("s1", "recall")).text
+
     @pytest.mark.parametrize(
         ("fault", "code"),
         [("error:401", "auth_failed"), ("error:429", "rate_limited"), ("error:529", "overloaded")],
@@ -364,6 +393,55 @@ class TestLeaving:
             await client.ask(f"s{number}", f"remember {number}")
         await eventually(lambda: len(emulator_pids(tmp_path)) <= 2, "the surplus is parked")
         assert "remember 0" in (await client.ask("s0", "recall")).text
+
+    async def test_a_session_that_is_closed_twice_at_once_ends_once_with_its_process(
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
+    ) -> None:
+        slow = tmp_path / "slow"  # to end
+        slow.write_text(f'#!/bin/sh\n{shlex.join(cli_command("emulator"))} "$@"\nsleep 0.5\n')
+        slow.chmod(0o700)
+        worker, key = await start_worker(cli=str(slow)), SessionKey("default", "s1")
+        await client.ask("s1", "Hello")
+        host = worker._placing.hosts[key]
+        for _ in range(2):
+            await client.bus.publish(client.subjects.control(key), Close().encode())
+        await asyncio.wait_for(host.closed.wait(), 10 * SECONDS)
+        assert [] == emulator_pids(tmp_path)  # else who has the session next would share its folder with it
+
+
+class CannotLaunch(Claude):
+    """A dialect with a bug."""
+
+    def launch(self, command: Sequence[str], spawn: Spawning) -> Launch:
+        raise RuntimeError(f"a fault of ours with {command} in {spawn.folder}")
+
+
+class Faulty(Host):
+    """A session with a bug."""
+
+    def tick(self, now: float) -> None:
+        raise RuntimeError(f"a fault of ours at {now}")
+
+
+class TestFaults:
+    async def test_a_turn_that_gets_no_process_by_a_bug_of_ours_fails(
+        self, client: Client, start_worker: StartWorker
+    ) -> None:
+        worker = await start_worker()
+        worker._supply.recipe = replace(worker._supply.recipe, dialect=CannotLaunch)
+        failed = await client.ask("s1", "Hello")
+        assert ("turn_failed", "internal") == (failed.events[-1]["type"], failed.events[-1]["code"])
+
+    async def test_a_fault_in_one_session_is_none_in_the_pool(
+        self, client: Client, start_worker: StartWorker, tmp_path: Path
+    ) -> None:
+        worker, key = await start_worker(spares=1), SessionKey("default", "s1")
+        worker._placing.hosts[key] = Faulty(
+            worker._services(), key, 1, "n", lambda _host, ending: ending.close()
+        )
+        await spare_of(worker, tmp_path)
+        del worker._placing.hosts[key]
+        assert "turn_completed" == (await client.ask("s2", "Hello")).events[-1]["type"]
 
 
 class TestFence:

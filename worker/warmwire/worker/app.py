@@ -230,7 +230,10 @@ class Worker:
             if not self._fence.open(now):
                 continue
             for host in tuple(self._placing.hosts.values()):
-                host.tick(now)
+                try:
+                    host.tick(now)
+                except Exception:  # a fault of ours in one session is none in all
+                    log.exception("a session failed", session=str(host.key))
             if not self._placing.draining:
                 self._keep_pool(now)
 

@@ -288,7 +288,7 @@ def watch(child: subprocess.Popen[bytes], ended: Callable[[], None]) -> None:
 def _resolved(launch: Launch) -> tuple[str, ...]:
     """The argv, its command as an absolute path: behind `setpriv` a missing one would be a mere exit code."""
     command = launch.argv[0]
-    if any("\0" in argument for argument in launch.argv):  # uvloop would cut the argument there, silently
+    if any("\0" in argument for argument in launch.argv):  # subprocess has no OSError for it
         raise CliStartFailed(f"the CLI {command!r} could not be started: an argument holds a NUL character")
     found = shutil.which(command, path=launch.env.get("PATH"))
     if found is None:

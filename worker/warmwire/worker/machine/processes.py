@@ -26,6 +26,7 @@ from pathlib import Path
 from warmwire.broker.logs import logger
 from warmwire.broker.tasks import Tasks
 from warmwire.worker.cli.launch import Launch
+from warmwire.worker.errors import CliStartFailed
 from warmwire.worker.machine import cgroup, tree
 from warmwire.worker.machine.pipes import Rounds
 from warmwire.worker.machine.process import CliProcess, OnExit, OnLines, watch
@@ -72,7 +73,6 @@ class Processes:
         self._registry = Registry(folder)
         self.running: dict[int, Path] = {}
         """The CLIs' pids, and their folders."""
-        self._starting: list[Path] = []
         self._something_ended = asyncio.Event()
         self._group: cgroup.Group | None = None
         self._guardians: list[_Guardian] = []
@@ -100,16 +100,14 @@ class Processes:
 
     async def start(self, launch: Launch, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
         """As ``CliProcess.start``."""
-        folder = launch.folders[0]
-        self._starting.append(folder)
+        process = await CliProcess.start(launch, on_lines, on_exit, self._gone, self._rounds)
+        self.running[process.pid] = launch.folders[0]
         try:
-            process = await CliProcess.start(launch, on_lines, on_exit, self._gone, self._rounds)
-            if process.running:
-                self.running[process.pid] = folder
-                self._registry.add(process.pid)
-                self._limit(process.pid)
-        finally:
-            self._starting.remove(folder)
+            self._registry.add(process.pid)
+            self._limit(process.pid)
+        except OSError as error:  # what nobody would find, or without its limits, is not to run
+            process.kill()
+            raise CliStartFailed(f"the CLI process {process.pid} cannot be kept: {error}") from error
         return process
 
     async def close(self) -> None:
@@ -160,7 +158,7 @@ class Processes:
             log.info("processes that a CLI has left are ended", pids=doomed)
             tree.kill_trees(doomed)
         for process in orphans:
-            if not process.runs and not self._starting:  # what we are starting is not ours to reap
+            if not process.runs:
                 with contextlib.suppress(ChildProcessError):  # reaped by somebody else
                     os.waitpid(process.pid, os.WNOHANG)
         return bool(doomed)
@@ -176,7 +174,7 @@ class Processes:
 
     def _belongs(self, process: tree.Seen) -> bool:
         """A CLI may have let it go on purpose, to have it in the background."""
-        return any(tree.works_in(process, folder) for folder in {*self.running.values(), *self._starting})
+        return any(tree.works_in(process, folder) for folder in self.running.values())
 
 
 class _Guardian:

@@ -37,7 +37,8 @@ class Registry:
         """It has ended."""
         entry = self._entries.pop(pid, None)
         if entry is not None:
-            entry.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what is left names what is no more, and misleads nobody
+                entry.unlink()
 
     def running(self) -> set[int]:
         """Those on disk that run still."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from warmwire.worker.cli.launch import CREDENTIAL, Spawning, prompt_or_default, 
 from warmwire.worker.credentials import hidden
 from warmwire.worker.errors import CliError, CliGone, ErrorCode
 from warmwire.worker.machine.process import CliProcess, Exit
-from warmwire.worker.machine.workdir import write_private
 from warmwire.worker.pool.policy import Adopt, Need, Own, Spare, Spawn, Tier, Use, serve
 from warmwire.worker.pool.supply import Supply
 from warmwire.worker.profiles import Profile, Setup
@@ -140,7 +140,6 @@ class Warm:
         session, resume = str(uuid.uuid4()), None
         if past:
             resume = transcript_path(self._folder, claude.session_of_transcript(past) or session)
-            await asyncio.to_thread(write_private, resume, past)
         spawn = Spawning(
             folder=self._folder,
             environment=os.environ,
@@ -153,6 +152,8 @@ class Warm:
             cwd=self._kept(profile),
         )
         plan = recipe.plan(self._dialect, spawn, traceparent)
+        if resume is not None:
+            plan = replace(plan, files=(*plan.files, (resume, past)))
         self._number += 1
         self._has_spoken = False
         self._pooled = token is None and _pool_has_credential()

@@ -168,7 +168,12 @@ class Host:
         """As soon as no turn is at hand, which may be now."""
         self.given_away = True
         self.drain()
-        if not self.active and not self.closing:
+        if not self.active:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Once: a second end would take the folder from whoever has the session next."""
+        if not self.closing:
             self.closing = True
             self._leave(self, self.close())
 
@@ -318,6 +323,10 @@ class Host:
             self._trail.provided(None)
             log.error("no CLI", session=str(self.key), error=str(error))  # noqa: TRY400 - its text says it all
             return self._session.cli_failed(error.code, monotonic())
+        except Exception:  # a fault of ours; left alone, the turn would never end
+            self._trail.provided(None)
+            log.exception("no CLI", session=str(self.key))
+            return self._session.cli_failed(ErrorCode.INTERNAL, monotonic())
         self._trail.provided(how)
         return self._session.cli_ready(monotonic())
 
@@ -393,7 +402,7 @@ class Host:
                 self._run(commands)
                 return PermissionReply(outcome=outcome).encode()
             case Close():
-                self._leave(self, self.close())
+                self._let_go()
                 return b"{}"
             case Release():
                 self._give_away()
