@@ -152,6 +152,8 @@ def test_an_input_that_is_large_has_its_deltas_alone_and_one_that_is_no_json_an_
     large = chunks(MESSAGE, call, given_input('"' + "x" * INPUT_LIMIT, 1), given_input('"', 1), STOP_1)
     assert types(large) == "start start-step tool-input-start tool-input-delta tool-input-delta"
     assert "tool-input-error" in types(chunks(MESSAGE, call, given_input('{"a', 1), STOP_1))
+    deep = given_input("[" * 10_000 + "]" * 10_000, 1)
+    assert "tool-input-error" in types(chunks(MESSAGE, call, deep, STOP_1))
     failed = event("tool_finished", id="c1", is_error=True, summary="no", turn=TURN)
     assert chunks(MESSAGE, call, STOP_1, failed)[-1]["errorText"] == "no"
 

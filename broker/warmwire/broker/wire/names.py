@@ -237,7 +237,7 @@ class Subjects:
 
     @property
     def state_stream(self) -> str:
-        """Owner, turn, interrupt and session records: the last value of each subject."""
+        """Records of every kind: the last value of each subject."""
         return f"{self.prefix.upper()}_STATE"
 
     @property

@@ -239,7 +239,7 @@ class UiMessage(Appending):
         text = "".join(call.input)
         try:
             given = msgspec.json.decode(text) if text else {}
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             why = {"input": text, "errorText": f"the input is no JSON: {error}"}
             yield {"type": "tool-input-error", **_tool(call.id, call.name), **why}
         else:

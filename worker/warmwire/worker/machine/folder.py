@@ -15,7 +15,7 @@ _MAKING = ".making-"
 
 
 class ClaimedFolder:
-    """A worker's own folder, locked while it lives; what killed workers left behind is removed."""
+    """A worker's own folder, locked while it lives."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
