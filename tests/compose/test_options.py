@@ -8,6 +8,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from warmwire.compose.errors import UsageError
 from warmwire.compose.options import load, settings_of
+from warmwire.compose.settings import UpSettings
+from warmwire.edge.settings import EdgeSettings
+from warmwire.worker.settings import WorkerSettings
 
 
 class Example(BaseSettings):
@@ -69,6 +72,22 @@ def test_a_bad_value_is_named_with_its_flag_and_variable(given: dict[str, str], 
     with pytest.raises(UsageError, match=named) as caught:
         load(Example, given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        (UpSettings, {"nats": "http://user:hunter2@host:4222"}),
+        (WorkerSettings, {"cli_traces": "https://user:hunter2@host"}),
+        (EdgeSettings, {"jwks_url": "ftp://user:hunter2@host"}),
+        (EdgeSettings, {"pool_public_key": "wwkey_hunter2"}),
+    ],
+)
+def test_a_secret_in_a_bad_value_is_not_repeated(settings: type[BaseSettings], given: dict[str, str]) -> None:
+    with pytest.raises(UsageError) as raised:
+        load(settings, given)
+    assert "--" in str(raised.value)
+    assert "hunter2" not in str(raised.value)
 
 
 def test_a_variable_that_is_to_be_json_and_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

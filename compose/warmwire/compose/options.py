@@ -33,6 +33,7 @@ class Setting:
     default: str  # empty when there is none
     metavar: str
     is_switch: bool
+    may_be_secret: bool
 
     def option(self) -> click.Option:
         flag = f"{self.flag}/--no-{self.flag[2:]}" if self.is_switch else self.flag
@@ -69,6 +70,7 @@ def _setting(name: str, field: FieldInfo, prefix: str) -> Setting:
         default="" if default is None else str(default),
         metavar=str(extra.get("metavar") or _choices(type_) or METAVARS.get(type_, "VALUE")),
         is_switch=type_ is bool,
+        may_be_secret=bool(extra.get("may_be_secret")),
     )
 
 
@@ -104,4 +106,10 @@ def _complaint(cls: type[BaseSettings], error: ValidationError) -> str:
     if where not in named:
         return problem
     setting = named[where]
-    return f"{setting.flag} ({setting.variable}) {first['input']!r}: {problem[0].lower()}{problem[1:]}"
+    where = f"{setting.flag} ({setting.variable}){_given(setting, first['input'])}"
+    return f"{where}: {problem[0].lower()}{problem[1:]}"
+
+
+def _given(setting: Setting, value: object) -> str:
+    """What was given, unless there may be a secret in it, such as a password before an @."""
+    return "" if setting.may_be_secret or "@" in str(value) else f" {value!r}"

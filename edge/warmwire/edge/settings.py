@@ -46,6 +46,7 @@ class EdgeSettings(AuthSettings):
         default=None,
         description="The pool's public key (`warmwire keygen` shows it), for users' own tokens in "
         "X-Warmwire-Token.",
+        json_schema_extra={"may_be_secret": True},  # the private one in the wrong place
     )
     credential_ttl: float = Field(
         default=3600.0,
