@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.browser
 
 WEIGHT = 48 * 1024
 """Bytes that the page may have in all, as it is sent (gzip)."""
+SHOWN = 1600
+"""As in clipboard.js: ms that a button says that it has copied."""
 
 
 async def tells(turn: FakeTurn, type_: str, **fields: object) -> None:
@@ -196,10 +199,13 @@ async def test_answers_and_code_can_be_copied(
     await turn.delta(answer)
     await turn.complete()
     await answered(page)
+    await page.clock.install()
+    await page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=30))  # it says so for a moment only
     for name, copied in (("Copy code", "make up"), ("Copy answer", answer)):
         await page.get_by_role("button", name=name).click()
         await expect(page.get_by_role("button", name="Copied")).to_be_visible()
         assert copied == await page.evaluate("navigator.clipboard.readText()")
+        await page.clock.run_for(SHOWN)
         await expect(page.get_by_role("button", name="Copied")).to_have_count(0)
 
 
