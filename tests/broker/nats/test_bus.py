@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable
-from warmwire.broker.nats.bus import Arrived, Bus, connect
+from warmwire.broker.nats.bus import Arrived, Bus, connect, without_password
 
 from tests.broker.conftest import Broker, Connect, Server
 from tests.client import eventually
@@ -273,3 +273,16 @@ async def answering(bus: Bus, subject: str, answer: Callable[[Arrived], bytes]) 
 
     await bus.subscribe(subject, asked)
     await bus.flush()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nats://127.0.0.1:4222", "nats://127.0.0.1:4222"),
+        ("nats://me:secret@one:4222,nats://token@two:4222", "nats://…@one:4222,nats://…@two:4222"),
+        ("nats://me:p@ss@one", "nats://…@one"),
+        ("me:secret@one", "…@one"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert shown == without_password(url)

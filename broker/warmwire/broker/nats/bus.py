@@ -22,7 +22,7 @@ from warmwire.broker.logs import logger
 from warmwire.broker.nats.client import Arrived, Handler, Listener, NatsClient
 from warmwire.broker.nats.login import NOBODY, Known, Login
 
-__all__ = ["Arrived", "Bus", "Handler", "Subscription", "connect", "translated"]
+__all__ = ["Arrived", "Bus", "Handler", "Subscription", "connect", "translated", "without_password"]
 
 log = logger(__name__)
 
@@ -255,7 +255,7 @@ async def connect(url: str, name: str, login: Login = NOBODY) -> Bus:
             await bus.open(servers, known)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         cause = str(error) or "no answer in time"
-        raise Unavailable(f"no NATS server answers at {_without_password(url)} ({cause})") from None
+        raise Unavailable(f"no NATS server answers at {without_password(url)} ({cause})") from None
     return bus
 
 
@@ -288,7 +288,7 @@ def _servers(url: str) -> list[str]:
     servers = [part.strip() for part in url.split(",") if part.strip()]
     if servers and all(map(_is_server, servers)):
         return servers
-    raise BadInput("nats", f"{_without_password(url)!r} is not a NATS URL such as nats://127.0.0.1:4222")
+    raise BadInput("nats", f"{without_password(url)!r} is not a NATS URL such as nats://127.0.0.1:4222")
 
 
 def _is_server(text: str) -> bool:
@@ -299,8 +299,8 @@ def _is_server(text: str) -> bool:
         return False
 
 
-def _without_password(url: str) -> str:
-    """What stands before an ``@`` is hidden, even where the URL is malformed."""
+def without_password(url: str) -> str:
+    """A NATS URL as it may be shown: what stands before an ``@`` is hidden, even where it is malformed."""
     return re.sub(r"(^|://|,)((?!\w+://).)*@", r"\1…@", url)
 
 

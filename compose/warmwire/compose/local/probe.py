@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import time
 
 from warmwire.broker.errors import BadInput, Misconfigured, WarmwireError
@@ -54,11 +53,6 @@ async def check_nats(url: str) -> None:
             await bus.close()
     except WarmwireError as error:
         raise StartError(str(error)) from error
-
-
-def without_password(url: str) -> str:
-    """A NATS URL as it may be shown."""
-    return ",".join(re.sub(r"^([^@]*://)?[^@]*@", r"\1…@", part) for part in url.split(","))
 
 
 async def missing(address: Address) -> str | None:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import structlog
 
+from warmwire.broker.nats.bus import without_password
 from warmwire.compose.errors import StartError
 from warmwire.compose.local.address import Address, held
 from warmwire.compose.local.child import Child, say
 from warmwire.compose.local.data import locked
 from warmwire.compose.local.pool_key import public_half
-from warmwire.compose.local.probe import check_exposure, check_nats, check_settings, missing, without_password
+from warmwire.compose.local.probe import check_exposure, check_nats, check_settings, missing
 from warmwire.compose.nats.server import CHOOSE_A_PORT, NatsServer
 from warmwire.compose.settings import UpSettings
 

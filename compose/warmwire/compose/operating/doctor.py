@@ -13,9 +13,9 @@ from pathlib import Path
 import click
 
 from warmwire.broker.errors import BadInput, WarmwireError
+from warmwire.broker.nats.bus import without_password
 from warmwire.broker.nats.streams import wanted_streams
 from warmwire.broker.settings import BrokerSettings
-from warmwire.compose.local.probe import without_password
 from warmwire.compose.nats.server import MAX_PAYLOAD
 from warmwire.compose.operating.place import Place, connected, heard, nats_option, nats_url
 from warmwire.compose.options import load
