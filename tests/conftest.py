@@ -26,6 +26,18 @@ settings.load_profile("patient")
 COUNTING = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")}
 
 
+def forget_settings() -> None:
+    """Drop what this terminal exports for warmwire, as tutorials do: tests say themselves what it gets."""
+    for name in [*os.environ]:
+        if name.startswith(("WARMWIRE_", "OTEL_")) and name != "WARMWIRE_TEST_SECONDS":
+            del os.environ[name]
+
+
+def pytest_configure() -> None:
+    """Before any test is imported."""
+    forget_settings()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Several run at once: each begins with its part of the slow ones, so that none is waited for at the end.
 

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 
 from tests.compose.running import running
+from tests.conftest import forget_settings
 
 ROOT = Path(__file__).parents[1]
 WITHIN = 60.0
@@ -54,6 +55,7 @@ def installed(wheel: Path, venv: Path) -> Path:
 def answered(warmwire: Path, folder: Path) -> str:
     """The text of a streamed answer of `warmwire up`, which must then end in order."""
     os.environ.pop("PYTHONPATH", None)
+    forget_settings()
     with running(folder, (str(warmwire), "up")) as up:
         up.wait_until_ready()
         events = streamed(up.url)
