@@ -307,13 +307,15 @@ async def working(url: str, prefix: str) -> AsyncIterator[FakeWorker]:
     """A fake worker and the streams that it needs, while they are needed."""
     bus = await connect(url, "fake worker")
     subjects = Subjects(prefix)
-    await streams.ensure(bus, subjects, 1, round(time() * 1000))
-    worker = FakeWorker(bus, url, prefix)
-    await worker.start()
     try:
-        yield worker
+        await streams.ensure(bus, subjects, 1, round(time() * 1000))
+        worker = FakeWorker(bus, url, prefix)
+        await worker.start()
+        try:
+            yield worker
+        finally:
+            await worker.stop()
+            for stream in (subjects.request_stream, subjects.state_stream, subjects.log_stream):
+                await bus.js.delete_stream(stream)
     finally:
-        await worker.stop()
-        for stream in (subjects.request_stream, subjects.state_stream, subjects.log_stream):
-            await bus.js.delete_stream(stream)
         await bus.close()

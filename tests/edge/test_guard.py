@@ -125,7 +125,7 @@ async def test_a_name_that_somebody_lets_point_here_is_refused(start: Start, wor
         await connect(f"ws://evil.example:{wire.port}/v1/chat/ws", proxy=None, host="127.0.0.1")
     assert refused.value.response.status_code == 403
     assert (await wire.request("GET", "/", {"host": "chat.example"})).status == 200
-    assert (await wire.request("GET", "/readyz", evil)).status == 200
+    await wire.ready(evil)
     assert await queued(worker) == 0
 
 

@@ -25,7 +25,7 @@ from tests.edge.wire import Wire
 
 async def test_it_is_ready_with_a_worker_and_not_without(start: Start, worker: FakeWorker) -> None:
     serves = await start()
-    assert (await serves.wire.request("GET", "/readyz")).status == 200
+    await serves.wire.ready()
     worker.draining = True
     await eventually(lambda: serves.edge.not_ready() is not None, "the edge hears that its worker leaves")
     answer = await serves.wire.request("GET", "/readyz")
@@ -81,11 +81,9 @@ async def ready(wire: Wire) -> None:
     async with asyncio.timeout(20 * SECONDS):
         while True:
             try:
-                if (await wire.request("GET", "/readyz")).status == 200:
-                    return
-            except OSError:
-                pass  # it does not listen yet
-            await asyncio.sleep(0.02)
+                return await wire.ready()
+            except OSError:  # it does not listen yet
+                await asyncio.sleep(0.02)
 
 
 async def test_sigterm_lets_a_running_turn_end_and_exits_0(worker: FakeWorker, nats_server: str) -> None:

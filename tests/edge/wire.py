@@ -160,6 +160,12 @@ class Wire:
             method, path, {"content-type": "application/json", **given}, json.dumps(body).encode()
         )
 
+    async def ready(self, headers: dict[str, str] | None = None) -> None:
+        """Wait until a health check says that a message would be answered: a heartbeat may be late."""
+        async with asyncio.timeout(self.within):
+            while (await self.request("GET", "/readyz", headers)).status != 200:  # noqa: ASYNC110 - over there
+                await asyncio.sleep(0.02)
+
     async def watch(self, session: str, cursor: str | None = None, query: str = "") -> Answer:
         """Watch a session."""
         headers = {"last-event-id": cursor} if cursor is not None else {}

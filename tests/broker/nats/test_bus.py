@@ -10,6 +10,7 @@ import pytest
 
 from warmwire.broker.errors import BadInput, NoResponder, Unavailable
 from warmwire.broker.nats.bus import Arrived, Bus, connect, without_password
+from warmwire.broker.nats.client import NatsClient
 
 from tests.broker.conftest import Broker, Connect, Server
 from tests.client import eventually
@@ -241,6 +242,32 @@ class TestALostConnection:
         for _ in range(turns):
             await asyncio.sleep(0)
         await bus.close()
+
+    async def test_is_given_up_at_the_end_though_a_cancellation_gets_lost(
+        self, server: Server, connect_to: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`wait_for` of Python 3.11 raises the refusal that came at the same moment instead."""
+        bus = (await connect_to(server.url)).bus
+        trying: list[asyncio.Task[None] | None] = []
+        lost: list[asyncio.CancelledError] = []
+
+        async def connect_slowly(*_: object) -> None:
+            trying.append(asyncio.current_task())
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError as cancelled:
+                lost.append(cancelled)
+                if len(lost) > 1:
+                    raise
+                raise ConnectionRefusedError from None
+
+        monkeypatch.setattr(NatsClient, "_connect_to_server", connect_slowly)
+        await asyncio.to_thread(server.stop)
+        await eventually(lambda: trying, "the reconnection tries")
+        await bus.close()
+        reconnection = trying[0]
+        assert reconnection is not None
+        assert (True, True) == (bool(lost), reconnection.done())
 
 
 class TestAFlush:

@@ -33,6 +33,8 @@ Handler = Callable[[Arrived], None]
 Listener = Callable[[bytes], None]
 
 _NO_HEADERS: dict[str, str] = {}
+_CANCEL_AGAIN = 0.1
+"""Seconds after which a reconnection that goes on all the same is cancelled once more."""
 _NOT_ALLOWED = "permissions violation"
 _DENIED = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 
@@ -175,6 +177,7 @@ class NatsClient(Client):
         """As it was; but where nothing can be sent any more it does not try to, and fail half-way."""
         if not self.is_connected:
             self._pending, self._pending_data_size = [], 0
+        await self._end_reconnection()
         try:
             await super().close()
         except asyncio.CancelledError:
@@ -182,6 +185,13 @@ class NatsClient(Client):
             if task is None or task.cancelling():
                 raise
             # Not we were cancelled but the reconnection, which waited for the same socket to close.
+
+    async def _end_reconnection(self) -> None:
+        """Cancel it until it has ended: `wait_for` of Python 3.11 loses one that meets a refusal."""
+        task = self._reconnection_task
+        while task is not None and task is not asyncio.current_task() and not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=_CANCEL_AGAIN)
 
     def fail_requests(self) -> None:
         """The connection has broken."""
