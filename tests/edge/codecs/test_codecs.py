@@ -84,6 +84,19 @@ async def test_openai_stream(sdk: openai.AsyncOpenAI, worker: FakeWorker) -> Non
     assert message.options.system_prompt == "Be brief."
 
 
+async def test_openai_a_tools_input_is_no_text_whatever_it_is(
+    sdk: openai.AsyncOpenAI, worker: FakeWorker
+) -> None:
+    stream = await sdk.chat.completions.create(model="opus", messages=HELLO, user="s1", stream=True)
+    turn = await begun(worker, "Hi ")
+    await turn.publish(
+        b'{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"text_delta"}}'
+    )
+    await turn.delta("there")
+    await ended(turn)
+    assert text_of([chunk async for chunk in stream]) == "Hi there"
+
+
 async def test_openai_in_one_piece(sdk: openai.AsyncOpenAI, worker: FakeWorker) -> None:
     asking = asyncio.ensure_future(
         sdk.chat.completions.with_raw_response.create(

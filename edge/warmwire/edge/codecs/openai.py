@@ -119,7 +119,7 @@ class CompletionRequest(BaseModel):
 
 
 class _Text(msgspec.Struct, gc=False):
-    text: str
+    text: str = ""  # none where a tool's input is the word by which text is told: `text_delta`
 
 
 class _TextDelta(msgspec.Struct, gc=False):
