@@ -47,6 +47,8 @@ PER_SECOND = 1000.0
 WITHIN = 60.0
 """Seconds that anything waited for may take."""
 POLL = 0.05
+STILL = 3
+"""Looks in a row that find as many tasks, before a worker counts as quiet."""
 QUICK = {
     "WARMWIRE_EMULATOR_RATE": "100000",
     "WARMWIRE_EMULATOR_DELTAS": "5",
@@ -211,10 +213,13 @@ async def _load(url: str, turns: int, sessions: int, per_second: float) -> None:
 
 
 async def _until_quiet(soaked: Soaked, processes: int) -> None:
-    """Surplus sessions are parked, and what was parked has ended."""
+    """Surplus sessions are parked, what was parked has ended, and no task is about to end."""
+    tasks: list[int] = []
     async with asyncio.timeout(WITHIN):
-        while (look := soaked.look(0)).processes > processes or look.zombies:  # noqa: ASYNC110 - another process
-            await asyncio.sleep(POLL * 10)
+        while len(tasks) < STILL or len(set(tasks[-STILL:])) > 1:
+            await asyncio.sleep(POLL * 4)
+            look = soaked.look(0)
+            tasks = [] if look.processes > processes or look.zombies else [*tasks, look.tasks]
 
 
 # --- the table ---------------------------------------------------------------------------------------------
