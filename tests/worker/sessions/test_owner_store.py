@@ -90,6 +90,13 @@ async def test_who_has_lost_the_session_hears_of_it(client: Client, asked: Asked
         await asked(before)
 
 
+async def test_an_owner_record_that_nobody_can_read_is_another_owners(client: Client) -> None:
+    owned, _ = await claimed(client)
+    await client.bus.js.publish(client.subjects.owner(KEY), b'{"v":2}')
+    with pytest.raises(Lost):
+        await owned.head(0)
+
+
 async def test_a_session_that_was_released_is_lost_to_who_had_it(client: Client) -> None:
     owned, _ = await claimed(client)
     await owned.release()

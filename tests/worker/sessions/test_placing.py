@@ -10,9 +10,12 @@ import pytest
 
 from warmwire.broker.wire.messages import OwnerRecord
 from warmwire.broker.wire.names import SessionKey, Subjects
+from warmwire.compose.nats import server
+from warmwire.worker.settings import WorkerSettings
 
-from tests.client import Client, eventually
-from tests.worker.conftest import StartWorker, emulator_pids
+from tests.client import Client, eventually, on_own_streams
+from tests.conftest import started_nats_server
+from tests.worker.conftest import StartWorker, emulator_pids, running
 
 
 async def test_quick_messages_of_one_session_are_answered_in_order(
@@ -45,6 +48,48 @@ async def test_what_nobody_can_read_is_dropped_and_the_next_message_is_answered(
     await client.ask("s1", "Hello")  # somebody owns the session
     await client.bus.publish(subject(client.subjects, SessionKey("default", "s1")), b"{nonsense")
     assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
+
+
+async def test_a_turn_whose_record_nobody_can_read_fails_and_the_next_message_is_answered(
+    client: Client, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    subject = client.subjects.turn(SessionKey("default", "s1"), "t1")
+    await client.bus.js.publish(subject, b'{"v":2,"state":"started"}')
+    end = (await client.ask("s1", "Hello", turn="t1")).events[-1]
+    assert ("unreadable_message", False) == (end["code"], end["retryable"])
+    assert "TurnRecord" in end["message"]
+    assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
+
+
+async def test_turns_of_a_session_that_is_bound_to_what_nobody_can_read_fail_and_others_do_not(
+    client: Client, start_worker: StartWorker
+) -> None:
+    worker = await start_worker()
+    subject = client.subjects.bound(SessionKey("default", "s1"))
+    await client.bus.js.publish(subject, b'{"v":2,"profile":"p"}')
+    for _ in range(2):
+        end = (await client.ask("s1", "Hello")).events[-1]
+        assert ("unreadable_message", False) == (end["code"], end["retryable"])
+        assert "BoundRecord.v" in end["message"]
+    assert [SessionKey("default", "s1")] == list(worker._placing.hosts)
+    assert "turn_completed" == (await client.ask("s2", "Hello")).events[-1]["type"]
+
+
+async def test_a_turn_that_leaves_more_than_the_server_takes_fails_and_the_next_message_is_answered(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "script").write_text("word " * 8_000)
+    monkeypatch.setenv("WARMWIRE_EMULATOR_SCRIPT", str(tmp_path / "script"))
+    monkeypatch.setenv("WARMWIRE_EMULATOR_DELTAS", "5")
+    monkeypatch.setattr(server, "MAX_PAYLOAD", 64 * 1024)
+    with started_nats_server(tmp_path / "nats") as (url, _):
+        settings = WorkerSettings(nats=url, prefix=prefix, data=tmp_path, drain_timeout=5.0, spares=0)
+        async with on_own_streams(url, prefix) as client, running(settings):
+            end = (await client.ask("s1", "word " * 10_000)).events[-1]
+            assert "internal" == end["code"]
+            assert "max_payload" in end["message"]
+            assert "turn_completed" == (await client.ask("s1", "Hello")).events[-1]["type"]
 
 
 async def test_a_session_of_an_owner_that_was_never_heard_is_claimed(

@@ -370,6 +370,17 @@ def test_a_message_that_cannot_be_read_is_not_run_and_its_turn_fails(before: int
     assert ("", None) == (record.digest, record.question)
 
 
+def test_a_turn_whose_beginning_cannot_be_stored_fails_and_the_next_is_run() -> None:
+    owner = Owner(PutRecord)
+    owner.offer(held(1), held(2))
+    owner.waits.clear()
+    owner.hold = ()
+    owner.run(owner.session.cannot("too large", owner.now))
+    failed = next(event for event in owner.events if event["type"] == "turn_failed")
+    assert ("internal", True) == (failed["code"], "too large" in failed["message"])
+    assert ["hi"] == owner.prompts
+
+
 # -- an answer that the transcript holds
 
 

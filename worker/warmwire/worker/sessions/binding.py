@@ -14,17 +14,21 @@ class Binding:
     def __init__(self, profiles: Profiles) -> None:
         self._profiles = profiles
         self._bound: BoundRecord | None = None
+        self._unknown: Refused | None = None  # why it is not known what the session is bound to
 
-    def take_over(self, bound: BoundRecord | None, *, begun: bool) -> None:
-        """What is stored; ``begun`` if there is a conversation.
+    def take_over(self, bound: BoundRecord | Refused | None, *, begun: bool) -> None:
+        """What is stored, or why no turn may be run; ``begun`` if there is a conversation.
 
         Of a session that began with nothing of its own nothing was stored.
         """
+        if isinstance(bound, Refused):
+            self._unknown = bound
+            return
         self._bound = BoundRecord(profile=DEFAULT) if bound is None and begun else bound
 
     def set_up(self, options: TurnOptions) -> tuple[Setup, Meter] | Refused | Breach:
         """How a turn is to be run, and its meter; with it the session is bound, if it was not before."""
-        bound = self._profiles.bind(options, self._bound)
+        bound = self._unknown or self._profiles.bind(options, self._bound)
         if isinstance(bound, Refused):
             return bound
         setup = self._profiles.setup(options, bound)

@@ -273,11 +273,18 @@ class Host:
     async def _answer(self, command: Command) -> None:
         try:
             self._trail.before(command, self._session.turn)
-            commands = await self._carry_out(command)
+            commands = await self._carried_out(command)
             self._trail.after(self._session.turn)
             self._run(commands)
         except Lost:
             self._lose()
+
+    async def _carried_out(self, command: Command) -> list[Command]:
+        try:
+            return await self._carry_out(command)
+        except BadInput as error:
+            log.warning("not read, or not stored: the turn fails", session=str(self.key), error=str(error))
+            return self._session.cannot(str(error), monotonic())
 
     async def _carry_out(self, command: Command) -> list[Command]:
         match command:

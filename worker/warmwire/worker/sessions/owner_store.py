@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from warmwire.broker.errors import Conflict, Contended, Unavailable
+from warmwire.broker.errors import BadInput, Conflict, Contended, Unavailable
 from warmwire.broker.logs import logger
 from warmwire.broker.nats.bus import Bus
 from warmwire.broker.nats.pull import ACK
 from warmwire.broker.nats.store import Store
 from warmwire.broker.wire.messages import BoundRecord, TurnRecord
 from warmwire.broker.wire.names import SessionKey
+from warmwire.worker.errors import ErrorCode
+from warmwire.worker.profiles import Refused
 from warmwire.worker.sessions import transcript
 from warmwire.worker.sessions.ownership import lost
 
@@ -32,7 +34,10 @@ class Lost(Exception):
 
 
 class OwnerStore:
-    """One session's, while this epoch lasts. Each method raises Lost when the session has another owner."""
+    """One session's, while this epoch lasts. Each method raises Lost when the session has another owner.
+
+    What can never be done raises BadInput: a record that is unreadable, a write that is too large.
+    """
 
     def __init__(self, bus: Bus, store: Store, key: SessionKey, epoch: int, nonce: str) -> None:
         self._bus = bus
@@ -44,13 +49,22 @@ class OwnerStore:
 
     # -- the session
 
-    async def begin(self) -> BoundRecord | None:
-        """Look where the transcript ends; what the session is bound to."""
+    async def begin(self) -> BoundRecord | Refused | None:
+        """Look where the transcript ends; what the session is bound to, or why that is not known."""
         self._last, bound = await asyncio.gather(
             self._surely(lambda: self._store.transcript_end(self._key)),
-            self._surely(lambda: self._store.bound(self._key)),
+            self._surely(self._bound),
         )
         return bound
+
+    async def _bound(self) -> BoundRecord | Refused | None:
+        try:
+            return await self._store.bound(self._key)
+        except BadInput as error:
+            log.warning(
+                "unreadable record of a session: its turns fail", session=str(self._key), error=str(error)
+            )
+            return Refused(ErrorCode.UNREADABLE_MESSAGE, str(error))
 
     @property
     def begun(self) -> bool:
@@ -140,5 +154,9 @@ class OwnerStore:
 
     async def _check(self) -> None:
         """Only the owner record says that the session is lost; a refused write alone does not."""
-        if lost(await self._store.owner(self._key), self._epoch):
+        try:
+            owned = await self._store.owner(self._key)
+        except BadInput:  # then it is not what we have written
+            raise Lost from None
+        if lost(owned, self._epoch):
             raise Lost

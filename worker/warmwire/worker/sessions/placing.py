@@ -160,7 +160,7 @@ class Placing:
         host = Host(self._services, key, epoch, nonce, self._leave)
         try:
             await host.open(had_owner=owned is not None)
-        except (Lost, Unavailable):
+        except Exception:  # whatever it is, the host listens already
             await host.abandon()
             raise
         self.hosts[key] = host

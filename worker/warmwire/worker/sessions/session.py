@@ -164,6 +164,16 @@ class Session:
         spent = self.binding.spend(turn.meter, turn.end) if turn.given else None
         return [PutRecord(turn.id, finished, spent)]
 
+    def cannot(self, why: str, now: float) -> list[Command]:
+        """A record can never be read, or what is to be stored is more than the server takes."""
+        turn = self._turn()
+        if turn.finishing:  # then its transcript is stored
+            return self._tell_end(turn)
+        code = ErrorCode.UNREADABLE_MESSAGE if self.stage is Stage.CHECKING else ErrorCode.INTERNAL
+        turn.record_stored = True  # no write of it is on its way
+        end = endings.failed(turn, code, now, why)
+        return self._kill(end) if turn.given else self._end(end)
+
     def acked(self, now: float) -> list[Command]:
         """The turn is over."""
         turn = self._turn()
