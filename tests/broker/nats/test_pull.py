@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
+import pytest
 from structlog.testing import capture_logs
 
-from warmwire.broker.nats.bus import Arrived
+from warmwire.broker.errors import Unavailable
+from warmwire.broker.nats.bus import Arrived, Subscription
 from warmwire.broker.nats.pull import ENOUGH, GRACE, OPEN_FOR, Pulled, Puller
 from warmwire.broker.nats.streams import CONSUMER
 from warmwire.broker.wire.messages import UserMessage
@@ -222,6 +224,31 @@ async def test_after_a_reconnection_the_room_is_asked_for_anew_and_no_more(
         await submit(broker, 10)
         await worker.has(3)
         assert (3, 0) == await state(broker)
+
+
+async def test_who_could_not_listen_after_a_reconnection_listens_at_the_next_look(
+    server: Server, connect_to: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await connect_to(server.url)
+    await broker.make_streams()
+    subscribe, refused = broker.bus.subscribe, 0
+
+    async def refuse_once(subject: str, heard: Callable[[Arrived], None]) -> Subscription:
+        nonlocal refused
+        refused += 1
+        if refused == 1:
+            raise Unavailable("the connection is gone again")
+        return await subscribe(subject, heard)
+
+    async with working(broker, 3) as worker:
+        await eventually(lambda: worker.asked, "the first request")
+        await asyncio.to_thread(server.stop)
+        await eventually(lambda: not broker.bus.connected, "the loss is noticed")
+        monkeypatch.setattr(broker.bus, "subscribe", refuse_once)
+        await asyncio.to_thread(server.start)
+        await eventually(lambda: refused, "it tries to listen")
+        await submit(broker, 3)
+        await worker.has(3)
 
 
 async def test_it_can_stop_while_disconnected(server: Server, connect_to: Connect) -> None:

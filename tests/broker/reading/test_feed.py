@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 import pytest
 from structlog.testing import capture_logs
 
 from warmwire.broker.errors import Unavailable
-from warmwire.broker.nats.store import Store
+from warmwire.broker.nats.bus import Bus
+from warmwire.broker.nats.store import Owned, Store
 from warmwire.broker.reading.feed import LINGERING, Feed, Feeds
 from warmwire.broker.reading.reader import Item, Lost, Shown
 from warmwire.broker.wire.envelope import Position
-from warmwire.broker.wire.names import SessionKey
+from warmwire.broker.wire.messages import TurnRecord
+from warmwire.broker.wire.names import SessionKey, Subjects
 
 from tests.broker.conftest import Broker, Connect, Server
-from tests.broker.made import delta, ended, started
+from tests.broker.made import delta, ended, finished, started
 from tests.broker.nats.test_bus import answering
 from tests.broker.owner import Owner
 from tests.broker.viewer import watching
 from tests.client import eventually
+
+
+class SlowStore(Store):
+    """What it has read of a turn takes its time to arrive, until it is ``quick``."""
+
+    def __init__(self, bus: Bus, subjects: Subjects) -> None:
+        super().__init__(bus, subjects)
+        self.quick = asyncio.Event()
+        self.turns_read = self.owners_read = 0
+
+    async def turn(self, key: SessionKey, turn: str) -> TurnRecord | None:
+        found = await super().turn(key, turn)
+        self.turns_read += 1
+        await self.quick.wait()
+        return found
+
+    async def owner(self, key: SessionKey) -> Owned | None:
+        found = await super().owner(key)
+        self.owners_read += 1
+        return found
 
 
 class TestAFeed:
@@ -84,6 +107,28 @@ class TestAFeed:
         await second.listen()
         await second.publish(started(second.epoch, 1, "t2"))
         await viewer.has(started(owner.epoch, 1), ended(owner.epoch, 2), started(second.epoch, 1, "t2"))
+
+    async def test_looks_again_for_an_end_that_was_asked_for_while_an_older_record_was_on_its_way(
+        self, broker: Broker, owner: Owner
+    ) -> None:
+        store = SlowStore(broker.bus, broker.subjects)
+        feeds = Feeds(broker.bus, store, broker.subjects)
+        feeds.start()
+        viewer = await watching(feeds, broker)
+        await owner.publish(started(owner.epoch, 1))
+        await viewer.has(started(owner.epoch, 1))
+        await owner.release()
+        feed = await feeds.acquire(broker.key)
+        feed.reconnected(monotonic())
+        await eventually(lambda: store.turns_read == 1, "the record is read, before there is one")
+        end = ended(owner.epoch, 2)
+        await broker.bus.js.publish(broker.subjects.turn(broker.key, "t1"), finished(end).encode())
+        asked = store.owners_read
+        feed.reconnected(monotonic())
+        await eventually(lambda: store.owners_read > asked, "the end is asked for again")
+        store.quick.set()
+        await viewer.has(started(owner.epoch, 1), end)
+        await feeds.stop()
 
     async def test_of_a_session_that_nobody_owns_waits(self, broker: Broker, feeds: Feeds) -> None:
         viewer = await watching(feeds, broker)

@@ -174,6 +174,14 @@ class TestAnError:
         assert SECRET not in str(caught.value)
         assert caught.value.__cause__ is None
 
+    @pytest.mark.parametrize(
+        "text", ['{"x": NaN}', '{"x": [-Infinity]}', '{"x":\n1}', '{"x":\r1}', "[1]", "{"]
+    )
+    def test_is_what_an_input_gets_that_would_end_the_cli(self, text: str) -> None:
+        data = json.dumps({"op": "permission", "request": "r1", "allow": True, "input": text}).encode()
+        with pytest.raises(BadInput, match="must be a JSON object in one line"):
+            decode_control(data)
+
     def test_names_no_key_of_a_mapping(self) -> None:
         data = {"data": "", "headers": {SECRET: 1}, "ack": "a", "sequence": 1, "deliveries": 1}
         with pytest.raises(BadInput, match=r"^Forward\.headers: ") as caught:

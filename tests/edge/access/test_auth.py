@@ -16,7 +16,7 @@ import pytest
 from warmwire.broker.wire.messages import SessionRecord
 from warmwire.broker.wire.names import SessionKey
 from warmwire.edge.access.caller import Caller, Need, Scope, Verdict, judge
-from warmwire.edge.access.jwks import Jwks, Key, keys_in
+from warmwire.edge.access.jwks import CannotFetch, Jwks, Key, keys_in
 from warmwire.edge.access.tokens import Expected, caller_of, claims_of, public_key
 from warmwire.edge.errors import Kind, Problem
 
@@ -227,6 +227,23 @@ def test_only_public_keys_for_signatures_are_taken_from_a_set_and_not_too_many()
     assert list(keys_in(json.dumps({"keys": listed}).encode())) == ["right"]
     many = [right | {"kid": str(number)} for number in range(150)]
     assert len(keys_in(json.dumps({"keys": many}).encode())) == 100
+
+
+BAD_KEYS: dict[str, object] = {
+    "no object": "one",
+    "no point": {"kty": "EC", "crv": "P-256", "kid": "bad"},
+    "no number": {"kty": "RSA", "kid": "bad", "n": 7, "e": "!"},
+    "no type of key": {"kty": ["EC"], "kid": "bad"},
+    "no id": jwk(ec_key(), "bad") | {"kid": {}},
+}
+
+
+@pytest.mark.parametrize("bad", BAD_KEYS.values(), ids=BAD_KEYS.keys())
+def test_a_key_that_is_not_understood_voids_no_other_of_its_set(bad: object) -> None:
+    right = jwk(ec_key(), "right")
+    assert ["right"] == list(keys_in(json.dumps({"keys": [bad, right]}).encode()))
+    with pytest.raises(CannotFetch, match="no key"):
+        keys_in(json.dumps({"keys": [bad]}).encode())
 
 
 # -- whose session it is

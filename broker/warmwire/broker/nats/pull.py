@@ -111,8 +111,9 @@ class Puller:
 
     async def _listen(self) -> None:
         """A new inbox: the server forgets requests whose inbox nobody listens to."""
-        before, self._inbox = self._subscription, self._bus.new_inbox()
-        self._subscription = await self._bus.subscribe(f"{self._inbox}.*", self._arrived)
+        before, inbox = self._subscription, self._bus.new_inbox()
+        self._subscription = await self._bus.subscribe(f"{inbox}.*", self._arrived)
+        self._inbox = inbox
         if before is not None:
             await before.unsubscribe()
 

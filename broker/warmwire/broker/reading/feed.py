@@ -86,7 +86,7 @@ class Feed:
         self._reader = Reader(monotonic())
         self._ring = Ring()
         self._tasks = Tasks()
-        self._looking_up: set[str] = set()
+        self._looking_up: dict[str, bool] = {}  # turns, and whether each was asked for again meanwhile
         self._subscription: Subscription | None = None
         self._positioned = asyncio.Event()
         self._alien = False
@@ -227,13 +227,15 @@ class Feed:
             self._act(self._reader.vacant(number, epoch, monotonic()))
 
     def _look_up(self, turn: str) -> None:
-        if turn not in self._looking_up:
-            self._looking_up.add(turn)
+        again = turn in self._looking_up
+        self._looking_up[turn] = again
+        if not again:
             self._tasks.begin(self._look_up_until_known(turn), "look up a turn")
 
     async def _look_up_until_known(self, turn: str) -> None:
         ending = None
         while True:
+            self._looking_up[turn] = False
             try:
                 # Of a connection that breaks meanwhile nothing comes.
                 async with asyncio.timeout(RECORD_WITHIN):
@@ -244,8 +246,9 @@ class Feed:
                 continue
             except BadInput as error:
                 log.exception("turn record is unreadable", turn=turn, error=str(error))
-            break
-        self._looking_up.discard(turn)
+            if ending is not None or not self._looking_up[turn]:
+                break  # else what was read may be older than the question
+        del self._looking_up[turn]
         self._act(self._reader.recorded(turn, ending, monotonic()))
 
 

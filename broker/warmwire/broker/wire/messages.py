@@ -249,10 +249,10 @@ class Permission(Message):
     def _is_an_object_in_one_line(cls, text: str | None) -> str | None:
         """A line that the CLI cannot read would be its end."""
         try:
-            good = text is None or ("\n" not in text and isinstance(json.loads(text), dict))
-        except RecursionError:
+            good = text is None or isinstance(json.loads(text, parse_constant=_no_json), dict)
+        except (ValueError, RecursionError):
             good = False
-        if not good:
+        if not good or set("\r\n") & set(text or ""):
             raise ValueError("must be a JSON object in one line")
         return text
 
@@ -260,6 +260,11 @@ class Permission(Message):
     def instead(self) -> bytes | None:
         """``input`` as bytes."""
         return None if self.input is None else self.input.encode()
+
+
+def _no_json(constant: str) -> None:
+    """What Python takes for a number besides: NaN, Infinity."""
+    raise ValueError(constant)
 
 
 Control = Replay | Interrupt | Close | Release | Permission

@@ -123,17 +123,27 @@ class Jwks:
 def keys_in(data: bytes) -> dict[str | None, Key]:
     """The keys of a set that tokens may be signed with, by their ids. Pure. Raises CannotFetch."""
     try:
-        listed: list[Listed] = json.loads(data)["keys"]
-        usable = [each for each in listed if _signs(each)]
-        return {each.get("kid"): _key(each) for each in usable[:KEYS_LIMIT]}
-    except (ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        listed: list[Listed] = list(json.loads(data)["keys"])
+    except (ValueError, KeyError, TypeError) as error:
         raise CannotFetch(f"it is no key set ({type(error).__name__})") from None
+    usable = [(each.get("kid"), key) for each in listed if (key := _understood(each)) is not None]
+    if listed and not usable:
+        raise CannotFetch("it has no key that tokens may be signed with")
+    return dict(usable[:KEYS_LIMIT])
+
+
+def _understood(each: Listed) -> Key | None:
+    """One that is not is ignored, as the RFC wants it (section 5): a set may hold keys for others."""
+    try:
+        return _key(each) if _signs(each) else None
+    except (ValueError, TypeError, AttributeError, jwt.PyJWTError):
+        return None
 
 
 def _signs(each: Listed) -> bool:
     """Secrets have no place in a public set; keys for encryption are none of ours."""
     kind = _kind(each)
-    right_use = each.get("use") in (None, "sig")
+    right_use = each.get("use") in (None, "sig") and isinstance(each.get("kid"), str | None)
     return right_use and kind in _ALGORITHMS and each.get("alg") in (None, _ALGORITHMS[kind])
 
 
