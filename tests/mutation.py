@@ -32,7 +32,7 @@ SAMPLE = 900
 THROUGH_A_SERVER = frozenset(
     f"warmwire.{name}"
     for name in (
-        "compose.waterfall",
+        "compose.operating.waterfall",
         "edge.errors",
         "edge.access.caller",
         *(f"edge.codecs.{each}" for each in ("appending", "told")),
@@ -78,11 +78,20 @@ def pure_modules() -> list[str]:
     """Their dotted names, as the import rule lists them, without those tested through a server."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (found,) = [each["source_modules"] for each in contracts if each["name"].startswith(RULE)]
+    refuse_gone("THROUGH_A_SERVER", THROUGH_A_SERVER - set(found))
     return [each for each in found if each not in THROUGH_A_SERVER]
+
+
+def refuse_gone(where: str, gone: Iterable[str]) -> None:
+    """A name that is left behind when something moves would change silently what is measured."""
+    if names := ", ".join(sorted(gone)):
+        raise SystemExit(f"mutation: {where} in tests/mutation.py names what does not exist: {names}")
 
 
 def tests_of(modules: Iterable[str]) -> list[str]:
     """The test files that bear the modules' names, or names that begin with them, and some more."""
+    for where, paths in (("NEEDS_A_SERVER", NEEDS_A_SERVER), ("MORE", MORE)):
+        refuse_gone(where, (path for path in paths if not ROOT.joinpath(path).is_file()))
     parts = [module.split(".")[1:] for module in modules]
     found = {
         path
