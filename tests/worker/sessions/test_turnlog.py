@@ -52,7 +52,7 @@ def test_events_that_were_before_the_log_are_not_known() -> None:
 def test_old_events_make_room_but_their_text_stays() -> None:
     size = EVENTS_LIMIT // 8
     log = log_of(*BEGIN, *[delta(letter * size) for letter in "abcdefgh"])
-    assert not log.whole
+    assert log.first > log.begun
     assert log.since(0) is None
     assert log.since(log.first - 1) is not None
     text, truncated = log.answer()
@@ -63,9 +63,9 @@ def test_old_events_make_room_but_their_text_stays() -> None:
 def test_events_up_to_the_limit_are_kept() -> None:
     around = len(enveloped(delta("")))
     log = log_of(delta("x" * (EVENTS_LIMIT // 2 - around)), delta("x" * (EVENTS_LIMIT // 2 - around)))
-    assert log.whole
+    assert log.first == log.begun
     log.append(enveloped(delta("")))
-    assert not log.whole
+    assert log.first > log.begun
 
 
 def test_an_event_larger_than_the_limit_is_kept_alone() -> None:
@@ -98,6 +98,11 @@ def test_the_answer_leaves_thinking_out_and_the_snapshot_shows_it() -> None:
     )
     assert ("a", False) == log.answer()
     assert [("thinking", "hm"), ("text", "a")] == [(b.kind, b.text) for b in log.snapshot().blocks]
+
+
+def test_text_that_a_block_begins_with_counts() -> None:
+    begun = event("content_block_start", index=0, content_block={"type": "text", "text": "He"})
+    assert "Hello" == answer(message_start("m1"), begun, delta("llo"))
 
 
 def test_text_of_a_block_without_a_start_counts() -> None:
@@ -134,6 +139,12 @@ def test_what_is_voided_makes_room_again() -> None:
     assert ("ab", False) == log.answer()
 
 
+def test_what_stands_before_a_reset_goes_on_to_take_room() -> None:
+    most = delta("x" * (RECORDED_TEXT_LIMIT - 1))
+    log = log_of(*BEGIN, most, *BEGIN, delta("a"), reset(1), *BEGIN, delta("bc"))
+    assert ("b", True) == (log.answer()[0][-1], log.answer()[1])
+
+
 def test_a_cut_that_lies_before_the_reset_stays_one() -> None:
     huge = delta("x" * (RECORDED_TEXT_LIMIT + 1))
     assert log_of(*BEGIN, huge, *BEGIN, delta("a"), reset(1), *BEGIN, delta("b")).answer()[1]
@@ -145,6 +156,7 @@ def test_a_cut_that_lies_before_the_reset_stays_one() -> None:
         event("content_block_delta", delta="?", index=0),
         event("content_block_delta", delta={"type": "text_delta", "text": None}),
         event("content_block_start", index="first"),
+        event("content_block_start", index=0),
         event("ping"),
         StreamEvent(b'{"no":"type"}', "?"),
     ],
@@ -208,10 +220,11 @@ def test_nothing_has_come_of_a_turn_that_is_not_known() -> None:
     assert () == history(3, 2).of_turn("t9")
 
 
-def test_a_turn_whose_beginning_made_room_is_not_told_from_there() -> None:
-    known = History()
-    log = TurnLog("t1", 1, 1)
+def test_nothing_is_told_over_events_that_made_room() -> None:
+    known = history(3)
+    known.end()
+    log = TurnLog("t2", 1, 4)
     known.begin(log)
     for _ in range(3):
         log.append(b'{"event":"%b"}' % (b"x" * (EVENTS_LIMIT // 2)))
-    assert known.of_turn("t1") is None
+    assert [None, None] == [known.of_turn(turn) for turn in ("t1", "t2")]

@@ -68,11 +68,6 @@ class TurnLog:
         """The sequence of the newest event; the one before the beginning while there is none."""
         return self.first + len(self._envelopes) - 1
 
-    @property
-    def whole(self) -> bool:
-        """Whether the events go back to the turn's beginning."""
-        return self.first == self.begun
-
     def append(self, envelope: bytes) -> None:
         """An event in its envelope; its sequence is the one after the last."""
         self._envelopes.append(envelope)
@@ -155,11 +150,7 @@ class History:
 
     def of_turn(self, turn: str) -> tuple[str, ...] | None:
         """What has come from the beginning of a turn on: nothing of one that is not known here."""
-        for number, log in enumerate(self._logs):
-            if log.turn == turn:
-                later = self._logs[number + 1 :]
-                return self.since(log.begun - 1) if log.whole and all(x.whole for x in later) else None
-        return ()
+        return next((self.since(log.begun - 1) for log in self._logs if log.turn == turn), ())
 
 
 class _Text:
