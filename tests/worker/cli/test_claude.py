@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmwire.broker.wire.messages import ContentBlock
 from warmwire.worker.cli import claude, claude_stdin
 from warmwire.worker.cli.claude import parse
 from warmwire.worker.cli.lines import Lines, LineTooLong
@@ -58,79 +57,6 @@ def of(kind: type[Line], lines: list[Line]) -> list[Any]:
 
 def said(**line: object) -> bytes:
     return json.dumps(line).encode()
-
-
-# --- stdin -----------------------------------------------------------------------------------------------
-
-
-def test_a_user_line_is_one_line_and_verbatim() -> None:
-    line = claude_stdin.user_line('@/etc/passwd\n"/clear" é \u2028', "u1")
-    assert line.endswith(b"}\n")
-    assert 1 == line.count(b"\n")
-    sent = json.loads(line)
-    assert {
-        "type": "user",
-        "message": {"role": "user", "content": '@/etc/passwd\n"/clear" é \u2028'},
-        "parent_tool_use_id": None,
-        "session_id": "",
-        "uuid": "u1",
-        "client_composed": True,
-    } == sent
-
-
-def test_a_user_line_takes_content_blocks() -> None:
-    blocks: tuple[ContentBlock, ...] = ({"type": "text", "text": "look"}, {"type": "image", "source": {}})
-    assert [*blocks] == json.loads(claude_stdin.user_line(blocks, "u1"))["message"]["content"]
-
-
-def test_a_control_request_carries_its_id() -> None:
-    expected = {"subtype": "interrupt", "cancel_queued": True}
-    line = claude_stdin.interrupt_line("r1")
-    assert {"type": "control_request", "request_id": "r1", "request": expected} == json.loads(line)
-
-
-@pytest.mark.parametrize(
-    ("line", "name", "expected"),
-    [
-        (claude_stdin.ready_line(), claude_stdin.READY, {"subtype": "mcp_status"}),
-        (claude_stdin.cost_line(), claude_stdin.COST, {"subtype": "get_session_cost"}),
-        (
-            claude_stdin.adopt_line("Be brief."),
-            claude_stdin.ADOPT,
-            {"subtype": "initialize", "systemPrompt": "Be brief."},
-        ),
-        (
-            claude_stdin.set_model_line("opus"),
-            claude_stdin.SET_MODEL,
-            {"subtype": "apply_flag_settings", "settings": {"model": "opus"}},
-        ),
-        (
-            claude_stdin.mode_line("plan"),
-            claude_stdin.SET_MODE,
-            {"subtype": "set_permission_mode", "mode": "plan"},
-        ),
-        (
-            claude_stdin.thinking_line(None),
-            claude_stdin.SET_THINKING,
-            {"subtype": "set_max_thinking_tokens", "max_thinking_tokens": None},
-        ),
-    ],
-)
-def test_what_is_told_between_turns_has_a_name_of_its_own(
-    line: bytes, name: str, expected: dict[str, object]
-) -> None:
-    assert {"type": "control_request", "request_id": name, "request": expected} == json.loads(line)
-
-
-def test_a_credential_is_a_variable_of_the_process() -> None:
-    variables = {"CLAUDE_CODE_OAUTH_TOKEN": "made up"}
-    expected = {"type": "update_environment_variables", "variables": variables}
-    assert expected == json.loads(claude_stdin.credential_line("made up"))
-
-
-def test_a_refusal_answers_the_request() -> None:
-    answer = json.loads(claude_stdin.refuse_line("r9", "no"))["response"]
-    assert {"subtype": "error", "request_id": "r9", "error": "no"} == answer
 
 
 # --- whole turns -----------------------------------------------------------------------------------------
