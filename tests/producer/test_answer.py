@@ -10,6 +10,7 @@ from warmwire.broker.reading.reader import Lost, Shown
 from warmwire.broker.wire.envelope import Envelope, Position
 from warmwire.producer import Answer, Event, Growing, TextVoid
 from warmwire.producer.answer import event_of as told_of
+from warmwire.producer.answer import failure_of
 from warmwire.producer.resume import UNREAD
 
 
@@ -70,6 +71,7 @@ def test_messages_after_a_reset_are_counted_from_there() -> None:
     known = snapshot((0, 0, "text", "a"), (1, 0, "text", "B"))
     assert answer(*told, start(), delta("B"), known, delta("!")) == "aB!"
     assert answer(*told, start(), delta("B"), start(), delta("C")) == "aBC"
+    assert answer(*told, start(), delta("B"), start(), delta("C"), reset(2), start(), delta("D")) == "aBD"
 
 
 def test_who_can_take_nothing_back_is_given_each_word_once() -> None:
@@ -111,6 +113,15 @@ def test_what_was_lost_after_an_unreadable_cursor_begins_nowhere() -> None:
 def test_a_snapshot_replaces_what_was_there_and_deltas_go_on() -> None:
     known = snapshot((0, 0, "text", "A"), (1, 0, "thinking", "hm"), (1, 1, "text", "B"))
     assert answer(start(), delta("x"), known, delta("b", 1), start(), delta("c")) == "ABbc"
+    assert answer(start(), delta("x"), snapshot(), start(), delta("c")) == "c"
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_a_failure_says_why_and_keeps_the_text_so_far(retryable: bool) -> None:
+    told = {"type": "turn_failed", "code": "overloaded", "message": "Too much.", "retryable": retryable}
+    failed = failure_of(event_of(told), "so far")
+    assert ("overloaded", retryable, "so far") == (failed.code, failed.retryable, failed.text)
+    assert "Too much." in str(failed)
 
 
 def test_who_can_say_that_text_is_void_is_given_all_anew() -> None:

@@ -42,6 +42,10 @@ def test_a_frame_may_have_its_limit() -> None:
     assert FRAME_LIMIT // len(line) == frame.data.count("\n") + 1
 
 
+def test_a_comment_that_keeps_the_connection_alive_is_no_frame() -> None:
+    assert [] == Parser().feed(b":\n\n\n\r\n")
+
+
 def test_a_stream_in_one_piece() -> None:
     assert Parser().feed(STREAM) == FRAMES
 

@@ -76,6 +76,12 @@ def test_a_turn_without_a_cost_costs_nothing() -> None:
     assert 0.25 == heard(Limits()).spent(Usage(cost_usd=0.25)).usd
 
 
+def test_what_is_used_up_is_what_the_end_says_where_that_is_more() -> None:
+    told = Usage(input_tokens=1, output_tokens=2, cache_read_input_tokens=30, cache_creation_input_tokens=400)
+    assert [433, 433 + 70] == [heard(Limits(), spent=Spent(before)).spent(told).tokens for before in (0, 70)]
+    assert 1000 == heard(Limits(), start(1000)).spent(told).tokens
+
+
 def test_of_an_open_message_each_delta_is_a_token_until_the_api_says_more() -> None:
     assert [12, 30, 31] == [
         heard(Limits(), start(10), delta(), delta(), *more).tokens
@@ -86,6 +92,8 @@ def test_of_an_open_message_each_delta_is_a_token_until_the_api_says_more() -> N
 def test_sub_agents_count_too() -> None:
     meter = heard(Limits(), start(10), start(5, "a"), delta("a"), end(6, "a"), delta())
     assert 10 + 5 + 6 + 1 == meter.tokens
+    meter.hear(end(8, "b"))
+    assert 10 + 5 + 6 + 8 + 1 == meter.tokens
 
 
 def test_an_event_of_an_unknown_shape_counts_nothing() -> None:

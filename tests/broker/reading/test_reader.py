@@ -46,6 +46,17 @@ class TestTheFirstPosition:
         desk.vacant(5)
         assert [started(6, 1)] == desk.event(started(6, 1))
 
+    def test_without_any_owner_closes_what_is_open_before_the_first_epoch(self, desk: Desk) -> None:
+        desk.reader.expect("t1")
+        desk.vacant(0)
+        desk.recorded("t1")
+        assert [AskRecord("t1")] == desk.event(started(1, 1, "t2"))
+
+    def test_is_still_unknown_when_nobody_answered(self, desk: Desk) -> None:
+        assert desk.question is not None
+        desk.reader.unanswered(desk.question.number)
+        assert desk.reader.position is None
+
     def test_from_the_records_asks_for_a_new_epoch_from_its_beginning(self, desk: Desk) -> None:
         desk.vacant(5)
         assert [Position(5, END)] == asked(desk.event(delta(6, 3)))
@@ -115,6 +126,7 @@ class TestTheFirstPosition:
 class TestWhatIsNotNewer:
     def test_is_dropped_when_repeated(self, live: Desk) -> None:
         assert [] == live.event(delta(1, 5))
+        assert [] == live.event(delta(1, 4))
         assert [] == live.event(delta(1, 2))
 
     def test_is_dropped_when_of_an_epoch_that_is_over(self, live: Desk) -> None:

@@ -14,8 +14,12 @@ HERE = SessionKey("acme", "s1")
 TOKEN = Token("sk-ant-oat01-secret")
 
 
-def test_a_token_arrives_in_its_session() -> None:
-    assert TOKEN == unseal(KEYS, seal(KEY.sealing, TOKEN, HERE, 100), HERE, 99)
+@pytest.mark.parametrize("length", [1, 2, 3, 4, TOKEN_LIMIT])
+def test_a_token_of_any_length_arrives_in_its_session(length: int) -> None:
+    token = Token.checked("x" * length)
+    sealed = seal(KEY.sealing, token, HERE, 100)
+    assert "x" * length == unseal(KEYS, sealed, HERE, 99).value
+    assert "=" not in sealed
 
 
 def test_two_sealings_have_nothing_in_common_but_the_key() -> None:
@@ -32,7 +36,7 @@ def test_in_another_session_it_is_of_no_use(session: SessionKey) -> None:
 
 def test_its_time_ends() -> None:
     sealed = seal(KEY.sealing, TOKEN, HERE, 100)
-    with pytest.raises(CannotOpen) as raised:
+    with pytest.raises(CannotOpen, match="its time is over") as raised:
         unseal(KEYS, sealed, HERE, 100)
     assert raised.value.expired
 
@@ -62,19 +66,20 @@ def test_no_bit_may_change(at: int, flip: int) -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_refused_in_words(text: str) -> None:
     for sealed in (text, f"{KEY.sealing.id}.{text}"):
-        with pytest.raises(CannotOpen):
+        with pytest.raises(CannotOpen, match=r"damaged|another session|a key that this worker"):
             unseal(KEYS, sealed, HERE, 0)
 
 
 def test_keys_survive_their_text_form() -> None:
+    assert "=" not in KEY.secret_text()
     again = PoolKey.parse(KEY.secret_text())
     assert str(KEY.sealing) == str(again.sealing) == str(SealingKey.parse(str(KEY.sealing)))
 
 
 @pytest.mark.parametrize("text", ["", "wwpub_", "wwkey_abc", "wwkey_!!!!", KEY.secret_text()[:-4], "wwpub_ä"])
 def test_what_is_no_key_is_refused_and_not_repeated(text: str) -> None:
-    for kind in (PoolKey, SealingKey):
-        with pytest.raises(BadInput) as raised:
+    for kind, begins in ((PoolKey, "wwkey_"), (SealingKey, "wwpub_")):
+        with pytest.raises(BadInput, match=f"^key: is not a key: one begins with {begins}$") as raised:
             kind.parse(text)
         assert "abc" not in str(raised.value)
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmwire.broker.liveness import Seen
+from warmwire.broker.liveness import DEAD_AFTER, Seen
 from warmwire.broker.wire.messages import Heartbeat
-from warmwire.edge.access.limits import Buckets, Count, Held, PoolRoom, connections_possible
+from warmwire.edge.access.limits import ADMITTED, Buckets, Count, Held, PoolRoom, connections_possible
 
 
 def taken(buckets: Buckets, key: str, now: float, edges: int = 1) -> bool:
@@ -103,6 +103,7 @@ def seen(free: int, at: float, *, draining: bool = False) -> Seen:
         ("a message since the heartbeat counts", [seen(2, 99.5)], [99.6, 99.9], 0),
         ("one that the heartbeat has counted does not", [seen(2, 99.9)], [99.0, 99.5], 2),
         ("one just before the heartbeat may not be in it", [seen(2, 99.9)], [99.85], 1),
+        ("nor in the oldest that counts", [seen(2, 100 - DEAD_AFTER)], [100 - DEAD_AFTER - 0.05], 1),
         ("with several workers the oldest heartbeat decides", [seen(2, 99.9), seen(2, 99.5)], [99.6], 3),
         ("one of long ago is in every heartbeat of a living worker", [seen(2, 99.9)], [10.0], 2),
     ],
@@ -112,6 +113,13 @@ def test_the_room_of_the_pool(claim: str, workers: list[Seen], admitted: list[fl
     for at in admitted:
         room.admitted(at)
     assert left == room.left(workers, 100.0), claim
+
+
+def test_what_is_remembered_of_admitted_messages_is_bounded() -> None:
+    room = PoolRoom()
+    for _ in range(ADMITTED + 1):
+        room.admitted(100.0)
+    assert -ADMITTED == room.left([], 100.0)
 
 
 def test_a_count_of_turns_is_asked_for_again_after_a_while() -> None:

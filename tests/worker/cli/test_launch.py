@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from warmwire.worker.cli.launch import Launch, Spawning, launch
+from warmwire.worker.cli.launch import Launch, Spawning, launch, traced
 
 FOLDER = Path("/data/s1")
 WORKER = {
@@ -46,7 +46,7 @@ def test_each_value_is_one_argument_with_its_flag() -> None:
 def test_a_new_conversation_has_its_session_id() -> None:
     argv = launched().argv
     assert "--session-id=1-2" in argv
-    assert [] == [flag for flag in argv if flag.startswith(("--resume", "--model"))]
+    assert [] == [flag for flag in argv if flag.startswith(("--resume", "--model", "--mcp-config"))]
 
 
 def test_a_resumed_conversation_has_its_transcript_instead() -> None:
@@ -74,6 +74,14 @@ def test_the_environment_is_ours_and_what_must_pass() -> None:
         "ANTHROPIC_BASE_URL": "http://api",
         "WARMWIRE_EMULATOR_RATE": "50",
     } == launched().env
+
+
+def test_a_cli_that_is_traced_is_told_where_to_and_below_what_and_no_header() -> None:
+    plan = launched()
+    more = traced(plan, "http://collector", "00-a-b-01").env.items() - plan.env.items()
+    told = {name: value for name, value in more if name in ("TRACEPARENT", "OTEL_EXPORTER_OTLP_ENDPOINT")}
+    assert {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector", "TRACEPARENT": "00-a-b-01"} == told
+    assert [] == [name for name, _ in more if "HEADERS" in name]
 
 
 def test_everything_it_writes_lies_in_the_folder_of_the_session() -> None:

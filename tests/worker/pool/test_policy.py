@@ -78,7 +78,9 @@ def test_a_worker_carries_its_emulator_turns_on_any_machine() -> None:
 
 
 def test_emulators_are_held_in_half_the_memory() -> None:
-    assert 8000 // 2 // EMULATOR_MB == limits(None, None, emulated=True, cores=2, memory_mb=8000).sessions
+    rest = 2 * EMULATOR_MB - 1  # not enough for one more
+    found = limits(None, None, emulated=True, cores=2, memory_mb=800 * EMULATOR_MB + rest)
+    assert 400 == found.sessions
 
 
 def test_real_turns_follow_the_cores() -> None:

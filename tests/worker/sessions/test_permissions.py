@@ -67,6 +67,7 @@ def test_a_question_is_told_to_viewers_with_what_the_tool_would_get() -> None:
         asked["within_ms"],
     )
     assert ({"command": "ls"}, '{"command": "ls"}') == (asked["input"], asked["summary"])
+    assert f"{EPOCH}-1" == asked["request"]
     assert [] == told(owner)
 
 
@@ -199,7 +200,8 @@ def test_with_the_turn_its_questions_are_over() -> None:
 def test_open_questions_are_bounded() -> None:
     owner = asking(*map(str, range(OPEN_LIMIT + 1)))
     assert OPEN_LIMIT == len(questions(owner))
-    assert [TOO_MANY] == [answer["response"]["message"] for answer in told(owner)]
+    (answer,) = told(owner)
+    assert (f"q{OPEN_LIMIT + 1}", TOO_MANY) == (answer["request_id"], answer["response"]["message"])
 
 
 def test_closed_questions_are_forgotten_in_the_end() -> None:

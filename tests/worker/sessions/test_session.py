@@ -16,6 +16,7 @@ from warmwire.broker.wire import envelope
 from warmwire.broker.wire.events import TurnCompleted
 from warmwire.broker.wire.messages import Finished
 from warmwire.worker.cli.said import StreamEvent, Usage
+from warmwire.worker.errors import ErrorCode
 from warmwire.worker.profiles import Setup
 from warmwire.worker.sessions import transcript
 from warmwire.worker.sessions.session import PROGRESS_EVERY
@@ -125,6 +126,7 @@ def test_the_record_keeps_what_was_asked() -> None:
 
 def test_a_session_is_idle_since_its_last_acknowledgement() -> None:
     owner = running()
+    assert 0.0 == owner.session.idle_since  # its claim
     owner.now = 5.0
     owner.answer("Hello")
     assert 5.0 == owner.session.idle_since
@@ -320,16 +322,16 @@ def test_the_attempt_is_stored_before_the_cli_gets_the_message() -> None:
     ("before", "deliveries", "options", "code"),
     [
         (ATTEMPTS - 1, 2, {}, None),
-        (ATTEMPTS, 2, {}, "too_many_attempts"),
+        (ATTEMPTS, 2, {}, ErrorCode.TOO_MANY_ATTEMPTS),
         (1, DELIVERIES, {}, None),
-        (1, DELIVERIES + 1, {}, "too_many_attempts"),
-        (0, DELIVERIES + 1, {}, "too_many_attempts"),
-        (1, 2, {"on_worker_loss": "fail"}, "worker_lost"),
+        (1, DELIVERIES + 1, {}, ErrorCode.TOO_MANY_ATTEMPTS),
+        (0, DELIVERIES + 1, {}, ErrorCode.TOO_MANY_ATTEMPTS),
+        (1, 2, {"on_worker_loss": "fail"}, ErrorCode.WORKER_LOST),
         (0, 2, {"on_worker_loss": "fail"}, None),
     ],
 )
 def test_a_turn_is_tried_again_unless(
-    before: int, deliveries: int, options: dict[str, Any], code: str | None
+    before: int, deliveries: int, options: dict[str, Any], code: ErrorCode | None
 ) -> None:
     owner = Owner()
     message = held(1, deliveries=deliveries, **options)
@@ -337,7 +339,8 @@ def test_a_turn_is_tried_again_unless(
         owner.records["t1"] = started(message, before)
     owner.offer(message)
     assert ([] if code else ["hi"]) == owner.prompts
-    assert code == owner.events[-1].get("code")
+    told = owner.events[-1]
+    assert (code, code and code.message) == (told.get("code"), told.get("message"))
 
 
 def test_a_turn_that_is_not_tried_again_tells_the_attempt_that_was() -> None:
@@ -404,6 +407,7 @@ def test_an_answer_in_the_transcript_is_published_and_not_made_again() -> None:
     owner = answered()
     assert [] == owner.prompts
     assert ["turn_reset", "message_start", "content_block_start", "content_block_delta"] == owner.types[:4]
+    assert ("worker_lost", 2) == (owner.events[0]["reason"], owner.events[0]["attempt"])
     assert "turn_completed" == owner.types[-1]
     assert 77 == owner.events[-1]["duration_ms"]
     assert ["ack-1-1"] == owner.acked

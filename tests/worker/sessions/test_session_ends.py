@@ -100,7 +100,8 @@ def test_a_line_that_cannot_be_read_ends_the_turn_and_the_process() -> None:
     owner = running()
     owner.say(BadLine(ErrorCode.BAD_LINE, "not JSON", b"x"))
     assert KillCli in owner.order
-    assert "bad_line" == owner.events[-1]["code"]
+    told = ErrorCode.BAD_LINE, ErrorCode.BAD_LINE.message
+    assert told == (owner.events[-1]["code"], owner.events[-1]["message"])
 
 
 def stalled() -> Owner:
@@ -186,7 +187,8 @@ def test_viewers_hear_of_a_cli_that_is_alive_but_says_nothing() -> None:
     owner.later(PROGRESS_EVERY)
     assert "turn_started" == owner.types[-1]
     owner.later(0.5)
-    assert ("turn_progress", 5500) == (owner.types[-1], owner.events[-1]["elapsed_ms"])
+    told = owner.events[-1]
+    assert ("turn_progress", "waiting", 5500) == (told["type"], told["doing"], told["elapsed_ms"])
     owner.later(1)
     assert 1 == owner.types.count("turn_progress")
     owner.later(PROGRESS_EVERY)
@@ -354,6 +356,14 @@ def test_an_interrupt_of_a_turn_that_is_ending_comes_too_late(turn: str | None) 
     owner.release(AppendTranscript)
     assert ["turn_completed"] == owner.endings
     assert 2 == len(owner.prompts)
+
+
+def test_a_further_interrupt_of_a_turn_that_one_is_ending_names_it_too() -> None:
+    owner = running()
+    owner.interrupt()
+    owner.hold = (PutRecord,)
+    owner.say(said.result(owner.uuid, interrupted=True))
+    assert ["t1", "t1", None] == [owner.interrupt(turn) for turn in (None, "t1", "t2")]
 
 
 def test_an_interrupt_of_a_finished_turn_that_is_published_again_comes_too_late() -> None:

@@ -60,11 +60,14 @@ def test_a_retry_with_no_message_open_voids_nothing() -> None:
 
 def test_a_message_that_was_not_streamed_is_published_as_if_it_had_been() -> None:
     owner = running()
+    owner.now = 0.25
     owner.say(Assistant("m1", "Hello"))
     whole = ["message_start", "content_block_start", "content_block_delta"]
     whole += ["content_block_stop", "message_delta", "message_stop"]
     assert whole == owner.types[1:]
     assert "Hello" == owner.events[3]["delta"]["text"]
+    owner.say(said.result(owner.uuid))
+    assert 250 == owner.events[-1]["ttft_ms"]
 
 
 def test_every_block_of_a_message_that_was_not_streamed_is_published() -> None:
@@ -167,6 +170,7 @@ def test_without_a_position_the_view_says_where_the_session_stands() -> None:
     )
     owner.offer(held(1))
     assert (EPOCH, 1, "t1") == (owner.view().epoch, owner.view().seq, owner.view().turn)
+    assert owner.view(epoch=EPOCH).events is None  # half a position is none
 
 
 def envelopes(owner: Owner, start: int = 0) -> tuple[str, ...]:

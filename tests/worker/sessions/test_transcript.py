@@ -32,6 +32,7 @@ def test_no_entries_are_no_append() -> None:
 def test_an_append_is_never_longer_than_its_limit() -> None:
     parts = appends([HUGE])
     assert 3 == len(parts)
+    assert [1, 2] == [len(appends([b"x" * length])) for length in (APPEND_LIMIT, APPEND_LIMIT + 1)]
     assert max(map(len, parts)) <= APPEND_LIMIT
 
 
@@ -56,8 +57,8 @@ def test_a_torn_turn_does_not_taint_the_next_long_one() -> None:
 
 
 def test_our_own_entries_are_not_part_of_the_conversation() -> None:
-    stored = [epoch_entry(1), *appends([b'{"a":1}', turn_entry(END)]), epoch_entry(2)]
-    assert b'{"a":1}\n' == conversation(stored)
+    stored = [epoch_entry(1), *appends([b'{"a": "b c"}', turn_entry(END)]), epoch_entry(2)]
+    assert b'{"a": "b c"}\n' == conversation(stored)
 
 
 def test_the_last_epoch_entry_says_whose_the_transcript_is() -> None:
