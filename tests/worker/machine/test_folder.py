@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import time
 
 import pytest
 
@@ -32,3 +34,20 @@ def test_what_a_killed_worker_left_behind_is_removed_and_a_living_ones_is_not(tm
     claimed_folder(tmp_path, "w-new").remove()
     assert [living.path] == list((tmp_path / "workers").iterdir())
     living.remove()
+
+
+def test_a_folder_that_was_being_made_when_its_worker_was_killed_is_removed(tmp_path: Path) -> None:
+    home = tmp_path / "workers"
+    for name, files in ((".making-w-1", ("lock",)), (".making-w-2", ())):
+        (home / name).mkdir(parents=True)
+        for file in files:
+            (home / name / file).touch()
+        long_ago(home / name)
+    (home / ".making-w-3").mkdir()  # of a worker that starts just now
+    claimed_folder(tmp_path, "w-new").remove()
+    assert [home / ".making-w-3"] == list(home.iterdir())
+
+
+def long_ago(folder: Path) -> None:
+    """As if it had been made an hour ago."""
+    os.utime(folder, (time() - 3600,) * 2)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from warmwire.broker.errors import Unavailable
+from warmwire.broker.nats.bus import Bus
 from warmwire.broker.wire.messages import OwnerRecord
 from warmwire.broker.wire.names import SessionKey, Subjects
 from warmwire.compose.nats import server
 from warmwire.worker.settings import WorkerSettings
 
-from tests.client import Client, eventually, on_own_streams
+from tests.client import Client, connected, eventually, on_own_streams
 from tests.conftest import started_nats_server
 from tests.worker.conftest import StartWorker, emulator_pids, running
 
@@ -100,6 +104,35 @@ async def test_a_session_of_an_owner_that_was_never_heard_is_claimed(
     await start_worker()
     asked = await client.ask("s1", "Hello")
     assert asked.items[0].position.epoch > epoch  # type: ignore[union-attr] # no gaps here
+
+
+async def test_a_message_that_cannot_be_given_back_without_nats_is_no_fault(
+    prefix: str, tmp_path: Path
+) -> None:
+    with started_nats_server(tmp_path / "nats") as (url, process):
+        settings = WorkerSettings(nats=url, prefix=prefix, data=tmp_path, drain_timeout=0.1, spares=0)
+        async with connected(url, prefix) as client, running(settings) as worker:
+            worker._placing._may_work = lambda: False
+            await client.send("s1", "Hello")
+            await eventually(lambda: worker._placing.unplaced, "nobody has taken the message yet")
+            process.kill()
+            await eventually(lambda: not worker._bus.connected, "the loss is noticed")
+            await fill(worker._bus)
+            with capture_logs() as said:
+                worker._placing.draining = True
+                await eventually(lambda: not worker._placing.unplaced, "it is given up")
+                await asyncio.sleep(0)  # its task is looked at
+    events = [each["event"] for each in said]
+    assert "background task failed" not in events
+    assert "not told; the server will find out by itself" in events
+
+
+async def fill(bus: Bus) -> None:
+    """Without a connection, until nothing more may wait for it."""
+    for size in (1 << 20, 1 << 10, 1):
+        with suppress(Unavailable):
+            while True:
+                await bus.publish("x", bytes(size))
 
 
 async def test_a_worker_that_lost_its_session_ends_its_process(

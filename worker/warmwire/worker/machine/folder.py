@@ -6,12 +6,15 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
+from time import time
 
 from warmwire.broker.errors import BadInput
 from warmwire.worker.machine import registry
 
 _MAKING = ".making-"
 """Begins the name of a folder that is not locked yet."""
+MADE_WITHIN = 600.0
+"""Seconds after which nobody is making such a folder any more, which takes an instant."""
 
 
 class ClaimedFolder:
@@ -45,7 +48,7 @@ def claimed_folder(data: Path, worker: str) -> ClaimedFolder:
     except OSError as error:
         raise BadInput("data", f"{data} cannot be written: {error.strerror}") from error
     for other in home.iterdir():
-        if other.name != worker and not other.name.startswith(_MAKING) and _abandoned(other):
+        if other.name != worker and _abandoned(other):
             registry.clear(other)
             shutil.rmtree(other, ignore_errors=True)
     return folder
@@ -53,6 +56,8 @@ def claimed_folder(data: Path, worker: str) -> ClaimedFolder:
 
 def _abandoned(folder: Path) -> bool:
     try:
+        if folder.name.startswith(_MAKING):
+            return time() - folder.stat().st_mtime > MADE_WITHIN
         with (folder / "lock").open("rb+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

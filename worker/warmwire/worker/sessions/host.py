@@ -88,6 +88,13 @@ class Services:
     ended: Callable[[SessionKey, Ended], None]
     keys: Keys
 
+    async def tell(self, subject: str, data: bytes) -> None:
+        """Once; it does without where NATS is away."""
+        try:
+            await self.bus.publish(subject, data)
+        except Unavailable as error:
+            log.warning("not told; the server will find out by itself", error=str(error))
+
 
 class Host:
     """One session that this worker owns. ``open`` it, ``offer`` messages, ``close`` it."""
@@ -201,7 +208,7 @@ class Host:
         except TimeoutError:
             log.warning("session not released; another worker waits until this one is silent")
         for held in unfinished:
-            await self._tell(held.ack, NAK)
+            await self._services.tell(held.ack, NAK)
         await self._cli.end()
         self.closed.set()
 
@@ -314,12 +321,6 @@ class Host:
             answered = transcript.answered(await self._store.transcript(), turn)
         return self._session.record(record, interrupted, monotonic(), answered)
 
-    async def _tell(self, subject: str, data: bytes) -> None:
-        try:
-            await self._services.bus.publish(subject, data)
-        except Unavailable as error:
-            log.warning("not told; the server will find out by itself", error=str(error))
-
     # -- the CLI
 
     async def _need_cli(self, need: NeedCli) -> list[Command]:
@@ -393,7 +394,7 @@ class Host:
         answer = self._act_on(request)
         await self._services.sender.flush()  # what has happened before is told before
         if reply:
-            await self._tell(reply, answer)
+            await self._services.tell(reply, answer)
 
     def _act_on(self, request: Control) -> bytes:
         match request:
@@ -431,4 +432,6 @@ class Host:
             return
         if not self.closing:
             self.offer(held)
-        self._tasks.begin(self._tell(message.reply, ForwardReply(mine=not self.closing).encode()), "reply")
+        self._tasks.begin(
+            self._services.tell(message.reply, ForwardReply(mine=not self.closing).encode()), "reply"
+        )

@@ -78,7 +78,7 @@ class Placing:
         except BadInput as error:
             telemetry.alien.add(1)
             log.warning("alien user message terminated", subject=pulled.subject, error=str(error))
-            self._tasks.begin(self._services.bus.publish(pulled.ack, TERMINATE), "terminate")
+            self._tasks.begin(self._services.tell(pulled.ack, TERMINATE), "terminate")
             return
         if held.unreadable:
             telemetry.alien.add(1)
@@ -111,7 +111,7 @@ class Placing:
                     "placing the message again", session=str(key), error=str(error) or type(error).__name__
                 )
                 await asyncio.sleep(PLACE_AGAIN)
-        await self._services.bus.publish(pulled.ack, NAK)
+        await self._services.tell(pulled.ack, NAK)
 
     async def claim(self, key: SessionKey) -> bool:
         """An operator wants the session to be here; whether it is."""
