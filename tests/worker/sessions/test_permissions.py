@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from warmwire.broker.wire.events import PermissionRequested
 from warmwire.worker.cli import claude, said
+from warmwire.worker.cli.claude_code import Claude
+from warmwire.worker.cli.stream_json import StreamJson
 from warmwire.worker.sessions.permissions import (
     ANSWER_WITHIN,
     CLOSED_KEPT,
@@ -153,8 +156,38 @@ def test_without_an_answer_it_is_no_in_time() -> None:
     assert "closed" == permit(owner, YES)
 
 
+class Terse(StreamJson):
+    """A CLI that asks, and is answered in a word."""
+
+    def wish(self, request: said.ControlRequest) -> said.Wish:
+        return said.Wish(request.subtype, b"[]")
+
+    def allow_line(self, request_id: str, wish: said.Wish, instead: bytes | None = None) -> bytes:
+        return f"{request_id} {wish.tool} {instead!r}".encode()
+
+    def deny_line(self, request_id: str, reason: str) -> bytes:
+        return f"{request_id} {reason}".encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"), [(YES, b"q1 can_use_tool None"), (Answer(allow=False, reason="no"), b"q1 no")]
+)
+def test_a_cli_is_answered_in_its_own_dialect(answer: Answer, line: bytes) -> None:
+    permissions = Permissions(EPOCH, Terse())
+    (question,) = permissions.hear("t1", asks_leave("q1"), 0).events
+    assert isinstance(question, PermissionRequested)
+    assert ("can_use_tool", None) == (question.tool, question.input)
+    outcome, what = permissions.answer(question.request, answer)
+    assert ("taken", [line]) == (outcome, what.lines)
+
+
+def test_a_dialect_without_questions_asks_nobody() -> None:
+    what = Permissions(EPOCH, StreamJson()).hear("t1", asks_leave("q1"), 0)
+    assert ([], ()) == (what.lines, what.events)
+
+
 def test_who_comes_later_is_told_how_much_time_is_left() -> None:
-    permissions = Permissions(EPOCH, within=10)
+    permissions = Permissions(EPOCH, Claude(), within=10)
     assert permissions.open(0) is None
     permissions.hear("t1", asks_leave("q1"), 0)
     permissions.hear("t1", asks_leave("q2"), 4)

@@ -179,7 +179,6 @@ _REQUEST = msgspec.json.Decoder(_RequestWire)
 _WITHDRAWN = msgspec.json.Decoder(_WithdrawnWire)
 _SUBTYPE = msgspec.json.Decoder(_SubtypeWire)
 _WISH = msgspec.json.Decoder(_WishWire)
-_OBJECT = msgspec.json.Decoder(dict[str, object])
 
 
 def _stream_event(line: bytes) -> StreamEvent:
@@ -264,14 +263,6 @@ def wish(request: ControlRequest) -> Wish | None:
     except UNREADABLE:
         return None
     return Wish(wire.tool_name, bytes(wire.input))
-
-
-def input_of(wish: Wish) -> dict[str, object] | None:
-    """What the tool would get; None if it is no object."""
-    try:
-        return _OBJECT.decode(wish.input)
-    except UNREADABLE:
-        return None
 
 
 class _SaidWire(msgspec.Struct):

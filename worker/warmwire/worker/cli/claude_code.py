@@ -8,7 +8,7 @@ from warmwire.broker.wire.messages import Content
 from warmwire.worker.cli import abilities, claude, claude_stdin
 from warmwire.worker.cli.dialect import Abilities, Dialect
 from warmwire.worker.cli.launch import Launch, Spawning, launch
-from warmwire.worker.cli.said import ControlReply, Line
+from warmwire.worker.cli.said import ControlReply, ControlRequest, Line, Wish
 from warmwire.worker.profiles import TOLD
 
 
@@ -54,6 +54,21 @@ class Claude(Dialect):
 
     def interrupt_line(self, request_id: str) -> bytes:
         return claude_stdin.interrupt_line(request_id)
+
+    def wish(self, request: ControlRequest) -> Wish | None:
+        return claude.wish(request)
+
+    def allow_line(self, request_id: str, wish: Wish, instead: bytes | None = None) -> bytes:
+        return claude_stdin.allow_line(request_id, wish, instead)
+
+    def deny_line(self, request_id: str, reason: str) -> bytes:
+        return claude_stdin.deny_line(request_id, reason)
+
+    def refuse_line(self, request_id: str, reason: str) -> bytes:
+        return claude_stdin.refuse_line(request_id, reason)
+
+    def named_in(self, transcript: bytes) -> str:
+        return claude.session_of_transcript(transcript)
 
     def cost_line(self) -> bytes:
         return claude_stdin.cost_line()

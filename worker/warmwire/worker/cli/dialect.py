@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from warmwire.broker.wire.messages import Content
 from warmwire.worker.cli.launch import Launch, Spawning
-from warmwire.worker.cli.said import ControlReply, Line
+from warmwire.worker.cli.said import ControlReply, ControlRequest, Line, Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,26 @@ class Dialect(ABC):
     def interrupt_line(self, request_id: str) -> bytes | None:
         """Stop the running turn."""
         return None
+
+    def wish(self, request: ControlRequest) -> Wish | None:
+        """What the CLI asks leave for; None if it is nothing that a person could give."""
+        return None
+
+    def allow_line(self, request_id: str, wish: Wish, instead: bytes | None = None) -> bytes | None:
+        """Yes to a wish; ``instead``: another input for the tool, JSON in one line."""
+        return None
+
+    def deny_line(self, request_id: str, reason: str) -> bytes | None:
+        """No to a wish, and why."""
+        return None
+
+    def refuse_line(self, request_id: str, reason: str) -> bytes | None:
+        """To a request that is no wish: it is not for us."""
+        return None
+
+    def named_in(self, transcript: bytes) -> str:
+        """The CLI's own name of the conversation that this is the transcript of; empty if it has none."""
+        return ""
 
     def cost_line(self) -> bytes | None:
         """What has the process cost?"""

@@ -11,6 +11,7 @@ from warmwire.worker.errors import ErrorCode
 
 # RecursionError is what a line nested a thousand deep raises, UnicodeDecodeError what is not UTF-8.
 UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+_OBJECT = msgspec.json.Decoder(dict[str, object])
 
 
 class _Value(msgspec.Struct, frozen=True):
@@ -148,6 +149,13 @@ class Wish(_Value, frozen=True):
 
     tool: str
     input: bytes
+
+    def shown(self) -> dict[str, object] | None:
+        """The input; None if it is no object."""
+        try:
+            return _OBJECT.decode(self.input)
+        except UNREADABLE:
+            return None
 
 
 class Ignored(_Value, frozen=True):

@@ -14,7 +14,6 @@ from pathlib import Path
 from warmwire.broker.logs import logger
 from warmwire.broker.wire.names import SessionKey
 from warmwire.broker.wire.sealed import Token
-from warmwire.worker.cli import claude
 from warmwire.worker.cli.dialect import Dialect
 from warmwire.worker.cli.launch import CREDENTIAL, Spawning, prompt_or_default, transcript_path
 from warmwire.worker.credentials import hidden
@@ -139,7 +138,7 @@ class Warm:
         profile = recipe.profiles[setup.profile]
         session, resume = str(uuid.uuid4()), None
         if past:
-            resume = transcript_path(self._folder, claude.session_of_transcript(past) or session)
+            resume = transcript_path(self._folder, self._dialect.named_in(past) or session)
         spawn = Spawning(
             folder=self._folder,
             environment=os.environ,

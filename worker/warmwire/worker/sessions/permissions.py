@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from warmwire.broker.wire.events import Event, PermissionRequested, PermissionResolved
-from warmwire.worker.cli import claude, claude_stdin, said
+from warmwire.worker.cli import said
+from warmwire.worker.cli.dialect import Dialect
 from warmwire.worker.sessions.deltas import summary
 
 ANSWER_WITHIN = 60.0
@@ -59,8 +60,9 @@ class Said:
 class Permissions:
     """The questions of one session, of one turn at a time. ``epoch`` is that of the ownership."""
 
-    def __init__(self, epoch: int, within: float = ANSWER_WITHIN) -> None:
+    def __init__(self, epoch: int, dialect: Dialect, within: float = ANSWER_WITHIN) -> None:
         self._epoch = epoch
+        self._dialect = dialect
         self._within = within
         self._asked = 0
         self._open: dict[str, _Asked] = {}
@@ -78,11 +80,11 @@ class Permissions:
         return self._ask(turn, line, now)
 
     def _ask(self, turn: str, request: said.ControlRequest, now: float) -> Said:
-        wish = claude.wish(request)
+        wish = self._dialect.wish(request)
         if wish is None:
-            return Said([claude_stdin.refuse_line(request.request_id, "not available here")])
+            return Said(_told(self._dialect.refuse_line(request.request_id, "not available here")))
         if len(self._open) >= OPEN_LIMIT:
-            return Said([claude_stdin.deny_line(request.request_id, TOO_MANY)])
+            return Said(_told(self._dialect.deny_line(request.request_id, TOO_MANY)))
         self._asked += 1
         name = f"{self._epoch}-{self._asked}"
         question = PermissionRequested(
@@ -90,7 +92,7 @@ class Permissions:
             request=name,
             tool=wish.tool,
             summary=summary(wish.input),
-            input=claude.input_of(wish) if len(wish.input) <= SHOWN_INPUT else None,
+            input=wish.shown() if len(wish.input) <= SHOWN_INPUT else None,
             within_ms=round(self._within * 1000),
         )
         self._open[name] = _Asked(question, request.request_id, wish, now + self._within)
@@ -114,16 +116,16 @@ class Permissions:
         if turn is not None and turn != asked.event.turn:
             return "unknown", Said()
         if answer.allow:
-            line = claude_stdin.allow_line(asked.request, asked.wish, answer.input)
+            line = self._dialect.allow_line(asked.request, asked.wish, answer.input)
         else:
-            line = claude_stdin.deny_line(asked.request, answer.reason or REFUSED)
-        return "taken", Said([line], [self._close(name, "allowed" if answer.allow else "denied")])
+            line = self._dialect.deny_line(asked.request, answer.reason or REFUSED)
+        return "taken", Said(_told(line), [self._close(name, "allowed" if answer.allow else "denied")])
 
     def overdue(self, now: float) -> Said:
         """Those that nobody has answered in time."""
         late = [(name, asked.request) for name, asked in self._open.items() if now >= asked.until]
-        lines = [claude_stdin.deny_line(request, TOO_LATE) for _, request in late]
-        return Said(lines, [self._close(name, "overdue") for name, _ in late])
+        lines = [self._dialect.deny_line(request, TOO_LATE) for _, request in late]
+        return Said(_told(*lines), [self._close(name, "overdue") for name, _ in late])
 
     def _withdraw(self, request: str) -> Said:
         names = [name for name, asked in self._open.items() if asked.request == request]
@@ -140,3 +142,7 @@ class Permissions:
         asked = self._open.pop(name)
         self._closed.append(name)
         return PermissionResolved(turn=asked.event.turn, request=name, outcome=outcome)
+
+
+def _told(*lines: bytes | None) -> list[bytes]:
+    return [line for line in lines if line is not None]

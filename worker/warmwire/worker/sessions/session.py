@@ -79,7 +79,7 @@ class Session:
         self._dialect = dialect
         self._stall_timeout = rules.stall_timeout
         self.binding = Binding(rules.profiles)
-        self._permissions = Permissions(epoch, rules.answer_within)
+        self._permissions = Permissions(epoch, dialect, rules.answer_within)
         self._to_interrupt: set[str] = set()
         self._history = History()
         self._acked = 0
