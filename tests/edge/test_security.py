@@ -23,7 +23,7 @@ from warmwire.edge.access.tokens import LEEWAY
 from tests.edge.access.test_auth import code, sent
 from tests.edge.access.tokens import SECRET, bearer, pem, rsa_key, token, with_secret
 from tests.edge.conftest import Start
-from tests.edge.fake_worker import FakeTurn, FakeWorker, begun
+from tests.edge.fake_worker import FakeTurn, FakeWorker
 from tests.edge.test_problems import queued
 from tests.edge.test_websocket import opened
 from tests.edge.wire import WITHIN, Answer, Wire
@@ -312,24 +312,32 @@ async def test_a_websocket_ends_with_its_token(wire: Wire) -> None:
 
 
 async def test_the_guides_websocket_ends_with_its_token(wire: Wire, worker: FakeWorker) -> None:
-    async def connected(exp: int) -> ClientConnection | None:
+    turns: list[FakeTurn] = []
+
+    async def answer() -> None:
+        while True:
+            turns.append(await worker.next_turn())
+            await turns[-1].start()
+            await turns[-1].delta("a word")
+
+    async def answered(exp: int) -> ClientConnection | None:
+        url = f"ws://{wire.host}:{wire.port}/chat/ws"
         try:
-            line = await connect(
-                f"ws://{wire.host}:{wire.port}/chat/ws", proxy=None, additional_headers=bearer(exp=exp)
-            )
-        except InvalidStatus:
+            line = await connect(url, proxy=None, additional_headers=bearer(exp=exp))
+            await line.send(f"s{exp}")  # of each try its own, whatever became of the one before
+            await line.send("Hello")
+            assert "a word" == json.loads(await line.recv())["delta"]["text"]
+        except (InvalidStatus, ConnectionClosed):
             return None
-        await line.send("s1")
-        await line.send("Hello")
         return line
 
-    line: ClientConnection = await while_good(connected)
-    turn = await begun(worker, "a word")
-    assert "a word" == json.loads(await line.recv())["delta"]["text"]
+    answering = asyncio.create_task(answer())
+    line: ClientConnection = await while_good(answered)
     with pytest.raises(ConnectionClosed):
         await line.recv()
     assert 4601 == line.close_code
-    await turn.complete()
+    await turns[-1].complete()
+    answering.cancel()
 
 
 async def test_a_browser_brings_its_token_as_a_subprotocol(wire: Wire, worker: FakeWorker) -> None:
