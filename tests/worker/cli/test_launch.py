@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from warmwire.worker.cli.launch import Launch, Spawning, launch, traced
+from warmwire.worker.cli.claude_code import Claude
+from warmwire.worker.cli.launch import Launch, Spawning, traced
 
 FOLDER = Path("/data/s1")
 WORKER = {
@@ -20,7 +21,7 @@ WORKER = {
 def launched(
     model: str | None = None, system_prompt: str | None = None, resume: Path | None = None
 ) -> Launch:
-    return launch(
+    return Claude().launch(
         ("cli", "sub"),
         Spawning(
             folder=FOLDER,

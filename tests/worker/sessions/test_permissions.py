@@ -21,6 +21,7 @@ from warmwire.worker.sessions.permissions import (
     Answer,
     Permissions,
 )
+from warmwire.worker.sessions.session import PROGRESS_EVERY
 
 from tests.worker.owner import EPOCH, STALL, Owner, held, running
 
@@ -197,6 +198,14 @@ def test_who_comes_later_is_told_how_much_time_is_left() -> None:
     late = permissions.open(11)
     assert late is not None
     assert 0 == late[0].within_ms
+
+
+def test_who_comes_while_people_are_asked_sees_the_question_and_that_it_is_waited_for() -> None:
+    owner = asking("ls")
+    (question,) = json.loads(owner.view(epoch=EPOCH + 1, seq=0).snapshot)["questions"]
+    assert questions(owner) == [question["request"]]
+    owner.later(PROGRESS_EVERY + 1)
+    assert ("turn_progress", "asking") == (owner.events[-1]["type"], owner.events[-1]["doing"])
 
 
 def test_who_waits_for_people_is_not_stalled() -> None:

@@ -36,7 +36,7 @@ def test_what_turns_took_adds_up_and_without_a_failure_there_is_none() -> None:
 
 def test_failures_are_counted_among_the_ends() -> None:
     recent = Recent()
-    recent.ended(
-        KEY, TurnFailed(turn="t", attempt=1, duration_ms=1, code="x", message="", retryable=False), 0
-    )
-    assert (recent.told.ended, recent.told.failed, recent.last_failure) == (1, 1, "x")
+    for code in "xy":
+        end = TurnFailed(turn="t", attempt=1, duration_ms=1, code=code, message="", retryable=False)
+        recent.ended(KEY, end, 0)
+    assert (recent.told.ended, recent.told.failed, recent.last_failure) == (2, 2, "y")

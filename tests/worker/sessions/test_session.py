@@ -137,6 +137,19 @@ def test_the_cli_gets_what_the_message_asks_for() -> None:
     assert [NeedCli(Setup(model="opus", system_prompt="Be brief."))] == owner.needed
 
 
+def test_the_cli_gets_the_credential_of_the_message() -> None:
+    owner, asked = Owner(), held(1)
+    owner.offer(replace(asked, message=asked.message.model_copy(update={"credential": "sealed"})))
+    assert ["sealed"] == [needed.credential for needed in owner.needed]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_is_held_is_known_by_where_it_stands(version: int) -> None:
+    data = b'{"v":%d,"turn":"t1","content":"hi","sent_ms":1}' % version
+    found = Held.read(data, 5, "ack", 2, "00-a-b-01")
+    assert (5, "ack", 2, "00-a-b-01") == (found.sequence, found.ack, found.deliveries, found.traceparent)
+
+
 def test_nothing_is_published_after_the_end() -> None:
     owner = running()
     owner.answer("Hello")
@@ -384,6 +397,27 @@ def test_a_turn_whose_beginning_cannot_be_stored_fails_and_the_next_is_run() -> 
     assert ["hi"] == owner.prompts
 
 
+@pytest.mark.parametrize(
+    ("held_back", "end", "code"),
+    [
+        (ReadRecord, "turn_failed", "unreadable_message"),
+        (AppendTranscript, "turn_failed", "internal"),
+        (PutRecord, "turn_completed", None),  # its answer is stored, only its record is not
+    ],
+)
+def test_what_the_server_cannot_give_or_take_ends_the_turn(
+    held_back: type, end: str, code: str | None
+) -> None:
+    owner = Owner(held_back)
+    owner.offer(held(1))
+    if held_back is PutRecord:
+        owner.release(PutRecord)
+    if held_back is not ReadRecord:
+        owner.answer("Hello")
+    owner.run(owner.session.cannot("too large", owner.now))
+    assert (end, code) == (owner.events[-1]["type"], owner.events[-1].get("code"))
+
+
 # -- an answer that the transcript holds
 
 
@@ -410,6 +444,8 @@ def test_an_answer_in_the_transcript_is_published_and_not_made_again() -> None:
     assert ("worker_lost", 2) == (owner.events[0]["reason"], owner.events[0]["attempt"])
     assert "turn_completed" == owner.types[-1]
     assert 77 == owner.events[-1]["duration_ms"]
+    begun = [event["message"]["id"] for event in owner.events if event["type"] == "message_start"]
+    assert ["m1", "m2"] == begun
     assert ["ack-1-1"] == owner.acked
 
 

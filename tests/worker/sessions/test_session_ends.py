@@ -132,7 +132,7 @@ def test_a_silent_cli_that_obeys_the_interrupt_is_kept() -> None:
     owner = stalled()
     owner.say(said.result(owner.uuid, interrupted=True))
     owner.later(60)
-    assert "cli_stalled" == owner.events[-1]["code"]
+    assert ("cli_stalled", 5) == (owner.events[-1]["code"], owner.events[-1]["usage"]["output_tokens"])
     assert {TerminateCli, KillCli}.isdisjoint(owner.order)
 
 
@@ -180,6 +180,26 @@ def test_a_session_without_a_turn_is_frozen_like_any_other() -> None:
     owner.session.thawed(owner.now)
     owner.offer(held(1))
     assert "t1" == getattr(owner.session.turn, "id", None)
+
+
+@pytest.mark.parametrize("held_back", [PutRecord, NeedCli])
+def test_a_process_that_has_not_got_the_turn_says_nothing_of_it_and_need_not(held_back: type) -> None:
+    owner = Owner(held_back)
+    owner.offer(held(1))
+    owner.say(said.delta("of another turn"), said.result())
+    owner.later(2 * STALL)
+    assert ([], []) == (owner.types, owner.given)
+
+
+def test_while_the_end_of_a_turn_is_stored_its_process_says_nothing_more_and_need_not() -> None:
+    owner = Owner(AppendTranscript)
+    owner.offer(held(1))
+    owner.answer("Hello")
+    told, given = len(owner.published), len(owner.given)
+    owner.say(said.delta("late"), said.result())
+    owner.later(2 * STALL)
+    assert (told, given) == (len(owner.published), len(owner.given))
+    assert 1 == len(owner.waits)
 
 
 def test_viewers_hear_of_a_cli_that_is_alive_but_says_nothing() -> None:
@@ -246,9 +266,15 @@ def test_an_interrupt_reaches_the_cli_and_the_text_so_far_stands() -> None:
 
 
 def test_a_failed_turn_tells_usage_and_cost() -> None:
-    owner = running()
+    owner = Owner()
+    owner.now = 10.0
+    owner.offer(held(1))
+    owner.now = 10.25
+    owner.say(said.message_start("m1"), said.block_start(), said.delta("Hel"))
+    owner.now = 11.0
     owner.say(said.result(owner.uuid, error=ErrorCode.OVERLOADED))
     end = owner.events[-1]
+    assert (250, 1000) == (end["ttft_ms"], end["duration_ms"])
     assert ("turn_failed", 3, 5, 0.25) == (
         end["type"],
         *(end["usage"][name] for name in ("input_tokens", "output_tokens", "cost_usd")),
@@ -260,6 +286,12 @@ def test_an_end_belongs_to_the_trace_of_its_message() -> None:
     owner.offer(replace(held(1), traceparent="00-a-b-01"))
     owner.answer("Hello")
     assert "00-a-b-01" == owner.events[-1]["traceparent"]
+
+
+def test_a_cli_that_says_it_was_interrupted_is_believed() -> None:
+    owner = running()
+    owner.say(said.result(owner.uuid, interrupted=True))
+    assert ["turn_interrupted"] == owner.endings
 
 
 def test_an_interrupt_is_named_after_the_attempt() -> None:
@@ -305,7 +337,7 @@ def test_an_interrupt_before_the_start_is_honoured(held_back: type) -> None:
     assert "t1" == owner.interrupt("t1")
     owner.hold = ()
     owner.release(held_back)
-    assert [] == owner.prompts
+    assert [] == owner.given
     assert ["turn_interrupted"] == owner.types
     assert ["ack-1-1"] == owner.acked
 
@@ -326,8 +358,12 @@ def test_an_interrupted_turn_is_not_tried_again_by_the_next_owner() -> None:
     assert ["turn_interrupted"] == owner.types
 
 
-def test_a_waiting_turn_is_interrupted_in_its_place() -> None:
+@pytest.mark.parametrize("hold", [(), (KeepInterrupt,)])
+def test_a_waiting_turn_is_interrupted_in_its_place(
+    hold: tuple[type, ...],
+) -> None:
     owner = running()
+    owner.hold = hold
     owner.offer(held(2), held(3, text="third"))
     assert "t2" == owner.interrupt("t2")
     owner.answer("Hello")

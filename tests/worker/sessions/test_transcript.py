@@ -64,7 +64,8 @@ def test_our_own_entries_are_not_part_of_the_conversation() -> None:
 def test_the_last_epoch_entry_says_whose_the_transcript_is() -> None:
     assert 0 == epoch([])
     assert 0 == epoch(appends([b'{"a":1}']))
-    assert 9 == epoch([epoch_entry(7), *appends([b'{"a":1}']), epoch_entry(9), *appends([b'{"b":2}'])])
+    stored = [*map(epoch_entry, (5, 7)), *appends([b'{"a":1}']), epoch_entry(9), *appends([b'{"b":2}'])]
+    assert 9 == epoch(stored)
 
 
 def test_there_is_no_conversation_before_the_first_turn() -> None:

@@ -52,7 +52,7 @@ def test_events_that_were_before_the_log_are_not_known() -> None:
 def test_old_events_make_room_but_their_text_stays() -> None:
     size = EVENTS_LIMIT // 8
     log = log_of(*BEGIN, *[delta(letter * size) for letter in "abcdefgh"])
-    assert log.first > log.begun
+    assert 7 == len(log.since(log.first - 1) or ())
     assert log.since(0) is None
     assert log.since(log.first - 1) is not None
     text, truncated = log.answer()
@@ -79,6 +79,9 @@ def test_of_an_ended_turn_only_the_end_is_kept() -> None:
     assert 101 == log.last
     assert sum(map(len, log.since(log.first - 1) or ())) <= ENDED_LIMIT
     assert (enveloped(delta("end")).decode(),) == log.since(100)
+    large = log_of(delta("x" * ENDED_LIMIT))
+    large.end()
+    assert (1, 1) == (large.first, large.last)
 
 
 # -- text
@@ -107,6 +110,7 @@ def test_text_that_a_block_begins_with_counts() -> None:
 
 def test_text_of_a_block_without_a_start_counts() -> None:
     assert "a" == answer(message_start("m1"), delta("a"))
+    assert "" == answer(message_start("m1"), thought("hm"))
 
 
 def test_a_reset_voids_a_message_and_those_after_it() -> None:
