@@ -35,14 +35,14 @@ def planned(recipe: Recipe, profile: Profile, traceparent: str | None = None) ->
 def test_who_says_that_a_process_is_in_a_sandbox(
     profile: Literal["none", "bwrap"] | None, worker: bool, enclosed: bool
 ) -> None:
-    recipe = Recipe(command=("cli",), can=ALL, sandbox=SANDBOX, enclosed=worker)
+    recipe = Recipe(command=("cli",), can=ALL, dialect=Claude, sandbox=SANDBOX, enclosed=worker)
     plan = planned(recipe, Profile(sandbox=profile))
     assert (enclosed, "/usr/bin/bwrap" if enclosed else "cli") == (plan.enclosed, plan.argv[0])
 
 
 def test_without_its_sandbox_no_process_is_started() -> None:
     with pytest.raises(AssertionError):
-        planned(Recipe(command=("cli",), can=ALL), Profile(sandbox="bwrap"))
+        planned(Recipe(command=("cli",), can=ALL, dialect=Claude), Profile(sandbox="bwrap"))
 
 
 @pytest.mark.parametrize("traceparent", [TRACE, None])
@@ -50,6 +50,8 @@ def test_without_its_sandbox_no_process_is_started() -> None:
 def test_a_cli_is_told_of_a_trace_that_somebody_collects(
     collector: str | None, traceparent: str | None
 ) -> None:
-    env = planned(Recipe(command=("cli",), can=ALL, traces=collector), Profile(), traceparent).env
+    env = planned(
+        Recipe(command=("cli",), can=ALL, dialect=Claude, traces=collector), Profile(), traceparent
+    ).env
     told = (env.get("OTEL_EXPORTER_OTLP_ENDPOINT"), env.get("TRACEPARENT"))
     assert told == ((COLLECTOR, TRACE) if collector and traceparent else (None, None))

@@ -15,6 +15,7 @@ import pytest
 from warmwire.broker.tasks import Tasks
 from warmwire.worker.cli import claude, claude_stdin, said
 from warmwire.worker.cli.abilities import ALL
+from warmwire.worker.cli.claude_code import Claude
 from warmwire.worker.cli.dialect import Abilities
 from warmwire.worker.cli.launch import Spawning, launch
 from warmwire.worker.cli.program import cli_command
@@ -40,7 +41,7 @@ async def supply(tmp_path: Path) -> AsyncIterator[Make]:
     made: list[Supply] = []
 
     def make(*command: str, at_once: int = 4, can: Abilities = ALL) -> Supply:
-        recipe = Recipe(command=command or cli_command("emulator"), can=can)
+        recipe = Recipe(command=command or cli_command("emulator"), can=can, dialect=Claude)
         made.append(Supply(recipe, tmp_path, at_once, tasks, processes))
         return made[-1]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from warmwire.worker.cli.claude_code import Claude
 from warmwire.worker.cli.dialect import Abilities, Dialect
 from warmwire.worker.cli.launch import Launch, Spawning, traced
 from warmwire.worker.machine.sandbox import Sandbox
@@ -21,7 +20,7 @@ class Recipe:
 
     command: tuple[str, ...]
     can: Abilities
-    dialect: Callable[[], Dialect] = Claude
+    dialect: Callable[[], Dialect]
     profiles: Profiles = field(default_factory=Profiles)
     sandbox: Sandbox | None = None
     enclosed: bool = False
