@@ -76,6 +76,7 @@ def test_messages_after_a_reset_are_counted_from_there() -> None:
 
 def test_who_can_take_nothing_back_is_given_each_word_once() -> None:
     growing = Growing()
+    assert not growing.behind
     assert ["", "one ", "two "] == [
         growing.add(event_of(each)) for each in (start(), delta("one "), delta("two "))
     ]
@@ -89,8 +90,9 @@ def test_a_turn_that_is_complete_without_what_was_given_out_voids_it() -> None:
     growing = Growing()
     for each in (start(), delta("one "), reset(0), start(), delta("on")):
         growing.add(event_of(each))
-    with pytest.raises(TextVoid):
+    with pytest.raises(TextVoid) as raised:
         growing.add(event_of({"type": "turn_completed"}))
+    assert "one " == raised.value.text
 
 
 HERE = Position(7, 3)

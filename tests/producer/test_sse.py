@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from warmwire.producer import NotAnEdge
@@ -50,6 +50,7 @@ def test_a_stream_in_one_piece() -> None:
     assert Parser().feed(STREAM) == FRAMES
 
 
+@example([*range(len(STREAM))])
 @given(st.lists(st.integers(0, len(STREAM)), max_size=20))
 def test_a_stream_in_any_pieces(cuts: list[int]) -> None:
     parser, places = Parser(), [0, *sorted(cuts), len(STREAM)]
