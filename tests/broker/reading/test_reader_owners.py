@@ -38,6 +38,14 @@ class TestANewEpoch:
         live.event(started(2, 1, "t2"))
         assert [ended(1, 6), started(2, 1, "t2")] == live.recorded("t1", ending(1, 6))
 
+    def test_shows_nothing_more_of_a_turn_that_its_record_has_closed(self, live: Desk) -> None:
+        live.event(started(2, 1, "t2"))
+        live.recorded("t1", ending(1, 6))
+        assert [] == live.event(delta(2, 2))
+        live.event(ended(2, 3, "t2"))
+        live.event(delta(2, 6))
+        assert [Lost(Position(2, 3), Position(2, 6))] == live.answered(view(2, 6, "t1"))
+
     def test_leaves_a_turn_open_that_has_not_ended(self, live: Desk) -> None:
         live.event(started(2, 1, "t2"))
         assert [started(2, 1, "t2")] == live.recorded("t1")
