@@ -13,8 +13,10 @@ from warmwire.broker.wire.messages import BoundRecord, TurnOptions
 from warmwire.worker.cli.launch import Spawning, launch
 from warmwire.worker.errors import ErrorCode
 from warmwire.worker.profiles import (
+    ANY,
     BUILT_IN,
     FILE_LIMIT,
+    LISTED,
     PROFILES_LIMIT,
     Profile,
     Profiles,
@@ -129,7 +131,7 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"profiles: .*nowhere\.toml cannot be read"):
         load(tmp_path / "nowhere.toml")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(BadInput, match="is not UTF-8"):
+    with pytest.raises(BadInput, match=r"^profiles: .* is not UTF-8"):
         load(tmp_path / "binary")
 
 
@@ -139,7 +141,8 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
 def test_what_another_dialect_cannot_be_told_is_refused_there(file: Path, line: str) -> None:
     file.write_text(f"[coding]\n{line}\n")
     with pytest.raises(
-        BadInput, match=f"coding.{line.split(maxsplit=1)[0]}: is not in the dialect 'stream-json'"
+        BadInput,
+        match=f"^profiles: .*coding.{line.split(maxsplit=1)[0]}: is not in the dialect 'stream-json'",
     ):
         load(file, "stream-json", told=())
 
@@ -210,11 +213,23 @@ def test_what_it_may_not_choose_is_named_with_the_limit(
     assert Refused(ErrorCode.NOT_ALLOWED, detail) == load(file).setup(options(**given), BOUND)
 
 
-def test_where_models_are_named_the_clis_own_default_is_not_taken() -> None:
-    profiles = Profiles({"default": Profile(models=("big", "small"))})
+@pytest.mark.parametrize(("models", "model"), [(("big", "small"), "big"), ((ANY,), None)])
+def test_where_models_are_named_the_clis_own_default_is_not_taken(
+    models: tuple[str, ...], model: str | None
+) -> None:
+    profiles = Profiles({"default": Profile(models=models)})
     setup = profiles.setup(options(), BoundRecord(profile="default"))
     assert isinstance(setup, Setup)
-    assert "big" == setup.model
+    assert model == setup.model
+
+
+def test_of_many_that_are_allowed_some_are_named() -> None:
+    models = tuple(f"m{number}" for number in range(LISTED + 5))
+    refused = Profiles({"default": Profile(models=models)}).setup(
+        options(model="huge"), BoundRecord(profile="default")
+    )
+    assert isinstance(refused, Refused)
+    assert refused.detail.endswith(f" m{LISTED - 1} and 5 more.")
 
 
 def test_spares_are_as_many_as_the_profile_says_and_none_where_folders_are_kept(tmp_path: Path) -> None:
