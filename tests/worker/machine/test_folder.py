@@ -50,4 +50,5 @@ def test_a_folder_that_was_being_made_when_its_worker_was_killed_is_removed(tmp_
 
 def long_ago(folder: Path) -> None:
     """As if it had been made an hour ago."""
-    os.utime(folder, (time() - 3600,) * 2)
+    then = time() - 3600
+    os.utime(folder, (then, then))
