@@ -55,8 +55,9 @@ class Figures:
 
 
 def python_in(root: Path, folders: Iterable[str]) -> list[Path]:
-    """The modules below these folders."""
-    return sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
+    """The modules below these folders; what lies in a hidden one (`bench/peers/.venv`) is not ours."""
+    found = (path for folder in folders for path in (root / folder).rglob("*.py"))
+    return sorted(path for path in found if "/." not in str(path.relative_to(root)))
 
 
 def measured(root: Path, folders: Iterable[str]) -> Figures:

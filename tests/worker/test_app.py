@@ -112,6 +112,14 @@ async def spare_of(worker: Worker, folder: Path) -> int:
     return pid
 
 
+async def frozen(client: Client, folder: Path, content: str) -> int:
+    """The pid of the worker's one process, once it stands still after this message."""
+    await client.ask("s1", content)
+    (pid,) = emulator_pids(folder)
+    await eventually(lambda: stopped(pid), "idle, the process stands still")
+    return pid
+
+
 def kill(pid: int) -> None:
     """It is dead, and our event loop has not heard of it."""
     os.kill(pid, signal.SIGKILL)
@@ -160,9 +168,7 @@ class TestPool:
         self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
         await start_worker(freeze_after=0.1)
-        await client.ask("s1", "remember the heron")
-        (pid,) = emulator_pids(tmp_path)
-        await eventually(lambda: stopped(pid), "idle, the process stands still")
+        pid = await frozen(client, tmp_path, "remember the heron")
         assert 1 == (await client.ask("s1", "recall")).text.count("remember the heron")
         assert [pid] == emulator_pids(tmp_path)
 
@@ -170,9 +176,7 @@ class TestPool:
         self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
         worker = await start_worker(freeze_after=0.1)
-        await client.ask("s1", "Hello")
-        (pid,) = emulator_pids(tmp_path)
-        await eventually(lambda: stopped(pid), "idle, the process stands still")
+        await frozen(client, tmp_path, "Hello")
         async with asyncio.timeout(6 * SECONDS):  # it would take seven to kill it
             await worker.stop()
         assert [] == emulator_pids(tmp_path)
@@ -466,9 +470,7 @@ class TestFence:
         self, client: Client, start_worker: StartWorker, tmp_path: Path
     ) -> None:
         worker = await start_worker(freeze_after=0.1)
-        await client.ask("s1", "Hello")
-        (pid,) = emulator_pids(tmp_path)
-        await eventually(lambda: stopped(pid), "idle, the process stands still")
+        pid = await frozen(client, tmp_path, "Hello")
         for command in (fence.Freeze(), fence.Thaw()):
             worker._obey([command])
         assert stopped(pid)
