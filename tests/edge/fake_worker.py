@@ -277,6 +277,11 @@ class FakeTurn:
 
     async def end(self, event: TurnEnd) -> None:
         """Record stored, event published, message acked."""
+        await self.tell_end(event)
+        await self.ack()
+
+    async def tell_end(self, event: TurnEnd) -> None:
+        """The same, but its message is in the queue still."""
         owned, store = self._owned, self._worker.store
         envelope = self._writer.wrap(owned.seq + 1, event.encode())
         finished = Finished(
@@ -290,6 +295,9 @@ class FakeTurn:
         await store.put_turn(owned.key, self.id, finished)
         owned.running = None
         assert codec.decode(envelope).position == await self.publish(event.encode())
+
+    async def ack(self) -> None:
+        """The message leaves the queue."""
         await self._worker.bus.request(self._pulled.ack, b"+ACK", 5)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from warmwire.broker.errors import BadInput, QueueFull, Unavailable
 from warmwire.broker.nats.store import Store
+from warmwire.broker.wire.events import TurnCompleted
 from warmwire.producer import (
     KeyReused,
     Lagging,
@@ -130,6 +131,19 @@ async def test_an_interrupt_before_anybody_owns_the_session_waits_for_its_turn(
     turn = await producer.send("Hi", session_id="s1")
     await turn.interrupt()
     assert await worker.store.interrupt_asked(turn._key, turn.id)
+
+
+async def test_an_interrupt_meets_no_turn_whose_end_is_told_though_it_is_queued_still(
+    producer: Producer, worker: FakeWorker
+) -> None:
+    turn = await producer.send("Hi", session_id="s1")
+    theirs = await worker.next_turn()
+    await theirs.start()
+    await theirs.tell_end(TurnCompleted(turn=turn.id, attempt=1, duration_ms=1, stop_reason="end_turn"))
+    assert await turn.text() == ""
+    assert await producer.interrupt("s1") is None
+    assert not await worker.store.interrupt_asked(turn._key, turn.id)
+    await theirs.ack()
 
 
 async def test_an_interrupt_of_a_turn_that_waits_behind_another_is_kept_for_it(

@@ -266,8 +266,8 @@ class Sessions:
             if not queued:
                 return None
             turn = queued[0].message.turn
-        elif isinstance(await self._store.turn(key, turn), Finished):
-            return None
+        if isinstance(await self._store.turn(key, turn), Finished):
+            return None  # its end is told before it leaves the queue
         await self._store.ask_interrupt(key, turn)
         await self._stopped_by_owner(key, turn)  # it may have begun just before that was stored
         return turn
