@@ -128,6 +128,22 @@ async def test_a_retry_before_any_text_is_not_noticed(wire: Wire, worker: FakeWo
     assert worker.interrupts == []
 
 
+async def lost_and_found(worker: FakeWorker) -> FakeTurn:
+    """A turn whose first text reaches nobody; its owner has all of it still, but not the events."""
+    turn = await begun(worker)
+    worker.forgetful = True
+    await turn.lose("one ")
+    for delta in ("two ", "three"):
+        await turn.delta(delta)
+    return turn
+
+
+async def test_text_that_only_a_snapshot_has_comes_as_a_delta(wire: Wire, worker: FakeWorker) -> None:
+    answer = await asked(wire, "get")
+    await (await lost_and_found(worker)).complete()
+    assert "one two three" == text(await data(answer))
+
+
 async def test_a_turn_that_fails_ends_with_an_error_and_done(wire: Wire, worker: FakeWorker) -> None:
     answer = await asked(wire, "query")
     await (await begun(worker, "Hi")).fail("api_error", "no")
@@ -225,3 +241,28 @@ async def test_a_failed_turn_closes_with_its_code(wire: Wire, worker: FakeWorker
         with pytest.raises(ConnectionClosed):
             await line.recv()
         assert (4501, "api_error") == (line.close_code, line.close_reason)
+
+
+async def test_over_the_websocket_too_text_that_only_a_snapshot_has_comes_as_a_delta(
+    wire: Wire, worker: FakeWorker
+) -> None:
+    async with await socket(wire) as line:
+        await line.send("s1")
+        await line.send("Hello")
+        turn = await lost_and_found(worker)
+        heard = ""
+        while heard != "one two three":
+            heard += json.loads(await line.recv())["delta"]["text"]
+        await turn.complete()
+
+
+async def test_text_that_is_void_closes_the_websocket_with_the_reason(wire: Wire, worker: FakeWorker) -> None:
+    async with await socket(wire) as line:
+        await line.send("s1")
+        await line.send("Hello")
+        turn = await begun(worker, "shown")
+        assert "shown" == json.loads(await line.recv())["delta"]["text"]
+        await turn.publish(TurnReset(turn=turn.id, attempt=2, reason="worker_lost").encode())
+        with pytest.raises(ConnectionClosed):
+            await line.recv()
+        assert (4501, "text that was shown is void") == (line.close_code, line.close_reason)
