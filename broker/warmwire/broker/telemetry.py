@@ -187,7 +187,7 @@ processes = _level(
     {"tier": TIERS},
 )
 process_memory = _level(
-    "warmwire_process_memory_mb",
+    "warmwire_process_memory_bytes",
     "What a CLI process takes, with what it has started: mean PSS of a sample, taken every 10 s.",
 )
 spares_wanted = _level("warmwire_spares_wanted", "Spares that the recent rate of new sessions asks for.")

@@ -49,7 +49,7 @@ class Gauge:
         found = await asyncio.to_thread(sampled_mb, random.sample(there, min(SAMPLE, len(there))))
         if found is not None:
             self.process_mb = max(1, round(found))
-            telemetry.process_memory.set(self.process_mb)
+            telemetry.process_memory.set(self.process_mb * memory.MB)
 
 
 def sampled_mb(pids: Sequence[int]) -> float | None:
