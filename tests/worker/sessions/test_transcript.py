@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from warmwire.broker.errors import BadInput
 from warmwire.broker.wire.events import TurnCompleted, TurnEnd, TurnFailed, TurnInterrupted
 from warmwire.worker.sessions.transcript import (
     APPEND_LIMIT,
@@ -94,6 +95,13 @@ def test_a_turn_that_is_not_in_the_transcript_has_no_answer_there() -> None:
     assert answered(stored, "t2") is None
     assert answered(stored, "t") is None
     assert answered([], "t1") is None
+
+
+@pytest.mark.parametrize("end", [b'{"type":"turn_of_tomorrow"}', b'{"type":"turn_completed"}', b"{", b""])
+def test_an_answer_whose_end_cannot_be_read_is_refused_by_name(end: bytes) -> None:
+    entry = turn_entry(END).replace(END.encode(), end)
+    with pytest.raises(BadInput, match=r"^transcript: holds an end of turn t1 that cannot be read$"):
+        answered(appends([answer_entry("m1", "Hello"), entry]), "t1")
 
 
 def test_an_answer_whose_last_part_is_missing_is_none() -> None:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
+from warmwire.broker.errors import BadInput
 from warmwire.broker.wire.events import TurnCompleted, TurnEnd, TurnFailed, TurnInterrupted
 
 APPEND_LIMIT = 512 * 1024
@@ -91,12 +92,19 @@ def entries_of(stored: Sequence[bytes]) -> list[bytes]:
 
 
 def answered(stored: Sequence[bytes], turn: str) -> Answered | None:
-    """The answer to a turn, if the transcript holds it."""
+    """The answer to a turn, if the transcript holds it.
+
+    Raises:
+        BadInput: it does, and is damaged or of a version that we do not know.
+    """
     head = b'%b"turn":"%b",' % (_TURN, turn.encode())
     for entries in (appended.split(b"\n") for appended in _turns(stored)):
         if entries[-1].startswith(head):
-            end = _turn_entries.decode(entries[-1]).end
-            return Answered(tuple(_messages(entries)), _ends.validate_json(bytes(end)))
+            try:
+                end = _turn_entries.decode(entries[-1]).end
+                return Answered(tuple(_messages(entries)), _ends.validate_json(bytes(end)))
+            except (msgspec.DecodeError, ValidationError) as error:
+                raise BadInput("transcript", f"holds an end of turn {turn} that cannot be read") from error
     return None
 
 
