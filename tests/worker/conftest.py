@@ -69,6 +69,7 @@ class Running:
                 heard.append(await self._heard.get())
                 if isinstance(heard[-1], kind) and where(heard[-1]):
                     return heard, heard[-1]
+                assert not isinstance(heard[-1], Exit), f"it has ended, and has only said {heard}"
 
 
 Start = Callable[[Launch], Awaitable[Running]]
