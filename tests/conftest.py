@@ -1,6 +1,7 @@
 """What all tests share: a real nats-server, and the rule for missing system packages."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -136,3 +137,9 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("nats")
     with started_nats_server(folder) as (url, _):
         yield url
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Streams and subjects of the test's own, on the server of all."""
+    return f"t{secrets.token_hex(6)}"

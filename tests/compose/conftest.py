@@ -1,5 +1,5 @@
 """An edge and the fake worker behind it, for the chat."""
 
-from tests.edge.conftest import prefix, start, wire, worker
+from tests.edge.conftest import start, wire, worker
 
-__all__ = ["prefix", "start", "wire", "worker"]
+__all__ = ["start", "wire", "worker"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,12 +27,6 @@ class Serving:
     edge: Edge
     wire: Wire
     server: Server
-
-
-@pytest.fixture
-def prefix() -> str:
-    """Subjects and streams of the test's own."""
-    return f"t{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from warmwire.producer import Producer
 from warmwire.producer.edge_client import EdgeClient
 
-from tests.edge.conftest import Start, prefix, start, worker
+from tests.edge.conftest import Start, start, worker
 from tests.edge.fake_worker import FakeWorker
 
-__all__ = ["edge", "prefix", "producer", "start", "worker"]
+__all__ = ["edge", "producer", "start", "worker"]
 
 
 @pytest.fixture

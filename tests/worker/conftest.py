@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -111,12 +110,6 @@ def claude_cli() -> Path:
 # --- workers in this process ------------------------------------------------------------------------------
 
 StartWorker = Callable[..., Awaitable[Worker]]
-
-
-@pytest.fixture
-def prefix() -> str:
-    """Streams and subjects of this test's own."""
-    return f"t{secrets.token_hex(4)}"
 
 
 @pytest.fixture
