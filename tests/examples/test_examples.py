@@ -97,14 +97,18 @@ def test_an_example_that_takes_too_long_says_so() -> None:
     assert (1, "not done within 0.01 s: more with --patience\n") == (ended.returncode, ended.stderr)
 
 
+def alerted_while_it_is_written(said: str) -> bool:
+    """Once, with the next finding still to come; what the terminal shows by then is another matter."""
+    review = (ROOT / "examples" / "code_review" / "answer.md").read_text()
+    ended = re.search(r"turn_completed: the first alert after (\d+) of \d+ characters", said)
+    once = 1 == said.count(">>> ALERT: CRITICAL: the query is put together from what the caller gave.")
+    return once and ended is not None and int(ended[1]) < review.index("MAJOR: prices")
+
+
 @slow
 def test_the_review_alerts_before_it_ends() -> None:
     said = run("code_review", WARMWIRE_EMULATOR_RATE="150")
-    assert 1 == said.count(">>> ALERT: CRITICAL: the query is put together from what the caller gave.")
-    assert said.index(">>> ALERT") < said.index("MAJOR: prices")
-    ended = re.search(r"turn_completed: the first alert after (\d+) of (\d+) characters", said)
-    assert ended is not None
-    assert int(ended[1]) < int(ended[2]) / 2
+    assert alerted_while_it_is_written(said), said
 
 
 @slow
@@ -153,9 +157,7 @@ def claude() -> Iterator[dict[str, str]]:
 @pytest.mark.claude
 def test_the_review_alerts_before_it_ends_with_the_real_cli(claude: dict[str, str]) -> None:
     said = run("code_review", "--cli", "claude", **claude)
-    assert 1 == said.count(">>> ALERT: CRITICAL: the query is put together from what the caller gave.")
-    assert said.index(">>> ALERT") < said.index("MAJOR: prices")
-    assert "turn_completed: the first alert after" in said
+    assert alerted_while_it_is_written(said), said
 
 
 @slow

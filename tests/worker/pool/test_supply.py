@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -277,6 +278,18 @@ class TestTiers:
         session.warm.kill()
         await process.wait()
         assert [] == session.lost
+
+    async def test_what_was_killed_is_gone_before_its_folder_is(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await session.provide()
+        process = session.warm._process
+        assert process is not None
+        ran: list[bool] = []
+        monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: ran.append(process.running))
+        session.warm.kill()
+        await session.warm.end()
+        assert [False] == ran
 
     async def test_a_turn_without_a_model_goes_back_to_the_default(self, session: Session) -> None:
         for model in ("one", None):

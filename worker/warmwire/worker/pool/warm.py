@@ -45,6 +45,7 @@ class Warm:
         self._heard = heard
         self._failed = failed
         self._process: CliProcess | None = None
+        self._killed: CliProcess | None = None  # not waited for yet
         self._number = 0  # of the process: what an earlier one still says is nobody's business
         self._setup = Setup()  # that it has been told
         self._token: Token | None = None  # the user's, that it has been told
@@ -269,13 +270,15 @@ class Warm:
         process = self._let_go()
         if process is not None:
             process.kill()
+            self._killed = process
 
     async def end(self) -> None:
-        """End it in its own time and remove what it has written."""
-        process = self._let_go()
+        """End it in its own time and remove what it has written; what was killed may be writing still."""
+        process = self._let_go() or self._killed
         if process is not None:
             process.thaw()  # a stopped process hears nothing
             await process.stop()
+        self._killed = None
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
         self._folder = self._own_folder
 
