@@ -1,5 +1,6 @@
 """What all tests share: a real nats-server, and the rule for missing system packages."""
 
+import asyncio
 import os
 import secrets
 import signal
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+import nats
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -136,7 +138,15 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real nats-server with JetStream; one for all tests, so each takes a prefix of its own."""
     folder = tmp_path_factory.mktemp("nats")
     with started_nats_server(folder) as (url, _):
+        asyncio.run(_keep_one_stream(url))
         yield url
+
+
+async def _keep_one_stream(url: str) -> None:
+    """When its last one goes a server removes the folder of all: perhaps just as the next test makes one."""
+    connection = await nats.connect(url)
+    await connection.jetstream().add_stream(name="KEPT", subjects=["kept"])
+    await connection.close()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from nats.js import api
@@ -17,6 +18,7 @@ from warmwire.broker.wire.messages import OwnerRecord
 from warmwire.broker.wire.names import Subjects
 
 from tests.broker.conftest import Broker, Connect
+from tests.conftest import started_nats_server
 
 NOW_MS = 1_764_000_000_042
 
@@ -127,6 +129,19 @@ async def test_a_server_without_room_ends_the_start(without_room: str, connect_t
     bus = (await connect_to(without_room)).bus
     with pytest.raises(Misconfigured, match=r"no room for stream WW_REQ: .* 1024 MiB; .*max_file_store"):
         await streams.ensure(bus, Subjects(), 1, NOW_MS)
+
+
+async def test_a_server_whose_disk_fails_may_be_asked_again(tmp_path: Path, connect_to: Connect) -> None:
+    with started_nats_server(tmp_path) as (url, _):
+        bus = (await connect_to(url)).bus
+        (tmp_path / "store" / "jetstream" / "$G").write_text(
+            "no folder; the server fails once, and removes it"
+        )
+        with pytest.raises(Unavailable, match=r"could not make stream WW_REQ: .*its log says why") as caught:
+            await streams.ensure(bus, Subjects(), 1, NOW_MS)
+        await streams.ensure(bus, Subjects(), 1, NOW_MS)
+        await bus.close()
+    assert caught.value.retryable
 
 
 async def test_subjects_that_another_stream_takes_end_the_start(bare: Broker) -> None:

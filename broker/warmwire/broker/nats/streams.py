@@ -29,6 +29,8 @@ CONSUMER = "workers"
 _ALREADY_EXISTS = {10058, 10148}
 _NO_CLUSTER = 10074
 _NO_ROOM = 10047
+_NO_STORE = 10049
+"""Its disk did not do what the server wanted."""
 _NO_JETSTREAM = {None, 10039, 10076}
 """Nobody listens for JetStream requests; not for this account; switched off."""
 
@@ -152,6 +154,8 @@ def _refusal(what: str, error: APIError, replicas: int | None = None) -> Misconf
         )
     if error.err_code in _NO_JETSTREAM:
         return Misconfigured("the NATS server has no JetStream: start it with -js")
+    if error.err_code == _NO_STORE:
+        return Unavailable(f"the NATS server could not make {what}: {error.description}; its log says why")
     if isinstance(error, ServiceUnavailableError | NotFoundError):  # or: another role makes it at this moment
         return Unavailable(f"JetStream is not ready for {what}: {error.description}")
     return Misconfigured(
