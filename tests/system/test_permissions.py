@@ -220,7 +220,7 @@ async def discovered(server: Served) -> set[str]:
 
 
 async def test_streams_of_an_older_version_are_brought_up_by_an_operator_and_by_nobody_else(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with served(tmp_path / "nats", "--no-tls") as server:
         async with user(server, "operator") as (operator, _), user(server, "edge") as (edge, _):
@@ -229,7 +229,8 @@ async def test_streams_of_an_older_version_are_brought_up_by_an_operator_and_by_
             older = replace(config, subjects=[each for each in config.subjects or [] if ".tkt." not in each])
             await operator.js.update_stream(older)
             with pytest.raises(Unavailable, match=r"may not publish to \$JS.API.STREAM.UPDATE.WW_STATE"):
-                await streams.ensure(edge, Subjects("ww"), 1, 1000, consumer=False)
+                await streams.ensure_at_start(edge, Subjects("ww"), 1, consumer=False)
+            assert "asking again" not in capsys.readouterr().out  # who may not is not made to wait
             code, out = await operate(server, "doctor")
             assert (1, True) == (code, "WW_STATE of an older version" in out)
             assert 0 == (await operate(server, "streams"))[0]

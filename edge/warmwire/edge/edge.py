@@ -86,8 +86,7 @@ class Edge:
         bus = await connect(settings.nats, "edge", settings.login("edge"))
         try:
             # The consumer is the workers': who never pulls need not be allowed to change it.
-            now_ms = round(time() * 1000)
-            await streams.ensure(bus, subjects, settings.replicas, now_ms, consumer=False)
+            await streams.ensure_at_start(bus, subjects, settings.replicas, consumer=False)
             edge = cls(settings, bus, await heartbeat.listen(bus, subjects))
             await edge.presence.start()
             await edge.access.start()

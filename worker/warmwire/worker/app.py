@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 from importlib.metadata import version
-from time import monotonic, time_ns
+from time import monotonic
 
 import uvloop
 
@@ -110,7 +110,8 @@ class Worker:
     async def _connect(self) -> None:
         settings = self._settings
         self._bus: Bus = await connect(settings.nats, self.id, settings.login("worker"))
-        await streams.ensure(self._bus, self._subjects, settings.replicas, time_ns() // 1_000_000)
+        leaving = self.leave.is_set
+        await streams.ensure_at_start(self._bus, self._subjects, settings.replicas, leaving=leaving)
         self._liveness: Liveness = await heartbeat.listen(self._bus, self._subjects, self._heard)
         # The first thing that a worker does after a pause is to send what its CLIs have said meanwhile.
         self._sender = Sender(self._bus, self._may_work)
