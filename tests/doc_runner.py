@@ -36,8 +36,8 @@ from tests.conftest import wait_for
 from tests.system.cluster import free_ports
 
 ROOT = Path(__file__).parents[1]
-DEADLINE = 120
-"""Seconds for one block."""
+DEADLINE = 400
+"""Seconds for one block; some fetch and build what they need, beside other tests."""
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<kind>\w*)[^\n]*\n(?P<body>.*?)^ *```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->\s*\Z")
 NAMED = re.compile(r"`([\w./-]+)`:\s*\Z")

@@ -94,7 +94,7 @@ async def test_a_conversation_too_long_is_told_from_other_bad_requests(chat: Cha
 
 @relied_on
 async def test_a_stream_that_breaks_off_begins_again_from_its_start(chat: Chat) -> None:
-    cli = await chat(plays=Behaviour(text="lost words here", rate=20, cut_after=2))
+    cli = await chat(plays=Behaviour(text="lost words here", rate=2, cut_after=2))  # time to read each
     heard, result = await ask(cli, "Hi")
     (retry,) = [line for line in heard if isinstance(line, Retry)]
     before, after = heard[: heard.index(retry)], heard[heard.index(retry) :]
