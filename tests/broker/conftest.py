@@ -24,7 +24,7 @@ from warmwire.worker.machine import tree
 from tests.broker.desk import Desk
 from tests.broker.made import delta, started
 from tests.broker.owner import Owner
-from tests.conftest import wait_for
+from tests.conftest import started_nats_server, wait_for
 from tests.system.cluster import free_ports
 
 
@@ -166,6 +166,14 @@ def without_jetstream(tmp_path: Path) -> Iterator[str]:
 def without_room(tmp_path: Path) -> Iterator[str]:
     """URL of a server that stores very little."""
     with configured(tmp_path, f'jetstream {{ store_dir: "{tmp_path}", max_file_store: 1MB }}') as url:
+        yield url
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[str]:
+    """URL of a server that fails to store once: what is in its folder's place it then removes by itself."""
+    with started_nats_server(tmp_path) as (url, _):
+        (tmp_path / "store" / "jetstream" / "$G").write_text("no folder")
         yield url
 
 

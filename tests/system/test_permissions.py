@@ -22,6 +22,7 @@ import pytest
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.nats import streams
 from warmwire.broker.nats.bus import Bus, connect
+from warmwire.broker.nats.joining import join
 from warmwire.broker.wire.names import Subjects
 from warmwire.edge.settings import EdgeSettings
 from warmwire.producer import Producer
@@ -229,7 +230,7 @@ async def test_streams_of_an_older_version_are_brought_up_by_an_operator_and_by_
             older = replace(config, subjects=[each for each in config.subjects or [] if ".tkt." not in each])
             await operator.js.update_stream(older)
             with pytest.raises(Unavailable, match=r"may not publish to \$JS.API.STREAM.UPDATE.WW_STATE"):
-                await streams.ensure_at_start(edge, Subjects("ww"), 1, consumer=False)
+                await join(EdgeSettings(**server.settings("edge")), "edge", "edge", consumer=False)
             assert "asking again" not in capsys.readouterr().out  # who may not is not made to wait
             code, out = await operate(server, "doctor")
             assert (1, True) == (code, "WW_STATE of an older version" in out)

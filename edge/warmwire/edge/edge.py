@@ -17,8 +17,9 @@ from starlette.responses import Response
 from warmwire.broker.errors import BadInput, Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.logs import logger
-from warmwire.broker.nats import heartbeat, streams
-from warmwire.broker.nats.bus import Bus, connect
+from warmwire.broker.nats import heartbeat
+from warmwire.broker.nats.bus import Bus
+from warmwire.broker.nats.joining import join
 from warmwire.broker.nats.store import Store
 from warmwire.broker.tasks import Tasks
 from warmwire.broker.wire.envelope import Cursor
@@ -83,10 +84,9 @@ class Edge:
             WarmwireError: NATS or its streams are not as needed.
         """
         subjects = Subjects(settings.prefix)
-        bus = await connect(settings.nats, "edge", settings.login("edge"))
+        # The consumer is the workers': who never pulls need not be allowed to change it.
+        bus = await join(settings, "edge", "edge", consumer=False)
         try:
-            # The consumer is the workers': who never pulls need not be allowed to change it.
-            await streams.ensure_at_start(bus, subjects, settings.replicas, consumer=False)
             edge = cls(settings, bus, await heartbeat.listen(bus, subjects))
             await edge.presence.start()
             await edge.access.start()

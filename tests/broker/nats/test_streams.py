@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from nats.js import api
 
 from warmwire.broker.errors import Misconfigured, Unavailable
 from warmwire.broker.nats import streams
-from warmwire.broker.nats.bus import Arrived, Bus
+from warmwire.broker.nats.bus import Arrived
 from warmwire.broker.nats.streams import ACK_PENDING, ACK_WAIT, CONSUMER, QUEUED_PER_SESSION
 from warmwire.broker.wire.messages import OwnerRecord
 from warmwire.broker.wire.names import Subjects
 
 from tests.broker.conftest import Broker, Connect
-from tests.conftest import started_nats_server
 
 NOW_MS = 1_764_000_000_042
 
@@ -132,29 +129,11 @@ async def test_a_server_without_room_ends_the_start(without_room: str, connect_t
         await streams.ensure(bus, Subjects(), 1, NOW_MS)
 
 
-class TestAServerWhoseDiskFails:
-    """Once: the server itself removes what is in its folder's place."""
-
-    @pytest.fixture
-    async def failing(self, tmp_path: Path, connect_to: Connect) -> AsyncIterator[Bus]:
-        with started_nats_server(tmp_path) as (url, _):
-            bus = (await connect_to(url)).bus
-            (tmp_path / "store" / "jetstream" / "$G").write_text("no folder")
-            yield bus
-            await bus.close()
-
-    async def test_may_be_asked_again(self, failing: Bus) -> None:
-        with pytest.raises(Unavailable, match=r"could not make stream WW_REQ: .*its log says why") as caught:
-            await streams.ensure(failing, Subjects(), 1, NOW_MS)
-        assert caught.value.retryable
-
-    async def test_is_asked_again_by_a_role_that_starts(self, failing: Bus) -> None:
-        await streams.ensure_at_start(failing, Subjects(), 1)
-        assert 3 == len(await failing.js.streams_info())
-
-    async def test_is_not_by_one_that_is_to_leave(self, failing: Bus) -> None:
-        with pytest.raises(Unavailable, match="could not make"):
-            await streams.ensure_at_start(failing, Subjects(), 1, leaving=lambda: True)
+async def test_a_server_whose_disk_fails_may_be_asked_again(failing: str, connect_to: Connect) -> None:
+    bus = (await connect_to(failing)).bus
+    with pytest.raises(Unavailable, match=r"could not make stream WW_REQ: .*its log says why") as caught:
+        await streams.ensure(bus, Subjects(), 1, NOW_MS)
+    assert caught.value.retryable
 
 
 async def test_subjects_that_another_stream_takes_end_the_start(bare: Broker) -> None:

@@ -21,9 +21,10 @@ from warmwire.broker import role, telemetry
 from warmwire.broker.errors import Unavailable
 from warmwire.broker.liveness import Liveness
 from warmwire.broker.logs import logger
-from warmwire.broker.nats import heartbeat, streams
-from warmwire.broker.nats.bus import Bus, connect
+from warmwire.broker.nats import heartbeat
+from warmwire.broker.nats.bus import Bus
 from warmwire.broker.nats.discovery import announce
+from warmwire.broker.nats.joining import join
 from warmwire.broker.nats.pull import IN_PROGRESS, Puller
 from warmwire.broker.nats.sender import Sender
 from warmwire.broker.nats.store import Store
@@ -109,9 +110,7 @@ class Worker:
 
     async def _connect(self) -> None:
         settings = self._settings
-        self._bus: Bus = await connect(settings.nats, self.id, settings.login("worker"))
-        leaving = self.leave.is_set
-        await streams.ensure_at_start(self._bus, self._subjects, settings.replicas, leaving=leaving)
+        self._bus: Bus = await join(settings, "worker", self.id, self.leave.is_set, consumer=True)
         self._liveness: Liveness = await heartbeat.listen(self._bus, self._subjects, self._heard)
         # The first thing that a worker does after a pause is to send what its CLIs have said meanwhile.
         self._sender = Sender(self._bus, self._may_work)

@@ -245,7 +245,8 @@ async def connect(url: str, name: str, login: Login = NOBODY) -> Bus:
     """Connect to NATS; ``url`` may hold several addresses, separated by commas.
 
     Raises:
-        Unavailable: none of them answers within ``CONNECT_WITHIN`` seconds, or lets us in.
+        Unavailable: none of them answers within ``CONNECT_WITHIN`` seconds, or lets us in. Its cause is a
+            TimeoutError where that may be a matter of time.
         BadInput: not a NATS URL, or a file of ``login`` cannot be used.
     """
     servers, known = _servers(url), login.options()
@@ -254,8 +255,10 @@ async def connect(url: str, name: str, login: Login = NOBODY) -> Bus:
         async with asyncio.timeout(CONNECT_WITHIN):
             await bus.open(servers, known)
     except (nats.errors.Error, OSError, TimeoutError) as error:
-        cause = str(error) or "no answer in time"
-        raise Unavailable(f"no NATS server answers at {without_password(url)} ({cause})") from None
+        late = isinstance(error, TimeoutError)
+        cause = "no answer in time" if late else str(error) or type(error).__name__
+        text = f"no NATS server answers at {without_password(url)} ({cause})"
+        raise Unavailable(text) from (error if late else None)
     return bus
 
 

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import replace
-from time import monotonic, time_ns
 
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from warmwire.broker.errors import Misconfigured, Unavailable
-from warmwire.broker.logs import logger
 from warmwire.broker.nats.bus import Bus, translated
 from warmwire.broker.wire.names import Subjects
 
-log = logger(__name__)
-
-READY_WITHIN = 30.0
-"""Seconds in which a role that starts asks again: a cluster that has just come up has no leaders yet."""
-ASK_AGAIN = 0.5
-"""Seconds between two of its questions."""
 QUEUED_PER_SESSION = 16
 """User messages that one session may have waiting or running."""
 QUEUE_BYTES = 1024 * 1024 * 1024
@@ -101,29 +91,6 @@ def wanted_consumer(subjects: Subjects) -> api.ConsumerConfig:
         max_waiting=PULLS_WAITING,
         filter_subject=subjects.all_requests,
     )
-
-
-async def ensure_at_start(
-    bus: Bus,
-    subjects: Subjects,
-    replicas: int,
-    *,
-    consumer: bool = True,
-    leaving: Callable[[], bool] = lambda: False,
-) -> None:
-    """As ``ensure``; but what may pass is waited for, unless the role is to leave."""
-    end = monotonic() + READY_WITHIN
-    while True:
-        try:
-            await ensure(bus, subjects, replicas, time_ns() // 1_000_000, consumer=consumer)
-        except Unavailable as error:
-            refused = not isinstance(error.__cause__, APIError | TimeoutError)
-            if refused or leaving() or monotonic() > end:
-                raise
-            log.info("JetStream is not ready, asking again", error=str(error))
-            await asyncio.sleep(ASK_AGAIN)
-        else:
-            return
 
 
 async def ensure(bus: Bus, subjects: Subjects, replicas: int, now_ms: int, *, consumer: bool = True) -> None:
