@@ -10,6 +10,7 @@ import logging
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -88,10 +89,12 @@ async def _without_leader(stack: Stack, plan: Plan, how: str) -> Outcome:
 
 @scenario
 async def cut_worker(stack: Stack, plan: Plan) -> Outcome:
-    """A worker is disconnected from the network of NATS, lives on, and comes back: a split brain."""
+    """The busiest worker loses the network of NATS, lives on, and comes back: a split brain."""
+    network = f"{stack.project}_inner"
+    containers = {await stack.worker_in(each): each for each in await stack.containers("worker")}
     load = await loaded(stack, plan, "cut-worker-")
-    container = (await stack.containers("worker"))[0]
-    worker, network = await stack.worker_in(container), f"{stack.project}_inner"
+    ((worker, _),) = Counter(load.notes.flowing.values()).most_common(1)
+    container = containers[worker]
     turns = frozenset(turn for turn, runs_at in load.notes.flowing.items() if runs_at == worker)
     cut = Hit(load.fault(f"network of {worker} cut"), turns)
     await docker("network", "disconnect", network, container)
