@@ -30,9 +30,9 @@ ENVIRONMENT = os.environ | {
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def alone() -> Iterator[None]:
-    """Each test installs into the same folder; they may run in several processes."""
+    """For tests that install into the same folder: they may run in several processes."""
     with (CLIENT / "package.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -61,6 +61,7 @@ def run_npm(*arguments: str) -> str:
     return said
 
 
+@pytest.mark.usefixtures("alone")
 def test_the_javascript_client_keeps_its_promises() -> None:
     run_npm("ci", "--no-audit", "--no-fund")
     said = run_npm("test")
@@ -101,6 +102,7 @@ def example(folder: Path, url: str) -> Iterator[str]:
 
 
 @pytest.mark.browser
+@pytest.mark.usefixtures("alone")
 async def test_the_react_example_streams_stops_and_survives_a_reload(
     tmp_path: Path,
     context: BrowserContext,  # noqa: F811 - the fixture
@@ -124,6 +126,7 @@ async def test_the_react_example_streams_stops_and_survives_a_reload(
 
 
 @pytest.mark.browser
+@pytest.mark.usefixtures("alone")
 def test_the_react_example_runs_with_one_command() -> None:
     require(CHROMIUM, "chromium")
     environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("WARMWIRE_")}
