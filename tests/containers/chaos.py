@@ -93,7 +93,7 @@ async def cut_worker(stack: Stack, plan: Plan) -> Outcome:
     network = f"{stack.project}_inner"
     containers = {await stack.worker_in(each): each for each in await stack.containers("worker")}
     load = await loaded(stack, plan, "cut-worker-")
-    ((worker, _),) = Counter(load.notes.flowing.values()).most_common(1)
+    ((worker, _),) = Counter(filter(None, load.notes.flowing.values())).most_common(1)
     container = containers[worker]
     turns = frozenset(turn for turn, runs_at in load.notes.flowing.items() if runs_at == worker)
     cut = Hit(load.fault(f"network of {worker} cut"), turns)

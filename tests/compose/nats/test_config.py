@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
+from structlog.testing import capture_logs
 
 from warmwire.broker.errors import Misconfigured, Unavailable
 from warmwire.broker.nats import streams
@@ -141,6 +144,37 @@ async def test_who_knows_an_authority_shows_no_password_to_a_server_without_tls(
         ca = tmp_path / "with" / "tls" / "ca.pem"
         with pytest.raises(Unavailable, match="the server has no TLS"):
             await connect(server.url, "x", server.login("edge", nats_tls_ca=ca))
+
+
+async def test_who_leaves_while_the_server_still_sends_leaves_without_a_word(tmp_path: Path) -> None:
+    with served(tmp_path / "nats") as server:
+        worker = await connect(server.url, "worker", server.login("worker"))
+        sending = asyncio.create_task(sent_without_end(worker))
+        said: list[MutableMapping[str, Any]] = []
+        async with asyncio.timeout(10 * SECONDS):
+            while not said:  # now and then all that was sent has been read
+                said = await said_while_leaving(server)
+        sending.cancel()
+        await worker.close()
+    assert ["debug"] == [line["log_level"] for line in said]
+
+
+async def sent_without_end(worker: Bus) -> None:
+    """Publish events of a session as fast as the server takes them."""
+    while True:
+        for _ in range(200):
+            await worker.publish("ww.evt.default.s1", b"x" * 10_000)
+        await worker.flush()
+
+
+async def said_while_leaving(server: Served) -> list[MutableMapping[str, Any]]:
+    """What an edge that hears those events logs when it leaves."""
+    edge, heard = await connect(server.url, "edge", server.login("edge")), asyncio.Event()
+    await edge.listen("ww.evt.default.s1", lambda _: heard.set())
+    await heard.wait()
+    with capture_logs() as said:
+        await edge.close()
+    return said
 
 
 def test_a_cluster_has_one_configuration_for_all_its_servers(tmp_path: Path) -> None:

@@ -234,6 +234,9 @@ class Bus:
                 log.exception("a callback after the reconnection failed")
 
     async def _on_error(self, error: Exception) -> None:
+        if self._client.is_closed and isinstance(error, OSError):
+            log.debug("NATS still sent while it was left", error=str(error))  # TLS takes that for an error
+            return
         self._client.fail_denied(error)
         telemetry.nats_errors.add(1)
         ours = not isinstance(error, nats.errors.Error | OSError)
