@@ -17,7 +17,7 @@ from warmwire.worker.cli.launch import Launch
 from warmwire.worker.cli.program import find_claude
 from warmwire.worker.cli.said import Line
 from warmwire.worker.machine import tree
-from warmwire.worker.machine.process import CliProcess, Exit
+from warmwire.worker.machine.process import CliProcess, Exit, OnExit, OnLines
 from warmwire.worker.settings import WorkerSettings
 
 from tests.client import Client, on_own_streams
@@ -75,13 +75,15 @@ Start = Callable[[Launch], Awaitable[Running]]
 
 
 @asynccontextmanager
-async def starting() -> AsyncIterator[Start]:
+async def starting(
+    start: Callable[[Launch, OnLines, OnExit], Awaitable[CliProcess]] = CliProcess.start,
+) -> AsyncIterator[Start]:
     """Starts CLI processes and sees to it that none outlives it."""
     started: list[Running] = []
 
     async def start_one(launched: Launch) -> Running:
         running = Running()
-        running.process = await CliProcess.start(launched, running.on_lines, running.on_exit)
+        running.process = await start(launched, running.on_lines, running.on_exit)
         started.append(running)
         return running
 

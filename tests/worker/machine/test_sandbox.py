@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +24,7 @@ from warmwire.worker.cli.launch import Launch
 from warmwire.worker.cli.program import find_claude
 from warmwire.worker.machine import sandbox, tree
 from warmwire.worker.machine.process import Exit
+from warmwire.worker.machine.processes import Processes
 from warmwire.worker.machine.sandbox import Sandbox
 
 from tests.client import eventually
@@ -31,7 +33,7 @@ from tests.conftest import require
 from tests.edge.conftest import serving
 from tests.standin.messages_api import Behaviour, MessagesApi
 from tests.system.product import Product, end_of, ended, only, text_of
-from tests.worker.conftest import Start
+from tests.worker.conftest import Start, starting
 
 PLAIN = Path(__file__).parents[2] / "standin" / "plain_cli.py"
 OUTSIDE = Path(__file__).parents[3]
@@ -47,6 +49,13 @@ def bwrap() -> Path:
     if why is not None:
         pytest.skip(f"this kernel or container does not let bwrap work: {why}")
     return Path(found)
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """As a worker starts them."""
+    async with starting(Processes(tmp_path / "worker", alone=False).start) as start_one:
+        yield start_one
 
 
 @pytest.fixture
@@ -155,6 +164,75 @@ class TestPolicy:
         plain = Launch(own.argv[own.argv.index("--") + 1 :], own.env, kept / "mine", own.folders)
         enclosed = Sandbox(Path(own.argv[0]), folders).enclosed(plain, network=True, kept=kept)
         assert [str(kept / "mine"), "mine"] == await said(start, enclosed)
+
+
+# As bwrap 0.8 says it, as a container's mount goes away just then.
+LOST = "bwrap: Can't bind mount /oldroot/ on /newroot/: Unable to apply mount flags: Invalid argument"
+
+
+@pytest.mark.usefixtures("bwrap")
+class TestAMountThatGoesAway:
+    async def test_meanwhile_is_nobodys_end(self, start: Start, folders: Path, tmp_path: Path) -> None:
+        launch = plan(folders, f"ls {folders}")
+        failing = replace(launch, argv=(str(failing_bwrap(tmp_path, 2)), *launch.argv[1:]))
+        running = await start(failing)
+        assert 0 == (await running.until(Exit))[1].returncode
+        assert [b"mine"] == running.raw
+
+    async def test_each_time_is_told_once(self, start: Start, folders: Path, tmp_path: Path) -> None:
+        launch = plan(folders, "exit 0")
+        failing = replace(launch, argv=(str(failing_bwrap(tmp_path, 9)), *launch.argv[1:]))
+        heard, ended = await (await start(failing)).until(Exit)
+        assert ([ended], 1, LOST) == (heard, ended.returncode, ended.stderr.strip())
+        assert sandbox.TRIES == len(tried(tmp_path))
+
+    async def test_what_fails_otherwise_is_not_tried_again(
+        self, start: Start, folders: Path, tmp_path: Path
+    ) -> None:
+        launch = plan(folders, "exit 0")
+        failing = replace(launch, argv=(str(failing_bwrap(tmp_path, 9, "bwrap: No")), *launch.argv[1:]))
+        assert "bwrap: No" == (await (await start(failing)).until(Exit))[1].stderr.strip()
+        assert 1 == len(tried(tmp_path))
+
+    async def test_one_whose_start_is_given_up_meanwhile_is_not_there(
+        self, start: Start, folders: Path, tmp_path: Path
+    ) -> None:
+        waits = tmp_path / "bwrap"
+        waits.write_text(f"#!/bin/sh\nmkdir {tmp_path}/try-1\nexec sleep 600\n")
+        waits.chmod(0o755)
+        launch = plan(folders, "exit 0")
+        being_started = asyncio.ensure_future(start(replace(launch, argv=(str(waits),))))
+        await eventually(lambda: tried(tmp_path), "it has begun")
+        being_started.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await being_started
+        assert set() == tree.working_in(folders)
+
+    @pytest.mark.parametrize(("failures", "why"), [(2, None), (3, LOST)])
+    def test_while_a_sandbox_is_tried_out_is_none_of_its_faults(
+        self, tmp_path: Path, failures: int, why: str | None
+    ) -> None:
+        assert why == sandbox.check(failing_bwrap(tmp_path, failures))
+
+
+def failing_bwrap(folder: Path, failures: int, says: str = LOST) -> Path:
+    """bubblewrap that fails so many times first."""
+    script = folder / "bwrap"
+    script.write_text(
+        f"""#!/bin/sh
+for n in {" ".join(map(str, range(failures)))}; do
+    mkdir {folder}/try-$n 2>/dev/null && echo {shlex.quote(says)} >&2 && exit 1
+done
+exec {shutil.which("bwrap")} "$@"
+"""
+    )
+    script.chmod(0o755)
+    return script
+
+
+def tried(folder: Path) -> list[Path]:
+    """The times that it has failed."""
+    return list(folder.glob("try-*"))
 
 
 def test_without_the_program_the_operator_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ from warmwire.broker.logs import logger
 from warmwire.broker.tasks import Tasks
 from warmwire.worker.cli.launch import Launch
 from warmwire.worker.errors import CliStartFailed
-from warmwire.worker.machine import cgroup, tree
+from warmwire.worker.machine import cgroup, sandbox, tree
 from warmwire.worker.machine.pipes import Rounds
-from warmwire.worker.machine.process import CliProcess, OnExit, OnLines, watch
+from warmwire.worker.machine.process import CliProcess, Exit, OnExit, OnLines, watch
 from warmwire.worker.machine.registry import GROUP, Registry
 
 OPEN_FILES = 4096
@@ -45,6 +45,10 @@ GUARDIANS = 2
 """Each takes 3 MB; the second is there for when the first is killed together with the worker."""
 GUARDIAN_AGAIN = 1.0
 """Seconds between two starts of a guardian."""
+SET_UP_WITHIN = 5.0
+"""Seconds after which a sandbox is left alone, whether or not it is up."""
+SET_UP_LOOK = 0.002
+"""Seconds between two looks; a sandbox is set up in about 5 ms."""
 
 log = logger(__name__)
 
@@ -99,7 +103,22 @@ class Processes:
         log.info("processes", group=str(self._group.path) if self._group else None, subreaper=self._alone)
 
     async def start(self, launch: Launch, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
-        """As ``CliProcess.start``."""
+        """As ``CliProcess.start``; one that is to be in a sandbox is in it, unless it has ended."""
+        if launch.enclosed:
+            return await self._enclosed(launch, on_lines, on_exit, sandbox.TRIES)
+        return await self._start(launch, on_lines, on_exit)
+
+    async def _enclosed(self, launch: Launch, on_lines: OnLines, on_exit: OnExit, tries: int) -> CliProcess:
+        setting_up = _SettingUp(on_exit)
+        process = await self._start(launch, on_lines, setting_up.exited)
+        ended = await _set_up(process)
+        if ended is not None and tries > 1 and sandbox.lost_a_mount(ended.stderr):
+            log.info("a mount went away: the sandbox is set up again", why=ended.stderr)
+            return await self._enclosed(launch, on_lines, on_exit, tries - 1)
+        setting_up.over()
+        return process
+
+    async def _start(self, launch: Launch, on_lines: OnLines, on_exit: OnExit) -> CliProcess:
         process = await CliProcess.start(launch, on_lines, on_exit, self._gone, self._rounds)
         self.running[process.pid] = launch.folders[0]
         try:
@@ -175,6 +194,45 @@ class Processes:
     def _belongs(self, process: tree.Seen) -> bool:
         """A CLI may have let it go on purpose, to have it in the background."""
         return any(tree.works_in(process, folder) for folder in self.running.values())
+
+
+class _SettingUp:
+    """Who hears of the end of a process whose sandbox is being set up: until it is ``over``, nobody."""
+
+    def __init__(self, on_exit: OnExit) -> None:
+        self._on_exit = on_exit
+        self._over = False
+        self._exit: Exit | None = None
+
+    def exited(self, exit_: Exit) -> None:
+        self._exit = exit_
+        if self._over:
+            self._on_exit(exit_)
+
+    def over(self) -> None:
+        """Tell of it from now on: who has begun the start has to have its process first."""
+        self._over = True
+        if self._exit is not None:
+            asyncio.get_running_loop().call_soon(self._on_exit, self._exit)
+
+
+async def _set_up(process: CliProcess) -> Exit | None:
+    """Wait until a process is in its sandbox; how it ended, if it has. Cancelled: there is no process."""
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SET_UP_WITHIN):
+                while process.running and not _is_up(process.pid):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(SET_UP_LOOK)
+        return None if process.running else await process.wait()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+
+
+def _is_up(pid: int) -> bool:
+    """bubblewrap sets up in its first child, which then starts the command."""
+    return any(map(tree.children, tree.children(pid)))
 
 
 class _Guardian:

@@ -18,6 +18,8 @@ from warmwire.worker.cli.launch import Launch
 
 CHECK_WITHIN = 10.0
 """Seconds that a trial may take."""
+TRIES = 3
+"""Times that a sandbox is set up, if mounts of the machine's go away meanwhile."""
 RESOLVER = "/run/systemd/resolve"
 """Where /etc/resolv.conf may point to."""
 HIDDEN = (Path("/tmp"), Path("/run"))  # noqa: S108 - in the sandbox
@@ -95,9 +97,22 @@ def found(data: Path, secrets: Sequence[Path | None] = ()) -> Sandbox:
     return Sandbox(Path(program), data.absolute(), tuple(path.absolute() for path in secrets if path))
 
 
-def check(program: Path) -> str | None:
+def lost_a_mount(stderr: str) -> bool:
+    """Whether bwrap failed only because a mount of the machine's went away while it copied them all.
+
+    As a container's do when it ends: https://github.com/containers/bubblewrap/issues/650
+    """
+    return stderr.startswith("bwrap: ") and "Unable to apply mount flags" in stderr
+
+
+def check(program: Path, tries: int = TRIES) -> str | None:
     """Why a sandbox cannot be had here; None if it can."""
-    argv = (*_outer(program, network=False), "--", "true")
+    why = _why_not((*_outer(program, network=False), "--", "true"))
+    again = why is not None and tries > 1 and lost_a_mount(why)
+    return check(program, tries - 1) if again else why
+
+
+def _why_not(argv: Sequence[str]) -> str | None:
     try:
         tried = subprocess.run(argv, capture_output=True, text=True, timeout=CHECK_WITHIN, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
